@@ -1,0 +1,289 @@
+"""Settings: the one file that reads the environment.
+
+Precedence: flag, environment (`ORCH_…`, or `ORCH_…_FILE` for secrets), `.env`, project file `orch.toml`, user file,
+default.
+"""
+
+import difflib
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from orchestrator import errors
+
+PREFIX = "ORCH_"
+PROJECT_FILE = "orch.toml"
+
+#: Variables of ours that are no settings: tests and benchmarks read them.
+NOT_SETTINGS = frozenset({"ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
+
+SECRETS = ("database_url", "broker_url")
+
+
+def _default_home() -> Path:
+    try:
+        return platformdirs.user_data_path("orch")
+    except RuntimeError as error:
+        raise errors.InvalidSetting(
+            "There is no home folder to keep data in.",
+            why="Neither HOME nor ORCH_HOME is set.",
+            hint="Set ORCH_HOME to a folder on a local disk.",
+        ) from error
+
+
+def _default_lock_dir() -> Path:
+    shared = Path("/run/lock")
+    parent = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    return parent / "orch"
+
+
+class Settings(BaseSettings):
+    """Every setting. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    home: Path = Field(default_factory=_default_home, description="folder of everything orch keeps on this host")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL or SQLite URL; unset: SQLite in the home folder"
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="Redis or Valkey URL; unset: an embedded server in the home folder"
+    )
+    broker_prefix: str = Field("orch:", description="prefix of every key on the broker, one for each installation")
+    artifacts: Path | None = Field(None, description="folder of checkpoints and logs; unset: home/artifacts")
+    data_cache: Path | None = Field(None, description="folder of data sets; unset: home/data")
+    lock_dir: Path = Field(
+        default_factory=_default_lock_dir, description="folder of device locks, shared by all users of the host"
+    )
+    user: str | None = Field(None, description="who submits; unset: the login name")
+
+    devices: str = Field("auto", description="auto, cpu, none, or GPU numbers such as 0,2")
+    slots_per_device: int = Field(1, ge=1, le=16, description="trainings at once on one device")
+    download_slots: int = Field(2, ge=1, le=16, description="downloads at once")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a training; unset: the host's cores")
+    worker_name: str | None = Field(None, description="name of this worker; unset: made from the host's")
+
+    heartbeat: float = Field(5, gt=0, description="seconds between two beats of a lease")
+    lease: float = Field(30, gt=0, description="seconds without a beat after which a job is taken back")
+    sweep: float = Field(5, gt=0, description="seconds between two rounds of the reconciler")
+    stall: float = Field(900, gt=0, description="seconds without progress after which a stage is stopped")
+    drain: float = Field(60, gt=0, description="seconds that a draining worker gives its trainings")
+    cancel_grace: float = Field(2, gt=0, description="seconds between asking a cancelled training and killing it")
+
+    allow_private_hosts: bool | None = Field(
+        None, description="download from private addresses; unset: only with the embedded database"
+    )
+    data_roots: tuple[Path, ...] | None = Field(
+        None, description="folders that file: and path sources may name; unset: any, with the embedded database"
+    )
+    download_max_bytes: int = Field(50 * 2**30, gt=0, description="largest archive that is downloaded")
+    download_max_seconds: float = Field(6 * 3600, gt=0, description="longest time for one download")
+    extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
+    log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the values from `load` alone: it has merged the sources and knows their origins."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @property
+    def embedded_database(self) -> bool:
+        """Whether the database is the SQLite file in the home folder."""
+        return self.database_url is None
+
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether the broker is the server that the node starts."""
+        return self.broker_url is None
+
+    @property
+    def database(self) -> str:
+        """The database's URL, password and all."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.home / 'orch.db'}"
+
+    @property
+    def private_hosts_allowed(self) -> bool:
+        """Whether downloads may go to private addresses."""
+        return self.embedded_database if self.allow_private_hosts is None else self.allow_private_hosts
+
+    @property
+    def artifact_dir(self) -> Path:
+        """The folder of checkpoints and logs."""
+        return self.artifacts or self.home / "artifacts"
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of data sets."""
+        return self.data_cache or self.home / "data"
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of pid files, locks and sockets."""
+        return self.home / "run"
+
+
+def load(**flags: Any) -> Settings:
+    """Return the settings in force; `flags` that are None do not count.
+
+    Raises:
+        InvalidSetting: an unknown `ORCH_` variable or key, or a value that cannot be used; never shows the value.
+
+    """
+    merged: dict[str, Any] = {}
+    for _, values in reversed(sources(**flags)):
+        merged |= values
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = str(detail["loc"][0])
+        raise errors.InvalidSetting(
+            f"The setting {name} cannot be used: {detail['msg'].lower()}.",
+            why=f"It comes from {origins(**flags).get(name, 'the default')}.",
+            hint="`orch config show --origin` lists every setting and where it comes from.",
+        ) from None
+
+
+def sources(**flags: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return (origin, values) of every source that sets something, the strongest first."""
+    dotenv = Path.cwd() / ".env"
+    found: list[tuple[str, dict[str, Any]]] = [
+        ("flag", {name: value for name, value in flags.items() if value is not None}),
+        ("environment", _from_variables(os.environ, checked=True)),
+    ]
+    if dotenv.is_file():
+        found.append((str(dotenv), _from_variables(_read_dotenv(dotenv), checked=False)))
+    found.extend((str(path), _from_toml(path)) for path in (Path.cwd() / PROJECT_FILE, user_file()) if path.is_file())
+    return [(origin, values) for origin, values in found if values]
+
+
+def origins(**flags: Any) -> dict[str, str]:
+    """Return where each setting that is not a default comes from."""
+    found: dict[str, str] = {}
+    for origin, values in sources(**flags):
+        for name in values:
+            found.setdefault(name, variable(name) if origin == "environment" else origin)
+    return found
+
+
+def user_file() -> Path:
+    """Return the path of the user's own settings file."""
+    return platformdirs.user_config_path("orch") / "config.toml"
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
+    """Return the environment for a process of ours: this one's, the settings in force, then `extra`."""
+    own = {
+        variable(name): _as_text(value)
+        for name, value in settings
+        if value is not None and name in settings.model_fields_set
+    }
+    return {**os.environ, **own, **extra}
+
+
+def visible_gpus() -> str | None:
+    """Return the inherited CUDA_VISIBLE_DEVICES, None where it is not set."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def set_visible_gpus(uuids: str) -> None:
+    """Set CUDA_VISIBLE_DEVICES of this process; torch reads it at its first CUDA call."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = uuids
+
+
+def test_variable(name: str) -> str | None:
+    """Return one of the variables that tests and benchmarks go by."""
+    if name not in NOT_SETTINGS:
+        raise KeyError(name)
+    return os.environ.get(name)
+
+
+def masked(url: str) -> str:
+    """Return the URL with its password and query values hidden."""
+    parts = urlsplit(url)
+    location = parts.netloc
+    if "@" in location:
+        account, _, host = location.rpartition("@")
+        name, colon, _ = account.partition(":")
+        location = f"{name}{colon}{'***' if colon else ''}@{host}"
+    return urlunsplit((parts.scheme, location, parts.path, "***" if parts.query else "", ""))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return os.pathsep.join(str(item) for item in value)
+    return str(value)
+
+
+def _from_variables(variables: Mapping[str, str], *, checked: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, text in variables.items():
+        if not key.startswith(PREFIX) or key in NOT_SETTINGS:
+            continue
+        name = key.removeprefix(PREFIX).lower()
+        of_file = name.removesuffix("_file")
+        if of_file in SECRETS and name != of_file:
+            values[of_file] = _read_secret(key, Path(text))
+        elif name in Settings.model_fields:
+            values[name] = tuple(text.split(os.pathsep)) if name == "data_roots" else text
+        elif checked:
+            raise _unknown(key, [variable(field) for field in Settings.model_fields], "the environment")
+    return values
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise errors.InvalidSetting(f"{path} cannot be read.", why=str(error)) from error
+    for name in values:
+        if name not in Settings.model_fields:
+            raise _unknown(name, list(Settings.model_fields), str(path))
+    return values
+
+
+def _unknown(name: str, known: list[str], where: str) -> errors.InvalidSetting:
+    close = difflib.get_close_matches(name, known, n=1)
+    return errors.InvalidSetting(
+        f"Unknown setting {name} in {where}.",
+        why=f"Did you mean {close[0]}?" if close else None,
+        hint="`orch config show` lists every setting.",
+    )
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    from dotenv import dotenv_values  # noqa: PLC0415 - most folders have no .env, and the import costs 15 ms
+
+    return {key: value for key, value in dotenv_values(path).items() if value is not None}
+
+
+def _read_secret(key: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.InvalidSetting(f"{key} names a file that cannot be read.", why=type(error).__name__) from error

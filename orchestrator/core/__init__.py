@@ -1,0 +1,1 @@
+"""Pure rules: states, specs, ordering, retry, time. No I/O."""

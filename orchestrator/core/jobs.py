@@ -1,0 +1,284 @@
+"""What the store gives out: frozen pictures of jobs, their attempts, metrics, checkpoints, and of workers."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from orchestrator.core.specs import JobSpec
+from orchestrator.core.states import FINAL, JobState, Reason, Stage, Wish, WorkerState
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the present stage is. Units depend on the stage: bytes, steps or images."""
+
+    done: int = 0
+    total: int | None = None
+    unit: str = "steps"
+    epoch: int | None = None  #: the epoch in work, from 1
+    epochs: int | None = None
+    rate: float | None = None  #: units a second (images a second while training)
+    at: datetime | None = None  #: when it was reported
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job as the database knows it."""
+
+    id: str
+    seq: int
+    name: str | None
+    user: str
+    tags: tuple[str, ...]
+    priority: int
+    spec: JobSpec
+    spec_hash: str
+    spec_version: int
+    idempotency_key: str | None
+    state: JobState
+    stage: Stage
+    wish: Wish
+    run: int  #: from 1; `retry` starts the next
+    attempt: int  #: fencing token: counts every claim of every stage
+    retries: int  #: since the last progress
+    total_retries: int  #: of this run
+    reason: Reason | None
+    error: str | None  #: what happened, for people
+    hint: str | None  #: what to do about it
+    progress: Progress
+    worker: str | None  #: id of the worker that holds the lease
+    data_hash: str | None  #: content hash of the data set, fixed by the first stage
+    artifact_root: str | None  #: id of the root that holds its checkpoints
+    best_accuracy: float | None  #: best validation accuracy, 0 to 1
+    submitted_at: datetime
+    not_before: datetime | None
+    started_at: datetime | None  #: of this run
+    finished_at: datetime | None  #: of this run
+
+    @property
+    def final(self) -> bool:
+        """Whether the run has ended."""
+        return self.state in FINAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A job about to be stored."""
+
+    spec: JobSpec
+    user: str
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    priority: int = 0
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A job in the hands of a supervisor: with every later write goes the attempt."""
+
+    job: Job
+    attempt: int
+    checkpoint: "Checkpoint | None"  #: where training resumes; None at the start
+    checkpoints: tuple["Checkpoint", ...]  #: every one on the winning line, newest first
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.job.id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A running job's lease as a reconciler sees it: it is alive as long as (attempt, beat) changes."""
+
+    job_id: str
+    attempt: int
+    beat: int
+    worker: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One claim of one stage and how it ended."""
+
+    job_id: str
+    attempt: int
+    run: int
+    stage: Stage
+    worker: str
+    host: str
+    device: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None  #: done, drained, cancelled, failed, lost
+    reason: Reason | None
+    resumed_from: int | None  #: attempt whose checkpoint it went on from
+    first_step: int | None
+    last_step: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One line of a job's history."""
+
+    seq: int
+    job_id: str
+    run: int
+    attempt: int
+    at: datetime
+    actor: str  #: who: a user, a worker, the reconciler
+    kind: str  #: submitted, claimed, stage_done, drained, lost, retried, failed, cancelled, …
+    old_state: JobState | None
+    new_state: JobState | None
+    stage: Stage | None
+    reason: Reason | None
+    detail: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetric:
+    """Loss and accuracy of one epoch on one split."""
+
+    epoch: int  #: from 1
+    split: Split
+    loss: float  #: mean cross-entropy, nats
+    accuracy: float  #: 0 to 1
+    images: int
+    seconds: float
+    lr: float | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetric:
+    """One named value of one optimizer step, counted from 1 over the whole training."""
+
+    step: int
+    name: str
+    value: float
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint on disk, recorded after it was whole."""
+
+    attempt: int
+    epoch: int  #: epochs completed
+    step: int  #: optimizer steps completed, over the whole training
+    path: str  #: below the artifact root, POSIX
+    bytes: int
+    sha256: str
+    best: bool = False
+    last: bool = False
+    resumable: bool = True
+    accuracy: float | None = None  #: validation accuracy, where it closes an epoch
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set in a host's cache."""
+
+    hash: str
+    source: str
+    classes: tuple[str, ...]
+    counts: dict[str, int]  #: pictures per split: train, val
+    bytes: int
+    path: str
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the best checkpoint does on the validation split."""
+
+    attempt: int
+    checkpoint_step: int
+    checkpoint_sha256: str
+    loss: float
+    accuracy: float
+    images: int
+    classes: tuple[str, ...]
+    precision: tuple[float, ...]  #: per class; 0 where nothing was predicted as the class
+    recall: tuple[float, ...]  #: per class
+    confusion: tuple[tuple[int, ...], ...]  #: rows: truth, columns: prediction
+    seconds: float
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogChunk:
+    """A piece of a job's log."""
+
+    attempt: int
+    sequence: int  #: from 0 in each attempt
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerIdentity:
+    """Which process a worker is, so that its own host can tell whether it still lives."""
+
+    id: str
+    host: str
+    boot_id: str
+    pid_namespace: str
+    pid: int
+    pid_started: float  #: start time of the process, as the kernel has it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A node: one `orch worker`."""
+
+    identity: WorkerIdentity
+    state: WorkerState
+    devices: tuple[str, ...]  #: one entry a slot
+    versions: dict[str, str]
+    artifact_root: str | None
+    started_at: datetime
+    beat: int
+    beat_at: datetime
+    jobs: tuple[str, ...] = field(default=())  #: ids of the jobs it holds
+
+    @property
+    def id(self) -> str:
+        """The worker's id."""
+        return self.identity.id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt ended, as its supervisor sees it."""
+
+    kind: Literal["done", "drained", "cancelled", "failed"]
+    reason: Reason | None = None
+    error: str | None = None
+    hint: str | None = None
+    last_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list. Empty fields do not filter."""
+
+    states: tuple[JobState, ...] = ()
+    tags: tuple[str, ...] = ()
+    user: str | None = None
+    ids: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many jobs stand in each state, and what waits at each stage and could start now."""
+
+    states: dict[JobState, int]
+    eligible: dict[Stage, int]
+
+
+JsonObject = dict[str, Any]

@@ -1,0 +1,162 @@
+"""What to train: the job spec. Its defaults are the reference notebook's, its fields are the flags of `submit`."""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from orchestrator import errors
+from orchestrator.core import networks
+
+#: Raised when a spec means something else to the worker than before; older workers decline newer specs.
+SPEC_VERSION = 1
+
+#: Data sources with a name, and the fields that each presets.
+DATA_PRESETS: dict[str, dict[str, object]] = {
+    "cats_and_dogs": {},
+    "digits": {"image_size": 32, "flip": False},
+}
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_Fraction = Annotated[float, Field(gt=0, le=1)]
+_Channels = tuple[float, float, float]
+_PositiveChannels = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class JobSpec(BaseModel):
+    """A training job, whole and immutable.
+
+    Precedence of values: given, then what the data preset and the network's name stand for, then the defaults.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    data: str = Field(
+        "cats_and_dogs", min_length=1, description="data set: a name, an http(s) URL, file:…, or a folder"
+    )
+    data_sha256: str | None = Field(None, description="sha256 that the downloaded archive must have")
+
+    network: str = Field("densenet121", description="network by name; sets growth rate and blocks")
+    growth_rate: int = Field(32, ge=1, le=256, description="channels that each layer adds")
+    blocks: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
+        (6, 12, 24, 16), min_length=1, max_length=8, description="layers of each dense block"
+    )
+    reduction: _Fraction = Field(0.5, description="share of channels that a transition keeps")
+    stem: networks.Stem = Field("cifar", description="cifar: 3x3 convolution; imagenet: 7x7 and max-pool")
+
+    image_size: int = Field(224, ge=8, le=2048, description="side of the square crop, pixels")
+    crop_scale: tuple[_Fraction, _Fraction] = Field(
+        (0.08, 1.0), description="range of the random crop's share of the picture"
+    )
+    flip: bool = Field(default=True, description="mirror training pictures at random")
+    mean: _Channels = Field((0.490, 0.449, 0.411), description="mean of each channel")
+    std: _PositiveChannels = Field((0.231, 0.221, 0.230), description="deviation of each channel")
+
+    optimizer: Literal["adam"] = Field("adam", description="optimizer")
+    lr: float = Field(1e-4, gt=0, le=10, description="learning rate")
+    epochs: int = Field(5, ge=1, le=100_000, description="passes over the training pictures")
+    batch_size: int = Field(4, ge=2, le=65_536, description="pictures in a step; BatchNorm needs two")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and augmentation")
+    loader_workers: int = Field(2, ge=0, le=64, description="processes that load pictures")
+
+    checkpoint_minutes: float = Field(10, gt=0, le=1440, description="minutes between checkpoints inside an epoch")
+    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")
+    max_duration: float | None = Field(None, gt=0, description="hours of running after which the job is failed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_presets(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {**presets(given), **given}
+
+    @field_validator("lr", "checkpoint_minutes", "reduction", mode="before")
+    @classmethod
+    def _number_from_text(cls, value: Any) -> Any:
+        # PyYAML reads 1e-4 as text (it wants 1.0e-4); people do not.
+        return float(value) if isinstance(value, str) else value
+
+    @field_validator("network")
+    @classmethod
+    def _network_is_known(cls, name: str) -> str:
+        if name not in networks.NETWORKS:
+            raise ValueError(f"unknown network {name!r}{nearest(name, networks.NETWORKS)}")
+        return name
+
+    @field_validator("data_sha256")
+    @classmethod
+    def _digest_is_one(cls, digest: str | None) -> str | None:
+        if digest is not None and not _SHA256.fullmatch(digest):
+            raise ValueError("a sha256 is 64 hexadecimal digits in lower case")
+        return digest
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        least = networks.smallest_image(blocks=self.blocks, stem=self.stem)
+        if self.image_size < least:
+            raise ValueError(
+                f"image_size {self.image_size} is too small: {len(self.blocks)} blocks with the "
+                f"{self.stem} stem need at least {least} pixels"
+            )
+        low, high = self.crop_scale
+        if low > high:
+            raise ValueError("crop_scale is (smallest, largest)")
+        return self
+
+    @property
+    def resize(self) -> int:
+        """Shorter side in pixels before the centre crop of validation: 256 for 224, as in the notebook."""
+        return int(self.image_size * 256 / 224)
+
+    def digest(self) -> str:
+        """Return the sha256 of the spec in canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def presets(given: Mapping[str, Any]) -> dict[str, object]:
+    """Return the fields that the data set's and the network's names in `given` stand for."""
+    data, network = given.get("data"), given.get("network")
+    filled: dict[str, object] = {}
+    if isinstance(data, str):
+        filled |= DATA_PRESETS.get(data, {})
+    if isinstance(network, str):
+        filled |= networks.NETWORKS.get(network, {})
+    return filled
+
+
+def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:
+    """Return `: did you mean 'x'?` for the known word closest to `word`, or the list where none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(known)}"
+
+
+def parse(given: Mapping[str, Any]) -> JobSpec:
+    """Return the spec that `given` describes.
+
+    Raises:
+        InvalidSpec: every fault of it in one message, unknown keys with the nearest known one.
+
+    """
+    try:
+        return JobSpec.model_validate(dict(given))
+    except ValidationError as error:
+        faults = [_fault(detail) for detail in error.errors(include_url=False, include_context=False)]
+        raise errors.InvalidSpec(
+            f"The job cannot be run: {faults[0]}",
+            why="; ".join(faults[1:]) or None,
+            hint="See `orch submit --help` for the fields and their ranges.",
+        ) from error
+
+
+def _fault(detail: Any) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {name!r}{nearest(name, list(JobSpec.model_fields))}"
+    said = detail["msg"].removeprefix("Value error, ")
+    said = said[0].lower() + said[1:]
+    return f"{name} = {detail['input']!r}: {said}" if name else said

@@ -1,0 +1,1 @@
+"""Celery and Redis: doorbells, never truth."""

@@ -1,0 +1,223 @@
+"""The contract of the store: what every implementation does, and what its one test suite checks.
+
+Three groups of callers: people (submit, look up, steer), supervisors (claim, then fenced writes), and the fleet
+(workers and the reconciler). A fenced write raises `errors.Stale` when the job has another attempt or is no longer
+running, and then nothing of it is written. Every change of state writes its event in the same transaction. Every
+method raises `errors.DatabaseUnavailable` when the database is out of reach.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from orchestrator.core.jobs import (
+    Attempt,
+    Checkpoint,
+    Claim,
+    Counts,
+    Dataset,
+    EpochMetric,
+    Evaluation,
+    Event,
+    Job,
+    JobFilter,
+    Lease,
+    LogChunk,
+    NewJob,
+    Outcome,
+    Progress,
+    StepMetric,
+    Worker,
+    WorkerIdentity,
+)
+from orchestrator.core.states import Stage, Wish, WorkerState
+
+
+class People(Protocol):
+    """What people do: submit, look at, steer."""
+
+    def submit(self, new: NewJob) -> tuple[Job, bool]:
+        """Store a job as queued for its first stage and return it, and whether it is new.
+
+        A known idempotency key with the same spec returns the earlier job; with another spec it raises
+        `errors.IdempotencyConflict`.
+        """
+        ...
+
+    def find(self, text: str) -> Job:
+        """Return the one job that `text` means: an exact id, an exact name, a prefix, `@latest`, `@last-failed`.
+
+        Raises `errors.NotFound`, or `errors.Ambiguous` with the candidates' ids.
+        """
+        ...
+
+    def get(self, job_id: str) -> Job:
+        """Return the job with exactly this id; raises `errors.NotFound`."""
+        ...
+
+    def jobs(self, which: JobFilter) -> list[Job]:
+        """Return jobs, the newest first."""
+        ...
+
+    def counts(self) -> Counts:
+        """Return how many jobs stand in each state, and how many could be claimed now at each stage."""
+        ...
+
+    def ahead(self, job_id: str) -> int:
+        """Return how many queued jobs of the same stage would be claimed before this queued one."""
+        ...
+
+    def cancel(self, job_id: str, *, actor: str) -> Job:
+        """Cancel: a waiting job at once, a running one by wish. Raises `errors.IllegalMove` on a finished job.
+
+        Cancelling what is cancelled, or is being cancelled, changes nothing and returns the job.
+        """
+        ...
+
+    def retry(self, job_id: str, *, actor: str) -> Job:
+        """Begin a new run of a failed or cancelled job, at the stage it had reached, from its last checkpoint.
+
+        Raises `errors.IllegalMove` in every other state.
+        """
+        ...
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """Return the job's attempts, oldest first."""
+        ...
+
+    def events(self, job_id: str, *, after: int = 0) -> list[Event]:
+        """Return the job's history past the event with `seq` = `after`, oldest first."""
+        ...
+
+    def epochs(self, job_id: str) -> list[EpochMetric]:
+        """Return the epoch metrics on the winning line, by epoch, train before val."""
+        ...
+
+    def steps(self, job_id: str, *, name: str = "loss", after: int = 0) -> list[StepMetric]:
+        """Return the named step metric on the winning line, for steps past `after`, by step."""
+        ...
+
+    def checkpoints(self, job_id: str) -> list[Checkpoint]:
+        """Return the checkpoints on the winning line that are still on disk, newest first."""
+        ...
+
+    def evaluation(self, job_id: str) -> Evaluation | None:
+        """Return the newest evaluation of the job."""
+        ...
+
+    def logs(self, job_id: str, *, after: tuple[int, int] | None = None) -> list[LogChunk]:
+        """Return log chunks past (attempt, sequence), all attempts in order."""
+        ...
+
+    def dataset(self, content_hash: str) -> Dataset | None:
+        """Return what is known of a data set."""
+        ...
+
+
+class Supervisors(Protocol):
+    """What a supervisor does: claim a job, then write with the attempt as the fence."""
+
+    def claim(
+        self, *, worker: WorkerIdentity, device: str, stages: Sequence[Stage], artifact_root: str
+    ) -> Claim | None:
+        """Claim the first eligible job of the first of `stages` that has one; None where nothing waits.
+
+        One transaction: queued → running, attempt + 1, an `attempts` row, an event. Eligible: its time has come, its
+        spec version is not newer than ours, and its checkpoints, where it has any, lie under `artifact_root`.
+        """
+        ...
+
+    def beat(self, claim: Claim) -> Wish:
+        """Advance the lease's beat counter and return what is wished of the job."""
+        ...
+
+    def wish(self, claim: Claim) -> Wish:
+        """Return what is wished of the job, without a write; raises `errors.Stale` like a fenced write."""
+        ...
+
+    def record_progress(self, claim: Claim, progress: Progress) -> None:
+        """Store how far the stage is."""
+        ...
+
+    def record_resumed(self, claim: Claim, *, attempt: int | None, step: int) -> None:
+        """Store where this attempt's training goes on: rows of earlier attempts past that step leave the line."""
+        ...
+
+    def record_steps(self, claim: Claim, steps: Iterable[StepMetric]) -> None:
+        """Store step metrics; a row that exists stays as it is."""
+        ...
+
+    def record_checkpoint(
+        self, claim: Claim, checkpoint: Checkpoint, metrics: Iterable[EpochMetric] = ()
+    ) -> tuple[Checkpoint, ...]:
+        """Store a checkpoint and the epoch that it closes; return those that retention lets go.
+
+        The rows of the returned ones are gone with the same commit; the caller deletes their files after it. A
+        checkpoint beyond every earlier one is progress: it resets the job's `retries`.
+        """
+        ...
+
+    def record_dataset(self, claim: Claim, dataset: Dataset) -> None:
+        """Store the data set and fix the job to its content hash."""
+        ...
+
+    def record_evaluation(self, claim: Claim, evaluation: Evaluation) -> None:
+        """Store an evaluation."""
+        ...
+
+    def record_log(self, claim: Claim, chunk: LogChunk) -> None:
+        """Store a piece of the log; one that exists stays as it is."""
+        ...
+
+    def note(self, claim: Claim, *, kind: str, detail: str) -> None:
+        """Add a line to the job's history that changes no state."""
+        ...
+
+    def finish(self, claim: Claim, outcome: Outcome) -> Job:
+        """End the attempt and move the job on: next stage, success, back to the queue, cancelled or failed.
+
+        Whether a failed attempt is tried again, and when, is `core.retry`'s decision.
+        """
+        ...
+
+
+class Fleet(Protocol):
+    """What nodes and reconcilers do."""
+
+    def register(self, worker: Worker) -> None:
+        """Store a worker as active."""
+        ...
+
+    def beat_worker(self, worker_id: str, state: WorkerState) -> None:
+        """Advance a worker's beat counter and store its state."""
+        ...
+
+    def workers(self) -> list[Worker]:
+        """Return the workers that are not stopped or lost, and those that ended within the last day."""
+        ...
+
+    def lose_worker(self, worker_id: str, *, beat: int) -> bool:
+        """Mark a worker lost if its beat counter is still `beat`; return whether it was."""
+        ...
+
+    def leases(self) -> list[Lease]:
+        """Return the leases of all running jobs."""
+        ...
+
+    def take_back(self, lease: Lease, *, actor: str, detail: str) -> Job | None:
+        """End an attempt as lost, if (attempt, beat) still stand as in `lease`; None where they do not.
+
+        The job moves as after `finish` with the reason lost; one that was to be cancelled is cancelled.
+        """
+        ...
+
+    def release_host(self, *, actor: str, host: str, alive: Callable[[WorkerIdentity], bool]) -> list[Job]:
+        """Take back at once what dead workers of this host hold, and mark these lost; return the jobs."""
+        ...
+
+
+class Store(People, Supervisors, Fleet, Protocol):
+    """The whole store."""
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        ...

@@ -1,0 +1,1 @@
+"""Data sets: download, archive check, discovery, cache, loader."""

@@ -1,0 +1,1 @@
+"""Networks: the DenseNet, and names to builders."""

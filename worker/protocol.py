@@ -1,0 +1,196 @@
+"""The words between a supervisor and the process that does the work.
+
+Each message is one JSON object sent with `Connection.send_bytes`: nothing is ever unpickled. Up come progress,
+metrics, checkpoints and the end; down goes `Stop`. The end of file on the pipe means that the other side has died.
+"""
+
+from multiprocessing.connection import Connection
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from orchestrator.core.jobs import Split
+from orchestrator.core.specs import JobSpec
+from orchestrator.core.states import Reason, Stage
+
+#: Exit codes of the process that does the work.
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_STOPPED = 75
+EXIT_FENCED = 76
+
+#: Entry points by stage, named as text: whoever supervises must not import torch.
+ENTRY_POINTS: dict[Stage, str] = {
+    Stage.DOWNLOAD: "worker.data.stage:main",
+    Stage.TRAIN: "worker.training.stage:main_train",
+    Stage.EVALUATE: "worker.training.stage:main_evaluate",
+}
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CheckpointInfo(_Message):
+    """A checkpoint that is whole on disk. `path` is below the artifact root, POSIX."""
+
+    attempt: int
+    epoch: int
+    step: int
+    path: str
+    bytes: int
+    sha256: str
+    best: bool = False
+    accuracy: float | None = None
+
+
+class DatasetInfo(_Message):
+    """A data set that is whole in this host's cache. `counts` has the keys train and val."""
+
+    hash: str
+    source: str
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    bytes: int
+    path: str
+
+
+class Assignment(_Message):
+    """Everything that the process needs to do its stage; handed over when it is started."""
+
+    job_id: str
+    attempt: int
+    stage: Stage
+    spec: JobSpec
+    data_hash: str | None
+    checkpoints: tuple[CheckpointInfo, ...]  #: the winning line, newest first: resume from the first that verifies
+    best_accuracy: float | None
+    artifact_root: str  #: absolute path
+    attempt_dir: str  #: absolute path, below the root; this attempt's alone
+    data_dir: str  #: absolute path of the host's data cache
+    device: str  #: cpu, or the UUID of a GPU
+    threads: int  #: CPU threads for torch
+
+
+class Progress(_Message):
+    """How far the stage is; also the sign of life that the stall timeout watches."""
+
+    type: Literal["progress"] = "progress"
+    done: int
+    total: int | None = None
+    unit: str = "steps"
+    epoch: int | None = None
+    epochs: int | None = None
+    rate: float | None = None
+
+
+class Steps(_Message):
+    """Values of optimizer steps: (step, name, value) each."""
+
+    type: Literal["steps"] = "steps"
+    values: tuple[tuple[int, str, float], ...]
+
+
+class EpochMetrics(_Message):
+    """Loss and accuracy of one split in one epoch."""
+
+    epoch: int
+    split: Split
+    loss: float
+    accuracy: float
+    images: int
+    seconds: float
+    lr: float | None = None
+
+
+class CheckpointWritten(_Message):
+    """A checkpoint was written. One that closes an epoch brings the epoch's metrics: both are recorded at once."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    checkpoint: CheckpointInfo
+    metrics: tuple[EpochMetrics, ...] = ()
+
+
+class Resumed(_Message):
+    """Training goes on from a checkpoint, or starts (attempt None, step 0)."""
+
+    type: Literal["resumed"] = "resumed"
+    attempt: int | None
+    step: int
+
+
+class DataReady(_Message):
+    """The data set is whole in the cache."""
+
+    type: Literal["data"] = "data"
+    dataset: DatasetInfo
+
+
+class Evaluated(_Message):
+    """The best checkpoint's result on the validation split."""
+
+    type: Literal["evaluated"] = "evaluated"
+    checkpoint_step: int
+    checkpoint_sha256: str
+    loss: float
+    accuracy: float
+    images: int
+    classes: tuple[str, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    seconds: float
+
+
+class Note(_Message):
+    """Something for the job's history: a damaged checkpoint, another thread count."""
+
+    type: Literal["note"] = "note"
+    kind: str
+    detail: str
+
+
+class Failed(_Message):
+    """The stage cannot go on."""
+
+    type: Literal["failed"] = "failed"
+    reason: Reason
+    error: str
+    hint: str | None = None
+
+
+class Ended(_Message):
+    """The stage ended: done, or stopped after its checkpoint. The last message."""
+
+    type: Literal["ended"] = "ended"
+    how: Literal["done", "stopped"]
+    last_step: int | None = None
+
+
+class Stop(_Message):
+    """Checkpoint at the next step and end."""
+
+    type: Literal["stop"] = "stop"
+
+
+Up = Annotated[
+    Progress | Steps | CheckpointWritten | Resumed | DataReady | Evaluated | Note | Failed | Ended,
+    Field(discriminator="type"),
+]
+_UP: TypeAdapter[Any] = TypeAdapter(Up)
+_DOWN: TypeAdapter[Stop] = TypeAdapter(Stop)
+
+
+def send(connection: Connection, message: BaseModel) -> None:
+    """Send one message; raises OSError when the other side has gone."""
+    connection.send_bytes(message.model_dump_json().encode())
+
+
+def receive_up(connection: Connection) -> Any:
+    """Return the next message from the working process; raises EOFError when it has gone."""
+    return _UP.validate_json(connection.recv_bytes())
+
+
+def receive_down(connection: Connection) -> Stop:
+    """Return the next message from the supervisor; raises EOFError when it has gone."""
+    return _DOWN.validate_json(connection.recv_bytes())

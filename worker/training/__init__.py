@@ -1,0 +1,1 @@
+"""Plain PyTorch training: it knows no queue and no database."""
