@@ -1,0 +1,52 @@
+# What a person does with a checkout; `make` alone lists it. Needs git, make and Python >= 3.11, nothing more.
+
+PYTHON ?= python3
+VENV ?= .venv
+STAMP := $(VENV)/.installed
+RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check coverage bench docs secrets clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+install: $(STAMP) ## set up .venv, again whenever pyproject.toml has changed
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "orch needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv "$(VENV)"
+	"$(VENV)/bin/python" -m pip install --quiet --upgrade pip
+	"$(VENV)/bin/python" -m pip install --quiet --editable '.[dev]'
+	@touch "$(STAMP)"
+
+demo: export ORCH_HOME = $(CURDIR)/.orch
+demo: $(STAMP) ## train the packaged digits from submit to prediction
+	@$(RUN) orch demo
+
+test: $(STAMP) ## run the tests
+	@$(RUN) pytest
+
+check: $(STAMP) ## format, lint, types, imports, and models against migrations
+	@$(RUN) ruff format --check .
+	@$(RUN) ruff check .
+	@$(RUN) mypy
+	@$(RUN) lint-imports --no-logo
+	@$(RUN); home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export ORCH_HOME="$$home" && orch db upgrade && orch db check
+
+coverage: $(STAMP) ## run the tests and say which lines and branches they miss
+	@$(RUN) pytest --cov --cov-report=term
+
+bench: $(STAMP) ## measure against the peers and write the table of the README
+	@$(RUN) python -m benchmarks
+
+docs: $(STAMP) ## write the settings table and the pictures of the README
+	@$(RUN) python -m docs.settings
+	@$(RUN) python -m docs.pictures
+
+secrets: ## make the passwords that docker-compose.yml reads; those that exist stay
+	@PYTHON="$(PYTHON)" sh docs/secrets.sh
+
+clean: ## remove what these targets made, but for the secrets
+	rm -rf "$(VENV)" .orch .bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
