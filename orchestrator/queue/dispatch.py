@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, Self
 
 from celery import Celery
 from kombu.exceptions import KombuError
@@ -31,7 +32,7 @@ class Doorbell:
         # A connection of its own: Celery's pool would keep a broken one, and its pools are shared by all apps.
         self._connection = self._app.connection_for_write()
 
-    def __enter__(self) -> "Doorbell":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,7 +50,7 @@ class Doorbell:
             return {stage: self._length(stage) for stage in stages}
 
     def _length(self, stage: Stage) -> int:
-        queue = self._app.amqp.queues[messages.QUEUES[stage]]
+        queue: Any = self._app.amqp.queues[messages.QUEUES[stage]]
         return int(queue(self._connection.default_channel).queue_declare().message_count)
 
     @contextmanager

@@ -90,7 +90,10 @@ def stop(settings: config.Settings) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    return psutil.pid_exists(pid)
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _options(settings: config.Settings, data: Path) -> list[str]:
