@@ -1,0 +1,177 @@
+"""The warm process: it has torch imported, and forks one child for each request.
+
+`multiprocessing.forkserver` was not enough: it cannot be shared by several processes, and torch would be imported in
+each of them. Requests come over a unix socket: one JSON line with the descriptors of the pipe, the log, and the locks.
+The answer is a JSON line with the child's pid, and another with its wait status when it has ended.
+
+Threads do not survive a fork: nothing in here runs a tensor operation or asks CUDA anything.
+"""
+
+import argparse
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from orchestrator import config
+from worker import protocol
+
+#: Imported before the first request: all that a stage needs.
+PRELOAD = tuple(sorted({entry.partition(":")[0] for entry in protocol.ENTRY_POINTS.values()}))
+
+_MAX_REQUEST = 4 * 2**20
+_MAX_DESCRIPTORS = 8
+
+
+class Request(BaseModel):
+    """What to run. Its descriptors follow it: the pipe, the log file, then locks that the child only holds."""
+
+    entry: str  #: module:function, called with the assignment and the connection
+    assignment: protocol.Assignment
+    gpu: str | None  #: UUID that CUDA shall see; None: no GPU
+
+
+def main() -> int:
+    """Import, listen, fork; end when standard input does, or at SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m worker.forkserver")
+    parser.add_argument("--socket", type=Path, required=True)
+    path: Path = parser.parse_args().socket
+    for name in PRELOAD:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or the collector would write to every page that the children share
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen()
+        Server(listener).serve()
+    path.unlink(missing_ok=True)
+    return 0
+
+
+class Server:
+    """Waits for requests, for children that end, and for the node to go."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._askers: dict[int, socket.socket] = {}  # by the pid of the child that each waits for
+        self._selector = selectors.DefaultSelector()
+        self._wake, wakeup = socket.socketpair()
+        self._wake.setblocking(False)
+        wakeup.setblocking(False)
+        self._wakeup = wakeup
+        self._stopping = False
+
+    def serve(self) -> None:
+        """Serve until the node goes."""
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._stop)
+        for readable in (self._listener, self._wake, sys.stdin):
+            self._selector.register(readable, selectors.EVENT_READ)
+        while not self._stopping:
+            ready = {key.fileobj for key, _ in self._selector.select()}
+            if self._wake in ready:
+                self._wake.recv(4096)
+                self._reap()
+            if sys.stdin in ready:
+                return
+            if self._listener in ready:
+                self._answer()
+
+    def _stop(self, *_: Any) -> None:
+        self._stopping = True
+
+    def _answer(self) -> None:
+        asker, _ = self._listener.accept()
+        try:
+            request, descriptors = _read(asker)
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"fork server: a request was dropped: {error}\n")
+            asker.close()
+            return
+        pid = os.fork()
+        if pid == 0:
+            self._become(request, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._askers[pid] = asker
+        _tell(asker, {"pid": pid})
+
+    def _become(self, request: Request, descriptors: list[int]) -> None:
+        """Turn the forked copy into the working process; never returns."""
+        status = protocol.EXIT_FAILED
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.setsid()
+            for mine in (self._listener, self._wake, self._wakeup, *self._askers.values()):
+                mine.close()
+            self._selector.close()
+            status = _work(request, *descriptors[:2])
+        except BaseException:  # noqa: BLE001 - the forked copy must end here, whatever happens
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            asker = self._askers.pop(pid)
+            _tell(asker, {"status": status})
+            asker.close()
+
+
+def _work(request: Request, pipe: int, log: int) -> int:
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    config.set_visible_gpus(request.gpu or "")
+    module, _, name = request.entry.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    # Never closed: the supervisor takes the end of file on the pipe for the end of the process.
+    return int(function(request.assignment, Connection(pipe)))
+
+
+def _read(asker: socket.socket) -> tuple[Request, list[int]]:
+    asker.settimeout(5)
+    text, descriptors, _, _ = socket.recv_fds(asker, _MAX_REQUEST, _MAX_DESCRIPTORS)
+    while not text.endswith(b"\n"):
+        more = asker.recv(_MAX_REQUEST)
+        if not more:
+            raise ValueError("it broke off")
+        text += more
+    return Request.model_validate_json(text), descriptors
+
+
+def _tell(asker: socket.socket, what: dict[str, int]) -> None:
+    try:
+        asker.sendall(json.dumps(what).encode() + b"\n")
+    except OSError:
+        # Whoever asked is dead; the child sees that on its own pipe.
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Starting a stage's process through the fork server, and holding on to it."""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Self
+
+import tenacity
+
+from orchestrator import errors
+from worker import protocol
+
+#: The fork server needs some seconds for its imports; a node that has lost it starts another.
+_START_SECONDS = 120
+PID_FILE = "pid"
+
+
+class Process:
+    """A stage's process: its pipe, its end, its whole process group."""
+
+    def __init__(self, connection: Connection, pid: int, asked: socket.socket) -> None:
+        self.connection = connection
+        self.pid = pid
+        self.status: int | None = None  #: wait status, once it has ended
+        self.ended = False
+        self.ending = asked  #: becomes readable when the process has ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.connection.close()
+        self.ending.close()
+
+    def collect(self) -> None:
+        """Wait for the end and take in the wait status; a dead fork server leaves it None."""
+        with self.ending.makefile("rb") as answers:
+            line = answers.readline()
+        self.ended = True
+        self.status = json.loads(line)["status"] if line else None
+
+    def ask_to_stop(self) -> None:
+        """Ask for a checkpoint and the end."""
+        try:
+            protocol.send(self.connection, protocol.Stop())
+        except OSError:
+            return  # it is ending already
+
+    def kill(self) -> None:
+        """Kill every process of its group: the loader's workers die with it."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return
+
+    @property
+    def killed_by(self) -> int | None:
+        """The signal that ended it, None where it ended by itself or where that is not known."""
+        if self.status is None or not os.WIFSIGNALED(self.status):
+            return None
+        return os.WTERMSIG(self.status)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, None where a signal ended it or where that is not known."""
+        if self.status is None or not os.WIFEXITED(self.status):
+            return None
+        return os.WEXITSTATUS(self.status)
+
+
+class Launcher:
+    """Asks the fork server of the node for processes."""
+
+    def __init__(self, server: Path, *, gpu: str | None, locks: Sequence[int] = ()) -> None:
+        self._server = server
+        self._gpu = gpu
+        self._locks = tuple(locks)
+
+    def start(self, entry: str, assignment: protocol.Assignment, *, log: Path) -> Process:
+        """Start `entry` on the assignment; its standard output and error go to `log` from the first moment.
+
+        Raises:
+            OrchError: the fork server did not answer within two minutes.
+
+        """
+        mine, theirs = Pipe()
+        request = {"entry": entry, "assignment": assignment.model_dump(mode="json"), "gpu": self._gpu}
+        with log.open("ab") as output, theirs:
+            descriptors = [theirs.fileno(), output.fileno(), *self._locks]
+            asked, pid = self._ask(json.dumps(request).encode() + b"\n", descriptors)
+        (log.parent / PID_FILE).write_text(str(pid), encoding="ascii")
+        return Process(mine, pid, asked)
+
+    def _ask(self, request: bytes, descriptors: Sequence[int]) -> tuple[socket.socket, int]:
+        waiting = tenacity.Retrying(
+            wait=tenacity.wait_fixed(0.05),
+            stop=tenacity.stop_after_delay(_START_SECONDS),
+            retry=tenacity.retry_if_exception_type(OSError),
+        )
+        try:
+            return waiting(self._ask_once, request, descriptors)
+        except tenacity.RetryError as error:
+            raise errors.OrchError("The fork server does not answer.", hint="The worker's log says why.") from error
+
+    def _ask_once(self, request: bytes, descriptors: Sequence[int]) -> tuple[socket.socket, int]:
+        asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            asked.connect(str(self._server))
+            sent = socket.send_fds(asked, [request], list(descriptors))
+            asked.sendall(request[sent:])
+            with asked.makefile("rb", buffering=0) as answers:  # unbuffered: the next line is the process's end
+                line = answers.readline()
+            if not line:
+                raise ConnectionResetError("the fork server hung up")
+        except OSError:
+            asked.close()
+            raise
+        return asked, int(json.loads(line)["pid"])
+
+
+def kill_leftover(attempt_dir: Path) -> None:
+    """Kill the process group that a dead supervisor left in its attempt's directory, if it still lives.
+
+    The group's leader must be a process of that attempt: a pid that was given to another process is left alone.
+    """
+    try:
+        pid = int((attempt_dir / PID_FILE).read_text(encoding="ascii"))
+        opened = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (1, 2)}
+    except (OSError, ValueError):
+        return
+    if any(path.parent == attempt_dir for path in opened):
+        os.killpg(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{pid}/fd/1").is_symlink() and time.monotonic() < deadline:
+            time.sleep(0.01)

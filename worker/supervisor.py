@@ -1,0 +1,275 @@
+"""One attempt of one job: start its process, listen to it, write what it says, and say how it ended."""
+
+import shutil
+import signal
+import threading
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from orchestrator import config, errors, log
+from orchestrator.core import clock as clocks
+from orchestrator.core import jobs, states
+from orchestrator.store import base
+from worker import protocol
+from worker.heartbeat import Heartbeat
+from worker.launcher import Launcher, Process, kill_leftover
+from worker.logtail import LogTail
+from worker.recorder import Recorder
+
+_log = log.get("supervisor")
+
+LOG_FILE = "log.txt"
+_TICK_SECONDS = 1.0
+_EXIT_SECONDS = 5.0
+_OOM_COUNTER = Path("/proc/vmstat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a slot works: its device, its threads, the roots it writes below."""
+
+    device: str
+    threads: int
+    artifact_dir: Path
+    data_dir: Path
+
+
+@dataclass(kw_only=True)
+class _Watch:
+    """What the supervisor has asked of the process and heard from it; times on the monotonic clock."""
+
+    alive_at: float
+    asked_at: float | None = None
+    asked_for: str | None = None  #: cancelled, drained
+    killed_for: states.Reason | None = None
+    last: protocol.Ended | protocol.Failed | None = None
+    oom_kills: int = field(default_factory=lambda: _oom_kills())  # noqa: PLW0108 - defined below
+
+
+class Supervisor:
+    """Runs claimed jobs, one at a time. `draining` is set when its worker is to go."""
+
+    def __init__(
+        self,
+        *,
+        store: base.Supervisors,
+        settings: config.Settings,
+        launcher: Launcher,
+        place: Place,
+        draining: threading.Event,
+        clock: clocks.Clock,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._launcher = launcher
+        self._place = place
+        self._draining = draining
+        self._clock = clock
+
+    def run(self, claim: jobs.Claim) -> jobs.Job | None:
+        """Run the claimed stage to its end and return the job as it stands then; None where the job was lost to us."""
+        attempt_dir = self._prepare(claim)
+        recorder = Recorder(self._store, claim, root=self._place.artifact_dir, clock=self._clock)
+        with Heartbeat(self._store, claim, beat_every=self._settings.heartbeat) as heartbeat:
+            try:
+                outcome = self._work(claim, attempt_dir, recorder, heartbeat)
+                return self._finish(claim, outcome, recorder, heartbeat)
+            except errors.Stale:
+                _log.info("fenced", job=claim.id, attempt=claim.attempt)
+                return None
+
+    def _prepare(self, claim: jobs.Claim) -> Path:
+        """Make this attempt's directory, and clear away earlier ones that no checkpoint needs."""
+        job_dir = self._place.artifact_dir / claim.id
+        needed = {
+            (self._place.artifact_dir / checkpoint.path).parts[: len(job_dir.parts) + 1]
+            for checkpoint in claim.checkpoints
+        }
+        for earlier in job_dir.glob("attempt-*"):
+            kill_leftover(earlier)
+            if earlier.parts not in needed:
+                shutil.rmtree(earlier, ignore_errors=True)
+        attempt_dir = job_dir / f"attempt-{claim.attempt:04d}"
+        attempt_dir.mkdir(parents=True, exist_ok=True)
+        return attempt_dir
+
+    def _work(self, claim: jobs.Claim, attempt_dir: Path, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Outcome:
+        logfile = attempt_dir / LOG_FILE
+        logfile.touch()
+        tail = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
+        watch = _Watch(alive_at=self._clock.monotonic())
+        entry = protocol.ENTRY_POINTS[claim.job.stage]
+        with self._launcher.start(entry, self._assignment(claim, attempt_dir), log=logfile) as process:
+            while not process.ended:
+                for readable in connection.wait([process.connection, process.ending], timeout=_TICK_SECONDS):
+                    self._hear(readable, process, recorder, watch)
+                _copy_log(tail, recorder)
+                recorder.flush()
+                if heartbeat.stale.is_set():
+                    raise errors.Stale
+                self._steer(claim, process, heartbeat, watch)
+            _drain_pipe(process, recorder, watch)
+        while _copy_log(tail, recorder):
+            pass
+        return _outcome(process, recorder, watch)
+
+    def _hear(self, readable: Any, process: Process, recorder: Recorder, watch: _Watch) -> None:
+        if readable is process.ending:
+            process.collect()
+            return
+        try:
+            message = protocol.receive_up(process.connection)
+        except (EOFError, OSError):
+            if not connection.wait([process.ending], timeout=_EXIT_SECONDS):
+                process.kill()
+            process.collect()
+            return
+        watch.alive_at = self._clock.monotonic()
+        _take(message, recorder, watch)
+
+    def _steer(self, claim: jobs.Claim, process: Process, heartbeat: Heartbeat, watch: _Watch) -> None:
+        """Ask the process to stop where that is wished, and kill it where asking does not help."""
+        now = self._clock.monotonic()
+        if watch.asked_for is None and (heartbeat.cancelled or self._draining.is_set()):
+            watch.asked_for = "cancelled" if heartbeat.cancelled else "drained"
+            watch.asked_at = now
+            process.ask_to_stop()
+        elif watch.asked_for == "drained" and heartbeat.cancelled:
+            watch.asked_for, watch.asked_at = "cancelled", now
+        grace = self._settings.cancel_grace if watch.asked_for == "cancelled" else self._settings.drain
+        if watch.asked_at is not None and now - watch.asked_at > grace:
+            process.kill()
+        if now - watch.alive_at > self._settings.stall:
+            watch.killed_for = states.Reason.STALLED
+            process.kill()
+        if self._overdue(claim):
+            watch.killed_for = states.Reason.TIMEOUT
+            process.kill()
+
+    def _overdue(self, claim: jobs.Claim) -> bool:
+        hours, started = claim.job.spec.max_duration, claim.job.started_at
+        if hours is None or started is None:
+            return False
+        return (self._clock.now() - started).total_seconds() > hours * 3600
+
+    def _finish(
+        self, claim: jobs.Claim, outcome: jobs.Outcome, recorder: Recorder, heartbeat: Heartbeat
+    ) -> jobs.Job | None:
+        """Write the end, waiting for the database as long as it takes or until the worker is to go."""
+        while not heartbeat.stale.is_set():
+            try:
+                if recorder.flush():
+                    return self._store.finish(claim, outcome)
+            except errors.DatabaseUnavailable as error:
+                _log.warning("database away", job=claim.id, why=error.why)
+            if self._draining.wait(_TICK_SECONDS):
+                return None
+        raise errors.Stale
+
+    def _assignment(self, claim: jobs.Claim, attempt_dir: Path) -> protocol.Assignment:
+        job = claim.job
+        return protocol.Assignment(
+            job_id=job.id,
+            attempt=claim.attempt,
+            stage=job.stage,
+            spec=job.spec,
+            data_hash=job.data_hash,
+            checkpoints=tuple(_info(checkpoint) for checkpoint in claim.checkpoints),
+            best_accuracy=job.best_accuracy,
+            artifact_root=str(self._place.artifact_dir),
+            attempt_dir=str(attempt_dir),
+            data_dir=str(self._place.data_dir),
+            device=self._place.device,
+            threads=self._place.threads,
+        )
+
+
+def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcome:
+    """Say how the attempt ended, by what the process said last, by what was asked of it, and by what ended it."""
+    if watch.killed_for is not None:
+        error = {
+            states.Reason.STALLED: "Nothing moved for the stall time, though the process was alive.",
+            states.Reason.TIMEOUT: "The job ran longer than its max_duration.",
+        }[watch.killed_for]
+        return jobs.Outcome(kind="failed", reason=watch.killed_for, error=error, last_step=recorder.last_step)
+    if isinstance(watch.last, protocol.Failed):
+        return jobs.Outcome(
+            kind="failed",
+            reason=watch.last.reason,
+            error=watch.last.error,
+            hint=watch.last.hint,
+            last_step=recorder.last_step,
+        )
+    if isinstance(watch.last, protocol.Ended) and watch.last.how == "done":
+        return jobs.Outcome(kind="done", last_step=watch.last.last_step)
+    if watch.asked_for == "cancelled":
+        return jobs.Outcome(kind="cancelled", last_step=recorder.last_step)
+    if watch.asked_for == "drained" or isinstance(watch.last, protocol.Ended):
+        return jobs.Outcome(kind="drained", last_step=recorder.last_step)
+    reason, error, hint = _cause_of_death(process, watch)
+    return jobs.Outcome(kind="failed", reason=reason, error=error, hint=hint, last_step=recorder.last_step)
+
+
+def _cause_of_death(process: Process, watch: _Watch) -> tuple[states.Reason, str, str | None]:
+    if process.killed_by == signal.SIGKILL and _oom_kills() > watch.oom_kills:
+        return (
+            states.Reason.OOM,
+            "The kernel killed the process: the host has no memory left.",
+            "Use a smaller batch_size or image_size.",
+        )
+    if process.killed_by is not None:
+        name = signal.Signals(process.killed_by).name
+        return states.Reason.LOST, f"The process was ended by {name}.", None
+    if process.exit_code is not None:
+        return (
+            states.Reason.INTERNAL,
+            f"The process ended with code {process.exit_code} and said nothing.",
+            "Its log says more: `orch logs`.",
+        )
+    return states.Reason.LOST, "The process vanished together with its fork server.", None
+
+
+def _drain_pipe(process: Process, recorder: Recorder, watch: _Watch) -> None:
+    """Take what the process said before it ended."""
+    try:
+        while process.connection.poll():
+            _take(protocol.receive_up(process.connection), recorder, watch)
+    except (EOFError, OSError):
+        return
+
+
+def _take(message: Any, recorder: Recorder, watch: _Watch) -> None:
+    if isinstance(message, protocol.Ended | protocol.Failed):
+        watch.last = message
+    recorder.take(message)
+
+
+def _copy_log(tail: LogTail, recorder: Recorder) -> bool:
+    chunk = tail.read()
+    if chunk is not None:
+        recorder.log(chunk)
+    return chunk is not None
+
+
+def _oom_kills() -> int:
+    """Return how many processes the kernel has killed for memory since it started."""
+    try:
+        lines = _OOM_COUNTER.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _info(checkpoint: jobs.Checkpoint) -> protocol.CheckpointInfo:
+    return protocol.CheckpointInfo(
+        attempt=checkpoint.attempt,
+        epoch=checkpoint.epoch,
+        step=checkpoint.step,
+        path=checkpoint.path,
+        bytes=checkpoint.bytes,
+        sha256=checkpoint.sha256,
+        best=checkpoint.best,
+        accuracy=checkpoint.accuracy,
+    )
