@@ -1,0 +1,256 @@
+"""Data sets in ImageFolder layout: finding splits, classes and pictures, and admitting every single picture."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from orchestrator import errors
+from orchestrator.core import jobs, states
+
+#: torchvision's IMG_EXTENSIONS, which cannot be imported here without torch; a test holds them equal.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+TRAIN = "train"
+#: Folder names of the validation split, the first that exists counts.
+VALIDATION = ("validation", "val", "test")
+#: Pictures with more pixels are refused before they are decoded: a few bytes can claim terabytes.
+MAX_PIXELS = 89_478_485  # Pillow's own line between a large picture and a decompression bomb
+
+_NAMED_AT_MOST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture: its path, relative to the set's root, and the index of its class."""
+
+    path: str  #: POSIX, below the set's root
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A data set as its folders show it; no picture has been opened yet."""
+
+    root: Path  #: the folder that holds the splits
+    folders: dict[jobs.Split, str]  #: folder name of each split
+    classes: tuple[str, ...]
+    pictures: dict[jobs.Split, tuple[Picture, ...]]
+
+    def all(self) -> Iterator[Picture]:
+        """Yield the pictures of both splits."""
+        for split in self.pictures.values():
+            yield from split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What reading every picture gave."""
+
+    hash: str  #: sha256 over the sorted (relative path, sha256 of the file)
+    bytes: int
+    shared: int  #: pictures of the validation split whose very bytes are in the train split too
+
+
+def discover(folder: Path) -> Layout:
+    """Return the layout of the data set in `folder`, or in the one folder in it.
+
+    Classes are the folders of a split, sorted as torchvision's ImageFolder sorts them; what begins with a dot is no
+    part of a set.
+
+    Raises:
+        StageFailed: bad_input, naming what is missing.
+
+    """
+    root = _root(folder)
+    folders = {"train": TRAIN, "val": _validation_folder(root)}
+    classes = {split: tuple(_folders(root / name)) for split, name in folders.items()}
+    _check_classes(classes["train"], classes["val"], folders["val"])
+    layout = Layout(
+        root=root,
+        folders={"train": folders["train"], "val": folders["val"]},
+        classes=classes["train"],
+        pictures={
+            "train": tuple(_pictures(root, folders["train"], classes["train"])),
+            "val": tuple(_pictures(root, folders["val"], classes["train"])),
+        },
+    )
+    _check_filled(layout)
+    return layout
+
+
+def admit(layout: Layout, *, report: Callable[[int], None]) -> Contents:
+    """Decode and hash every picture once; `report` gets the number done, from this thread.
+
+    Raises:
+        StageFailed: bad_input, naming the first pictures that cannot be trained on.
+
+    """
+    pictures = list(layout.all())
+    digests: dict[str, str] = {}
+    faults: list[str] = []
+    # Pillow and hashlib leave the interpreter lock while they work, so threads use every core.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        try:
+            for done, (digest, fault) in enumerate(pool.map(lambda item: _read(layout.root, item.path), pictures), 1):
+                digests[pictures[done - 1].path] = digest
+                if fault is not None:
+                    faults.append(fault)
+                report(done)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if faults:
+        more = f", and {len(faults) - _NAMED_AT_MOST} more" if len(faults) > _NAMED_AT_MOST else ""
+        raise _refused(
+            "; ".join(faults[:_NAMED_AT_MOST]) + more + ".",
+            why=f"{len(faults)} of {len(pictures)} pictures cannot be decoded.",
+            hint="Remove or replace them, then submit again.",
+        )
+    train = {digests[picture.path] for picture in layout.pictures["train"]}
+    return Contents(
+        hash=_content_hash(digests),
+        bytes=sum((layout.root / picture.path).stat().st_size for picture in pictures),
+        shared=sum(digests[picture.path] in train for picture in layout.pictures["val"]),
+    )
+
+
+def listing(layout: Layout) -> str:
+    """Return a digest of every picture's path, size and time of change: cheap, and different after any edit."""
+    digest = hashlib.sha256()
+    for path in sorted(picture.path for picture in layout.all()):
+        status = (layout.root / path).stat()
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _root(folder: Path) -> Path:
+    if (folder / TRAIN).is_dir():
+        return folder
+    inside = _folders(folder)
+    if len(inside) == 1 and (folder / inside[0] / TRAIN).is_dir():
+        return folder / inside[0]
+    raise _refused(
+        "The data set has no train folder.",
+        why=f"At its top are {_named(inside)}." if inside else "There are no folders in it.",
+        hint="Lay it out as train/CLASS/picture.jpg and validation/CLASS/picture.jpg.",
+    )
+
+
+def _validation_folder(root: Path) -> str:
+    for name in VALIDATION:
+        if (root / name).is_dir():
+            return name
+    raise _refused(
+        "The data set has no validation split.",
+        why=f"Beside train there is no folder {', '.join(VALIDATION[:-1])} or {VALIDATION[-1]}.",
+        hint="Put a share of the pictures of every class into validation/CLASS/.",
+    )
+
+
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
+        )
+
+
+def _pictures(root: Path, split: str, classes: Sequence[str]) -> Iterator[Picture]:
+    for label, name in enumerate(classes):
+        # Links to folders are not followed below a class: they can lead in a circle.
+        for folder, inside, files in sorted(os.walk(root / split / name)):
+            inside[:] = [child for child in inside if not child.startswith(".")]
+            below = Path(folder).relative_to(root)
+            for file in sorted(files):
+                if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
+                    yield Picture(path=(below / file).as_posix(), label=label)
+
+
+def _check_classes(train: Sequence[str], val: Sequence[str], val_folder: str) -> None:
+    if not train:
+        raise _refused(
+            "The train split has no class folders.",
+            why="A class is a folder of pictures below train.",
+            hint="Lay it out as train/CLASS/picture.jpg.",
+        )
+    if len(train) == 1:
+        raise _refused(
+            f"The data set has one class only: {train[0]}.",
+            why="A network learns to tell classes apart; it needs two.",
+            hint="Add a folder of pictures for each further class.",
+        )
+    if list(train) != list(val):
+        missing, extra = sorted(set(train) - set(val)), sorted(set(val) - set(train))
+        sides = [f"only train has {_named(missing)}"] * bool(missing)
+        sides += [f"only {val_folder} has {_named(extra)}"] * bool(extra)
+        said = "; ".join(sides)
+        raise _refused(
+            f"train and {val_folder} have different classes.",
+            why=said[0].upper() + said[1:] + ".",
+            hint="Give both splits the same class folders.",
+        )
+
+
+def _check_filled(layout: Layout) -> None:
+    for split, pictures in layout.pictures.items():
+        if not pictures:
+            raise _refused(
+                f"There are no pictures in {layout.folders[split]}.",
+                why="None of its files ends in " + ", ".join(EXTENSIONS) + ".",
+                hint="Convert the pictures to one of these formats.",
+            )
+        filled = {picture.label for picture in pictures}
+        empty = [name for label, name in enumerate(layout.classes) if label not in filled]
+        if empty:
+            raise _refused(
+                f"There are no pictures of {_named(empty)} in {layout.folders[split]}.",
+                why="A class without pictures can be neither learnt nor measured.",
+                hint="Add pictures to the folder or remove it from both splits.",
+            )
+
+
+def _read(root: Path, path: str) -> tuple[str, str | None]:
+    """Return a picture's digest and what is wrong with it, if anything is."""
+    with (root / path).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if file.tell() == 0:
+            return digest, f"{path} is empty"
+        file.seek(0)
+        try:
+            with Image.open(file) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    return digest, _giant(path)
+                picture.convert("RGB")
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return digest, _giant(path)
+        except UnidentifiedImageError:
+            return digest, f"{path} is not a picture"
+        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly everything on damaged files
+            return digest, f"{path} is damaged ({str(error) or type(error).__name__})"
+    return digest, None
+
+
+def _giant(path: str) -> str:
+    return f"{path} has more than {MAX_PIXELS:,} pixels"
+
+
+def _content_hash(digests: dict[str, str]) -> str:
+    whole = hashlib.sha256()
+    for path, digest in sorted(digests.items()):
+        whole.update(f"{path}\0{digest}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+def _named(names: Iterable[str]) -> str:
+    known = list(names)
+    more = f" and {len(known) - _NAMED_AT_MOST} more" if len(known) > _NAMED_AT_MOST else ""
+    return ", ".join(known[:_NAMED_AT_MOST]) + more
+
+
+def _refused(message: str, *, why: str, hint: str) -> errors.StageFailed:
+    return errors.StageFailed(message, reason=states.Reason.BAD_INPUT, why=why, hint=hint)

@@ -1,0 +1,177 @@
+"""Batches of pictures whose every number depends on seed, epoch and index alone, never on the loading processes.
+
+A stock DataLoader draws augmentation from a random stream of each worker, so 0, 1 and 2 workers give other crops.
+Here an item is asked for by (epoch, index) and seeds the generator from (seed, epoch, index) before it is augmented,
+and an epoch's order comes from (seed, epoch). A batch is thus the same bit for bit for any number of workers, and an
+epoch can be entered at any step without loading what lies before it.
+"""
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import transforms
+
+from orchestrator.core import jobs, specs
+from worker import protocol
+from worker.data import imagefolder
+
+#: Sets of fewer bytes are loaded in the training process itself: starting workers costs more than decoding them does
+#: (8 MiB of JPEG is half a second an epoch on one core), and a short job would wait for the start alone.
+SMALL_SET_BYTES = 8 * 2**20
+
+Batch = tuple[Tensor, Tensor]
+Key = tuple[int, int]
+
+
+class SeededImageFolder(Dataset[tuple[Tensor, int]]):
+    """One split. `dataset[epoch, index]` is (picture: float32 of shape (3, side, side), class index).
+
+    The train split is cropped and mirrored at random, seeded by (seed, epoch, index); the validation split is the
+    same in every epoch. Transforms and their order are the reference notebook's.
+    """
+
+    def __init__(self, info: protocol.DatasetInfo, spec: specs.JobSpec, split: jobs.Split) -> None:
+        layout = imagefolder.discover(Path(info.path))
+        self.root = layout.root
+        self.pictures = layout.pictures[split]
+        self.seed = spec.seed
+        self.random = split == "train"
+        self.transform = train_transform(spec) if self.random else validation_transform(spec)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        epoch, index = key
+        picture = self.pictures[index]
+        with Image.open(self.root / picture.path) as file:
+            pixels = file.convert("RGB")
+        if not self.random:
+            return self.transform(pixels), picture.label
+        # torchvision draws from torch's global CPU generator; the training's own stream goes on untouched. Not
+        # torch.manual_seed: that would seed the GPUs too, which the fork does not put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_mixed(self.seed, epoch, index))
+            return self.transform(pixels), picture.label
+
+
+class Loader:
+    """The batches of a data set: `train` and `validation` yield (pictures (N, 3, side, side), classes (N,)).
+
+    Worker processes are kept from epoch to epoch. They neither take part in a drain nor die of its signal: the
+    training that started them ends them. `close` does, and so does the end of the process.
+    """
+
+    def __init__(self, info: protocol.DatasetInfo, spec: specs.JobSpec, *, pin_memory: bool = False) -> None:
+        self.images = {"train": info.counts["train"], "val": info.counts["val"]}
+        self.steps_per_epoch = steps_per_epoch(info.counts["train"], spec.batch_size)
+        self._spec = spec
+        self._order = _Order()
+        workers = 0 if info.bytes < SMALL_SET_BYTES else spec.loader_workers
+        self._train = _data_loader(
+            SeededImageFolder(info, spec, "train"), self._order, workers, pin_memory=pin_memory, persistent=workers > 0
+        )
+        validation = _Order([[(0, i) for i in batch] for batch in _batches(range(info.counts["val"]), spec.batch_size)])
+        self._validation = _data_loader(
+            SeededImageFolder(info, spec, "val"), validation, workers, pin_memory=pin_memory, persistent=False
+        )
+
+    def train(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of `epoch` from its step `start_step` (from 0) on; what lies before is not loaded."""
+        order = epoch_order(self.images["train"], seed=self._spec.seed, epoch=epoch)
+        batches = [[(epoch, index) for index in batch] for batch in _batches(order, self._spec.batch_size)]
+        self._order.batches = batches[start_step:]
+        yield from self._train
+
+    def validation(self) -> Iterator[Batch]:
+        """Yield the batches of the validation split, unshuffled."""
+        yield from self._validation
+
+
+def epoch_order(images: int, *, seed: int, epoch: int) -> list[int]:
+    """Return the permutation of 0 … images-1 in which an epoch sees the pictures."""
+    generator = torch.Generator().manual_seed(_mixed(seed, epoch))
+    order: list[int] = torch.randperm(images, generator=generator).tolist()
+    return order
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Return the number of batches: the last one is kept, a last one of one picture joins the batch before it."""
+    full, rest = divmod(images, batch_size)
+    return max(1, full + (rest > 1))
+
+
+def train_transform(spec: specs.JobSpec) -> transforms.Compose:
+    """Return the notebook's augmentation: random crop, mirror, tensor, normalise."""
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(spec.image_size, scale=spec.crop_scale),
+            *([transforms.RandomHorizontalFlip()] if spec.flip else []),
+            transforms.ToTensor(),
+            transforms.Normalize(spec.mean, spec.std),
+        ]
+    )
+
+
+def validation_transform(spec: specs.JobSpec) -> transforms.Compose:
+    """Return what validation and prediction do to a picture: resize, centre crop, tensor, normalise."""
+    return transforms.Compose(
+        [
+            transforms.Resize(spec.resize),
+            transforms.CenterCrop(spec.image_size),
+            transforms.ToTensor(),
+            transforms.Normalize(spec.mean, spec.std),
+        ]
+    )
+
+
+class _Order(Sampler[list[Key]]):
+    """A batch sampler whose batches are set anew before each epoch."""
+
+    def __init__(self, batches: list[list[Key]] | None = None) -> None:
+        self.batches = batches or []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _data_loader(
+    dataset: SeededImageFolder, order: _Order, workers: int, *, pin_memory: bool, persistent: bool
+) -> DataLoader[tuple[Tensor, int]]:
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=persistent,
+        worker_init_fn=_ignore_sigterm,
+        # Its own: a DataLoader without one takes a number from torch's global stream at every epoch.
+        generator=torch.Generator(),
+    )
+
+
+def _ignore_sigterm(_worker: int) -> None:
+    # A drain may signal the whole process group; the training still needs its batch to reach the next step.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    batches = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] += last
+    return batches
+
+
+def _mixed(*numbers: int) -> int:
+    """Return 63 well-mixed bits: neighbouring seeds, epochs and indices give unrelated streams."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,108 @@
+"""What a job's `data` may name: a packaged or well-known set, a URL, an archive or a folder on this host."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from orchestrator import config, errors
+from orchestrator.core import specs, states
+
+CATS_AND_DOGS = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
+DIGITS = Path(__file__).with_name("digits.zip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a data set comes from. `location` is a URL or an absolute path."""
+
+    kind: Literal["packaged", "url", "path"]
+    location: str
+    label: str  #: for people: without credentials
+
+    @property
+    def path(self) -> Path:
+        """The path of a source on this host."""
+        return Path(self.location)
+
+    @property
+    def key(self) -> str:
+        """Name of the source's files in the cache."""
+        return hashlib.sha256(f"{self.kind} {self.location}".encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def parse(data: str) -> Source:
+    """Return the source that `data` means; looks at the text alone.
+
+    Raises:
+        StageFailed: bad_input, when it is no source.
+
+    """
+    if data == "cats_and_dogs":
+        return Source(kind="url", location=CATS_AND_DOGS, label=data)
+    if data == "digits":
+        return Source(kind="packaged", location=str(DIGITS), label=data)
+    scheme = data.partition(":")[0].lower()
+    if scheme in {"http", "https"}:
+        return Source(kind="url", location=data, label=masked(data))
+    path = _path_of_url(data) if scheme == "file" else data
+    if "\0" in path or not path.startswith("/"):
+        raise _refused(
+            f"There is no data set {masked(data)!r}{specs.nearest(data, dict(specs.DATA_PRESETS))}.",
+            why="It is neither a known name, nor an http(s) URL, nor an absolute path.",
+            hint="Give the whole path of the folder or zip archive, from / on.",
+        )
+    return Source(kind="path", location=path, label=path)
+
+
+def check_allowed(source: Source, settings: config.Settings) -> None:
+    """Check that a path source is there and below the folders that jobs may name.
+
+    Raises:
+        StageFailed: bad_input.
+
+    """
+    if source.kind != "path":
+        return
+    roots = settings.data_roots
+    if roots is None and not settings.embedded_database:
+        raise _refused(
+            "This worker takes no data from its own disk.",
+            why="It is shared by everyone who can reach its database, and data_roots is not set.",
+            hint=f"Set {config.variable('data_roots')} to the folders that jobs may name, or give a URL.",
+        )
+    # Links are resolved first, so that no link below a root leads out of it; what is outside is not even looked for.
+    real = source.path.resolve()
+    if roots is not None and not any(real.is_relative_to(root.resolve()) for root in roots):
+        raise _refused(
+            f"{source.label} is outside the folders that jobs may name.",
+            why="data_roots allows " + ", ".join(str(root) for root in roots) + ".",
+            hint="Move the data below one of them.",
+        )
+    if not real.exists():
+        raise _refused(
+            f"There is no {source.label} on this host.",
+            why="The worker looks for the path on its own disk.",
+            hint="Check the path, or give a URL that every worker can reach.",
+        )
+
+
+def masked(data: str) -> str:
+    """Return `data` without credentials, also where it is no URL at all."""
+    try:
+        return config.masked(data) if "://" in data else data
+    except ValueError:
+        return data.partition("://")[0] + "://***"
+
+
+def _path_of_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return unquote(parts.path) if parts.netloc in {"", "localhost"} else ""
+
+
+def _refused(message: str, *, why: str, hint: str) -> errors.StageFailed:
+    return errors.StageFailed(message, reason=states.Reason.BAD_INPUT, why=why, hint=hint)
