@@ -1,0 +1,93 @@
+"""The reconciler: it rings for what waits, takes back what is held by nobody, and notices silent workers.
+
+Every node runs one; conditional updates in the store decide which of them acts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator import errors, log
+from orchestrator.core import clock as clocks
+from orchestrator.core import states
+from orchestrator.queue import dispatch
+from orchestrator.store import base
+
+_log = log.get("reconciler")
+
+#: Doorbells of one stage that are sent in one round: every slot that hears one serves until nothing is left.
+MOST_DOORBELLS = 64
+
+
+class Stillness:
+    """Finds what has stood still for some time: a pure rule over (key, beat) pairs seen at times of one clock.
+
+    Nobody's clock is compared with another's. A gap between two looks (the database was away, or this process was
+    stopped) starts every wait anew: what beats could not be seen then.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._seen: dict[str, tuple[tuple[int, ...], float]] = {}
+        self._looked_at: float | None = None
+
+    def dead(self, beats: Mapping[str, tuple[int, ...]], now: float) -> set[str]:
+        """Return the keys whose beat has not changed for the time given."""
+        if self._looked_at is None or now - self._looked_at > self._seconds / 2:
+            self._seen.clear()
+        self._looked_at = now
+        self._seen = {
+            key: self._seen[key] if key in self._seen and self._seen[key][0] == beat else (beat, now)
+            for key, beat in beats.items()
+        }
+        return {key for key, (_, since) in self._seen.items() if now - since >= self._seconds}
+
+
+@dataclass(kw_only=True)
+class Reconciler:
+    """One node's reconciler; `sweep` is called every few seconds."""
+
+    store: base.Store
+    doorbell: dispatch.Doorbell
+    clock: clocks.Clock
+    lease_seconds: float
+    actor: str
+
+    def __post_init__(self) -> None:
+        self._leases = Stillness(self.lease_seconds)
+        self._workers = Stillness(self.lease_seconds)
+
+    def sweep(self) -> None:
+        """Do one round; what is away is tried again in the next."""
+        try:
+            self._take_back()
+            self._lose_workers()
+            self._ring()
+        except errors.DatabaseUnavailable as error:
+            _log.warning("database away", why=error.why)
+        except errors.BrokerUnavailable as error:
+            _log.warning("broker away", why=error.why)
+
+    def _take_back(self) -> None:
+        leases = {lease.job_id: lease for lease in self.store.leases()}
+        beats = {job_id: (lease.attempt, lease.beat) for job_id, lease in leases.items()}
+        for job_id in self._leases.dead(beats, self.clock.monotonic()):
+            detail = f"no beat of its lease for {self.lease_seconds:g} s"
+            job = self.store.take_back(leases[job_id], actor=self.actor, detail=detail)
+            if job is not None:
+                _log.warning("took back", job=job.id, worker=leases[job_id].worker, state=job.state)
+
+    def _lose_workers(self) -> None:
+        ended = {states.WorkerState.STOPPED, states.WorkerState.LOST}
+        beats = {worker.id: (worker.beat,) for worker in self.store.workers() if worker.state not in ended}
+        for worker_id in self._workers.dead(beats, self.clock.monotonic()):
+            if self.store.lose_worker(worker_id, beat=beats[worker_id][0]):
+                _log.warning("lost worker", worker=worker_id)
+
+    def _ring(self) -> None:
+        eligible = {stage: count for stage, count in self.store.counts().eligible.items() if count}
+        if not eligible:
+            return
+        for stage, lying in self.doorbell.waiting(eligible).items():
+            missing = min(eligible[stage], MOST_DOORBELLS) - lying
+            if missing > 0:
+                self.doorbell.ring(stage, missing)

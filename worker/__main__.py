@@ -1,0 +1,7 @@
+"""`python -m worker` is a node."""
+
+import sys
+
+from worker import node
+
+sys.exit(node.main())

@@ -1,0 +1,130 @@
+"""The process of one slot: a Celery worker with one thread, whose doorbells set the slot to work.
+
+Started by the node with its plan as one line on standard input; the end of that input is the node's death, and is
+taken like SIGTERM: checkpoint, give the job back, go.
+"""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, signals
+from pydantic import BaseModel
+
+from orchestrator import config, errors, log
+from orchestrator.core import clock as clocks
+from orchestrator.core import jobs, states
+from orchestrator.queue import app as queue_app
+from orchestrator.queue import dispatch, messages
+from orchestrator.store import sql
+from worker import tasks
+from worker.launcher import Launcher
+from worker.permits import Permits
+from worker.slot import Slot
+from worker.supervisor import Place, Supervisor
+
+_log = log.get("slot")
+
+
+class Plan(BaseModel):
+    """What a slot is told by its node."""
+
+    slot: str  #: its name, such as cpu.0 or download.1
+    worker: jobs.WorkerIdentity
+    stages: tuple[states.Stage, ...]  #: the first that has something eligible is served first
+    device: str  #: for people: CPU, or the GPU's name
+    gpu: str | None  #: UUID
+    threads: int
+    locks: tuple[int, ...]  #: inherited descriptors that hold the device
+    artifact_root: str
+    fork_server: Path
+    permits: Path | None
+
+
+def main() -> int:
+    """Serve until told to go."""
+    log.configure()
+    plan = Plan.model_validate_json(sys.stdin.readline())
+    settings = config.load()
+    draining = threading.Event()
+    slot = build(plan, settings, draining)
+    app = create(settings, plan, slot)
+    signals.worker_shutting_down.connect(lambda **_: draining.set(), weak=False)
+    threading.Thread(target=_go_with_the_node, name="lifeline", daemon=True).start()
+    threading.Thread(target=slot.look_every, args=(2 * settings.sweep,), name="look", daemon=True).start()
+    worker = app.Worker(
+        hostname=f"{plan.slot}@{plan.worker.id}",
+        pool="threads",
+        concurrency=1,
+        queues=[messages.QUEUES[stage] for stage in plan.stages],
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    worker.start()
+    draining.set()
+    slot.wait_until_free()
+    return int(worker.exitcode or 0)
+
+
+def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> Slot:
+    """Return the slot of a plan."""
+    store = sql.open_store(settings)
+    launcher = Launcher(plan.fork_server, gpu=plan.gpu, locks=plan.locks)
+    place = Place(
+        device=plan.gpu or "cpu",
+        threads=plan.threads,
+        artifact_dir=settings.artifact_dir,
+        data_dir=settings.data_dir,
+    )
+    supervisor = Supervisor(
+        store=store,
+        settings=settings,
+        launcher=launcher,
+        place=place,
+        draining=draining,
+        clock=clocks.SystemClock(),
+    )
+    return Slot(
+        store=store,
+        supervisor=supervisor,
+        worker=plan.worker,
+        device=plan.device,
+        artifact_root=plan.artifact_root,
+        stages=plan.stages,
+        permits=Permits(plan.permits),
+        ring=_bell(settings),
+        draining=draining,
+    )
+
+
+def create(settings: config.Settings, plan: Plan, slot: Slot) -> Celery:
+    """Return the Celery app that hears the doorbells of the plan's stages."""
+    app = queue_app.create(settings, queue_app.WORKER)
+    tasks.register(app, slot.serve, plan.stages)
+    return app
+
+
+def _bell(settings: config.Settings) -> Any:
+    doorbell = dispatch.Doorbell(settings)
+
+    def ring(stage: states.Stage) -> None:
+        try:
+            doorbell.ring(stage)
+        except errors.BrokerUnavailable as error:
+            # The reconciler rings again, and idle slots look by themselves.
+            _log.warning("broker away", why=error.why)
+
+    return ring
+
+
+def _go_with_the_node() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

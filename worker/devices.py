@@ -1,0 +1,156 @@
+"""The devices of this host that a worker may use, each claimed by a lock that all users of the host share."""
+
+import os
+from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+
+import pynvml
+
+from orchestrator import config, errors, log
+
+_log = log.get("devices")
+
+#: A GPU with less than this share of its memory free has other users.
+FREE_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU as the driver shows it."""
+
+    index: int
+    uuid: str
+    name: str
+    memory: int  #: bytes
+    free: int  #: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """One slot's device, held by the lock that is open as `locks`."""
+
+    slot: str
+    label: str  #: for people
+    gpu: str | None  #: UUID; None: the CPU
+    locks: tuple[int, ...]
+
+
+def claim(settings: config.Settings) -> list[Device]:
+    """Return a device for every slot that `settings.devices` asks for, each locked by this process.
+
+    Raises:
+        InvalidSetting: GPUs were asked for by number or with `one`, and there are none that are free.
+
+    """
+    wanted = settings.devices.strip().lower()
+    if wanted == "none":
+        return []
+    if wanted == "cpu":
+        return _cpu(settings)
+    gpus = list_gpus()
+    if wanted == "auto" and not gpus:
+        return _cpu(settings)
+    chosen = _choose(wanted, gpus)
+    devices: list[Device] = []
+    for gpu in chosen:
+        devices += _claim_gpu(gpu, settings)
+        if wanted == "one" and devices:
+            break
+    if not devices:
+        raise errors.InvalidSetting(
+            "No GPU is free for this worker.",
+            why=f"{len(gpus)} GPUs are visible, {len(chosen)} of them fit `{wanted}`; other workers or users hold them."
+            if gpus
+            else "The driver shows no GPU.",
+            hint="Use `--devices cpu` (with compose: the worker-cpu profile), or stop the worker that holds the GPU.",
+        )
+    return devices
+
+
+def list_gpus() -> list[Gpu]:
+    """Return the GPUs that the driver shows and CUDA_VISIBLE_DEVICES lets through; none where there is no driver."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        gpus = [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    finally:
+        pynvml.nvmlShutdown()
+    return visible(gpus, config.visible_gpus())
+
+
+def visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
+    """Return the GPUs that a value of CUDA_VISIBLE_DEVICES lets through, in its order; it ends at the first unknown.
+
+    Numbers and UUIDs (or prefixes of these) as in
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#env-vars.
+    """
+    if setting is None:
+        return gpus
+    chosen: list[Gpu] = []
+    for word in filter(None, (part.strip() for part in setting.split(","))):
+        found = next((gpu for gpu in gpus if word == str(gpu.index) or gpu.uuid.startswith(word)), None)
+        if found is None:
+            break
+        chosen.append(found)
+    return chosen
+
+
+def _gpu(index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(
+        index=index,
+        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+        name=_text(pynvml.nvmlDeviceGetName(handle)),
+        memory=int(memory.total),
+        free=int(memory.free),
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _choose(wanted: str, gpus: list[Gpu]) -> list[Gpu]:
+    if wanted in {"auto", "one"}:
+        return gpus
+    numbers = wanted.split(",")
+    if not all(number.strip().isdigit() for number in numbers):
+        raise errors.InvalidSetting(
+            f"devices = {wanted!r} cannot be used.", hint="It is auto, one, cpu, none, or GPU numbers such as 0,2."
+        )
+    return [gpu for number in numbers for gpu in gpus if gpu.index == int(number)]
+
+
+def _cpu(settings: config.Settings) -> list[Device]:
+    return [
+        Device(slot=f"cpu.{number}", label="CPU", gpu=None, locks=()) for number in range(settings.slots_per_device)
+    ]
+
+
+def _claim_gpu(gpu: Gpu, settings: config.Settings) -> list[Device]:
+    if gpu.free < gpu.memory * FREE_SHARE:
+        _log.warning("GPU has other users", gpu=gpu.uuid, free=gpu.free, memory=gpu.memory)
+        return []
+    devices: list[Device] = []
+    for number in range(settings.slots_per_device):
+        lock = _lock(settings.lock_dir / f"{gpu.uuid}.{number}")
+        if lock is not None:
+            label = f"{gpu.name} ({gpu.index})"
+            devices.append(Device(slot=f"gpu{gpu.index}.{number}", label=label, gpu=gpu.uuid, locks=(lock,)))
+    return devices
+
+
+def _lock(path: Path) -> int | None:
+    """Return an open descriptor that holds the lock, None where somebody else does."""
+    path.parent.mkdir(mode=0o1777, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,335 @@
+"""The node: what `orch worker` is. It starts the parts, keeps them running, and takes them down in order."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from orchestrator import config, errors, log
+from orchestrator.core import clock as clocks
+from orchestrator.core import jobs, states
+from orchestrator.queue import app as queue_app
+from orchestrator.queue import dispatch, embedded
+from orchestrator.service import reconcile
+from orchestrator.store import base, sql
+from worker import app, devices, health, identity, launcher
+from worker.children import Child
+from worker.permits import Permits
+
+_log = log.get("node")
+
+_TICK_SECONDS = 0.2
+_DATABASE_RETRY_SECONDS = 2.0
+#: What the slots need after their trainings have stopped: the last writes, and Celery's own goodbye.
+_GOODBYE_SECONDS = 10.0
+ROOT_ID_FILE = ".orch-root"
+
+#: glibc gives big buffers back to the kernel at every step, and the page faults cost up to half of the time.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+#: OpenBLAS would start threads at import, and threads do not survive a fork.
+FORK_SERVER_ENVIRONMENT = {**ALLOCATOR, "OPENBLAS_NUM_THREADS": "1"}
+
+
+class Node:
+    """One worker: its slots, its fork server, its reconciler."""
+
+    def __init__(
+        self, settings: config.Settings, *, max_jobs: int | None, exit_when_idle: bool, resources: ExitStack
+    ) -> None:
+        self._settings = settings
+        self._exit_when_idle = exit_when_idle
+        self._stop = threading.Event()
+        self._hurry = threading.Event()
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        self._clock = clocks.SystemClock()
+        self._beat_at = 0.0
+        self._identity = identity.mine(settings.worker_name)
+        self._devices = devices.claim(settings)
+        self._root = root_id(settings.artifact_dir)
+        self._store = resources.enter_context(_opened(settings, self._stop))
+        self._socket = config.socket_path(settings, f"fork-{self._identity.id}.sock")
+        self._permits = self._make_permits(max_jobs)
+        resources.callback(self._clean_up)
+        self._fork_server = self._make_fork_server()
+        self._slots = self._make_slots()
+
+    def run(self) -> int:
+        """Work until a signal, or until there is nothing left to do where that is asked for."""
+        if self._settings.embedded_broker:
+            embedded.ensure(self._settings)
+        self._register()
+        self._release_the_dead()
+        self._fork_server.start()
+        for slot in self._slots:
+            slot.start()
+        reconciler = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
+        reconciler.start()
+        _log.info("ready", worker=self._identity.id, slots=[slot.name for slot in self._slots])
+        self._watch()
+        self._drain()
+        reconciler.join(timeout=_GOODBYE_SECONDS)
+        return 0
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        # The second one means now.
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_TICK_SECONDS):
+            for child in (self._fork_server, *self._slots):
+                child.keep()
+            if self._beat_if_due(states.WorkerState.ACTIVE) and self._done():
+                return
+
+    def _done(self) -> bool:
+        return self._permits.used_up or (self._exit_when_idle and self._idle())
+
+    def _drain(self) -> None:
+        """Ask every slot to give its job back, and leave none behind."""
+        _log.info("draining", worker=self._identity.id)
+        self._stop.set()
+        self._beat(states.WorkerState.DRAINING)
+        for slot in self._slots:
+            slot.ask_to_stop()
+        deadline = time.monotonic() + self._settings.drain + _GOODBYE_SECONDS
+        while any(slot.running for slot in self._slots) and time.monotonic() < deadline:
+            if self._hurry.wait(_TICK_SECONDS):
+                break
+            self._beat_if_due(states.WorkerState.DRAINING)
+        for slot in self._slots:
+            if not slot.wait(time.monotonic()):
+                _log.warning("killed", child=slot.name)
+        self._fork_server.ask_to_stop()
+        self._fork_server.wait(time.monotonic() + _GOODBYE_SECONDS)
+        self._give_back()
+        self._beat(states.WorkerState.STOPPED)
+
+    def _give_back(self) -> None:
+        """Take back at once what a slot that had to be killed still held."""
+        with suppress(errors.Unavailable):
+            for lease in self._store.leases():
+                if lease.worker == self._identity.id:
+                    self._store.take_back(lease, actor=self._identity.id, detail="the worker was stopped in a hurry")
+
+    def _reconcile(self) -> None:
+        with dispatch.Doorbell(self._settings, queue_app.WORKER) as doorbell:
+            reconciler = reconcile.Reconciler(
+                store=self._store,
+                doorbell=doorbell,
+                clock=self._clock,
+                lease_seconds=self._settings.lease,
+                actor=self._identity.id,
+            )
+            while not self._stop.wait(self._settings.sweep):
+                self._keep_broker()
+                reconciler.sweep()
+
+    def _keep_broker(self) -> None:
+        if self._settings.embedded_broker:
+            try:
+                embedded.ensure(self._settings)
+            except (errors.BrokerUnavailable, TimeoutError, OSError) as error:
+                _log.warning("the embedded broker does not start", why=str(error))
+
+    def _beat(self, state: states.WorkerState) -> None:
+        self._beat_at = time.monotonic() + self._settings.heartbeat
+        health.touch(self._settings)
+        try:
+            self._store.beat_worker(self._identity.id, state)
+        except errors.DatabaseUnavailable as error:
+            _log.warning("database away", why=error.why)
+
+    def _beat_if_due(self, state: states.WorkerState) -> bool:
+        due = time.monotonic() >= self._beat_at
+        if due:
+            self._beat(state)
+        return due
+
+    def _idle(self) -> bool:
+        """Whether nothing waits that could ever run here, and nothing runs."""
+        try:
+            waiting = self._store.counts().states.get(states.JobState.QUEUED, 0)
+            mine = [lease for lease in self._store.leases() if lease.worker == self._identity.id]
+        except errors.DatabaseUnavailable:
+            return False
+        return not waiting and not mine
+
+    def _register(self) -> None:
+        now = self._clock.now()
+        self._store.register(
+            jobs.Worker(
+                identity=self._identity,
+                state=states.WorkerState.ACTIVE,
+                devices=tuple(device.label for device in self._devices),
+                versions=_versions(),
+                artifact_root=self._root,
+                started_at=now,
+                beat=0,
+                beat_at=now,
+            )
+        )
+
+    def _release_the_dead(self) -> None:
+        """Take back at once what dead workers of this host held, and end what they left running."""
+        released = self._store.release_host(actor=self._identity.id, host=self._identity.host, alive=identity.alive)
+        for job in released:
+            launcher.kill_leftover(self._settings.artifact_dir / job.id / f"attempt-{job.attempt:04d}")
+            _log.info("took back from a dead worker of this host", job=job.id, state=job.state)
+
+    def _make_permits(self, limit: int | None) -> Permits:
+        if limit is None:
+            return Permits(None)
+        return Permits.create(self._settings.run_dir / f"{self._identity.id}.permits", limit)
+
+    def _make_fork_server(self) -> Child:
+        return Child(
+            "fork server",
+            "worker.forkserver",
+            environment=config.child_environment(self._settings, **FORK_SERVER_ENVIRONMENT),
+            arguments=["--socket", str(self._socket)],
+        )
+
+    def _make_slots(self) -> list[Child]:
+        downloads = [
+            devices.Device(slot=f"download.{number}", label="download", gpu=None, locks=())
+            for number in range(self._settings.download_slots)
+        ]
+        threads = self._settings.threads or max(1, len(os.sched_getaffinity(0)) // max(1, len(self._devices)))
+        return [self._make_slot(device, (states.Stage.DOWNLOAD,), threads=1) for device in downloads] + [
+            self._make_slot(device, (states.Stage.EVALUATE, states.Stage.TRAIN), threads=threads)
+            for device in self._devices
+        ]
+
+    def _make_slot(self, device: devices.Device, stages: tuple[states.Stage, ...], *, threads: int) -> Child:
+        plan = app.Plan(
+            slot=device.slot,
+            worker=self._identity,
+            stages=stages,
+            device=device.label,
+            gpu=device.gpu,
+            threads=threads,
+            locks=device.locks,
+            artifact_root=self._root,
+            fork_server=self._socket,
+            permits=self._permits.path,
+        )
+        return Child(
+            device.slot,
+            "worker.app",
+            environment=config.child_environment(self._settings),
+            arguments=[device.slot],
+            first_line=plan.model_dump_json(),
+            descriptors=device.locks,
+        )
+
+    def _clean_up(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        if self._permits.path is not None:
+            self._permits.path.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Run a node; its settings come from the environment."""
+    parser = argparse.ArgumentParser(prog="python -m worker")
+    parser.add_argument("--max-jobs", type=int)
+    parser.add_argument("--exit-when-idle", action="store_true")
+    parser.add_argument("--only-one", action="store_true", help="refuse when the home has such a node already")
+    arguments = parser.parse_args()
+    log.configure()
+    try:
+        settings = config.load()
+        for folder in (settings.home, settings.run_dir, config.socket_path(settings, "").parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ExitStack() as resources:
+            if arguments.only_one:
+                resources.enter_context(_only_one(settings))
+            node = Node(
+                settings,
+                max_jobs=arguments.max_jobs,
+                exit_when_idle=arguments.exit_when_idle,
+                resources=resources,
+            )
+            return node.run()
+    except errors.OrchError as error:
+        _log.error(error.message, why=error.why, hint=error.hint)
+        return error.exit_code
+
+
+def root_id(artifact_dir: Path) -> str:
+    """Return the id of an artifact root, giving it one at the first use."""
+    artifact_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = artifact_dir / ROOT_ID_FILE
+    draft = artifact_dir / f"{ROOT_ID_FILE}.{secrets.token_hex(4)}"
+    draft.write_text(secrets.token_hex(8), encoding="ascii")
+    try:
+        os.link(draft, path)  # whole at once, and only the first of several nodes succeeds
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return path.read_text(encoding="ascii").strip()
+
+
+@contextmanager
+def _only_one(settings: config.Settings) -> Iterator[None]:
+    """Hold the home's lock and pid file: `up` and `down` go by them."""
+    with (settings.run_dir / "node.lock").open("w") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError as error:
+            raise errors.OrchError(
+                "It is up already.",
+                why=f"A node holds {lock.name}.",
+                hint="`orch status` shows it, `orch down` ends it.",
+            ) from error
+        pid_file = settings.run_dir / "node.pid"
+        pid_file.write_text(str(os.getpid()), encoding="ascii")
+        try:
+            yield
+        finally:
+            pid_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(settings: config.Settings, stop: threading.Event) -> Iterator[base.Store]:
+    """Open the store, waiting for a database that is away: parts of a cluster start in any order."""
+    while True:
+        try:
+            store = sql.open_store(settings)
+            break
+        except errors.DatabaseUnavailable as error:
+            _log.warning("database away", why=error.why)
+            if stop.wait(_DATABASE_RETRY_SECONDS):
+                raise
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _versions() -> dict[str, str]:
+    versions: dict[str, Any] = {"python": platform.python_version()}
+    for name in ("orch", "torch", "torchvision", "celery"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""A slot: one device, or one place for downloads, and the loop that claims for it."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from orchestrator import errors, log
+from orchestrator.core import jobs, states
+from orchestrator.store import base
+from worker.permits import Permits
+from worker.supervisor import Supervisor
+
+_log = log.get("slot")
+
+
+class Slot:
+    """Claims and runs jobs, one at a time, until nothing is eligible."""
+
+    def __init__(
+        self,
+        *,
+        store: base.Supervisors,
+        supervisor: Supervisor,
+        worker: jobs.WorkerIdentity,
+        device: str,
+        artifact_root: str,
+        stages: Sequence[states.Stage],
+        permits: Permits,
+        ring: Callable[[states.Stage], None],
+        draining: threading.Event,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._worker = worker
+        self._device = device
+        self._artifact_root = artifact_root
+        self._stages = tuple(stages)
+        self._permits = permits
+        self._ring = ring
+        self._draining = draining
+        self._busy = threading.Lock()
+
+    def serve(self) -> None:
+        """Run what is eligible; returns when nothing is, when the worker drains, or when the database is away."""
+        with self._busy:
+            while not self._draining.is_set():
+                try:
+                    claim = self._claim()
+                except errors.DatabaseUnavailable as error:
+                    _log.warning("database away", why=error.why)
+                    return
+                if claim is None:
+                    return
+                _log.info("claimed", job=claim.id, attempt=claim.attempt, stage=claim.job.stage)
+                self._settle(claim, self._supervisor.run(claim))
+
+    def look_every(self, seconds: float) -> None:
+        """Serve at once, and again every `seconds`, until the worker drains: no doorbell is needed for a job to run."""
+        self.serve()
+        while not self._draining.wait(seconds):
+            self.serve()
+
+    def wait_until_free(self) -> None:
+        """Return when no job is in this slot."""
+        with self._busy:
+            return
+
+    def _claim(self) -> jobs.Claim | None:
+        # What is already on its way needs no permit: only a training that begins does.
+        claim = self._ask([stage for stage in self._stages if stage is not states.Stage.TRAIN])
+        if claim is not None or states.Stage.TRAIN not in self._stages or not self._permits.take():
+            return claim
+        claim = self._ask([states.Stage.TRAIN])
+        if claim is None:
+            self._permits.give_back()
+        return claim
+
+    def _ask(self, stages: Sequence[states.Stage]) -> jobs.Claim | None:
+        if not stages:
+            return None
+        return self._store.claim(
+            worker=self._worker, device=self._device, stages=stages, artifact_root=self._artifact_root
+        )
+
+    def _settle(self, claim: jobs.Claim, job: jobs.Job | None) -> None:
+        """Count what became of the job, and ring for its next stage."""
+        trained = claim.job.stage is states.Stage.TRAIN
+        if job is not None and job.final:
+            _log.info("ended", job=job.id, state=job.state, reason=job.reason)
+            self._permits.end()
+            return
+        if trained and (job is None or job.stage is states.Stage.TRAIN):
+            self._permits.give_back()
+        if job is not None and job.state is states.JobState.QUEUED and job.not_before is None:
+            self._ring(job.stage)
