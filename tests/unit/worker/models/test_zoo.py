@@ -1,0 +1,32 @@
+import pytest
+
+from orchestrator.core import networks, specs
+from worker.models import densenet, zoo
+
+#: Convolutions and the classifier: what the number in a network's name counts (paper, tables 1 and 2).
+DEPTHS = {
+    "densenet121": 121,
+    "densenet161": 161,
+    "densenet169": 169,
+    "densenet201": 201,
+    "densenet_bc_100_12": 100,
+    "densenet_bc_40_12": 40,
+    "densenet_tiny": 7,
+}
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_name_builds_a_network_of_its_depth(name: str) -> None:
+    network = zoo.build(specs.JobSpec(network=name), 3)
+    layers = [value for key, value in network.state_dict().items() if key.endswith("weight") and value.dim() > 1]
+    assert len(layers) == DEPTHS[name]
+    assert network.linear.out_features == 3
+
+
+def test_fields_of_the_spec_override_the_name() -> None:
+    spec = specs.JobSpec(network="densenet_tiny", growth_rate=6, blocks=(2,), reduction=0.25, stem="imagenet")
+    network = zoo.build(spec, 2)
+    wanted = densenet.DenseNet(growth_rate=6, blocks=(2,), num_classes=2, reduction=0.25, stem="imagenet")
+    assert {name: value.shape for name, value in network.state_dict().items()} == {
+        name: value.shape for name, value in wanted.state_dict().items()
+    }

@@ -1,0 +1,202 @@
+"""Checkpoint files: one safetensors file each, whole on disk before anyone hears of it, verified before it is used.
+
+Tensors are named `model.…`, `optimizer.…` and `rng.…`; everything else is JSON in the file's metadata.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orchestrator import errors
+from orchestrator.core import specs, states
+from worker import protocol
+from worker.training import metrics, numerics
+
+#: Key of the state in the file's metadata. There is one key only: with several, their order would be random.
+_STATE = "orch"
+
+#: Bytes that must stay free behind a checkpoint: for logs, and for the database where it shares the disk.
+_MARGIN = 16 * 2**20
+
+
+class Damaged(Exception):
+    """A checkpoint cannot be used; the text says why."""
+
+
+class State(BaseModel):
+    """Everything in a checkpoint that is no tensor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    spec: specs.JobSpec
+    data_hash: str
+    classes: tuple[str, ...]
+    epoch: int  #: epochs completed
+    step: int  #: optimizer steps completed, over the whole training
+    sums: metrics.Sums  #: training split, the epoch in work
+    best_accuracy: float | None  #: best validation accuracy so far
+    optimizer: list[dict[str, Any]]  #: its parameter groups
+    generators: numerics.Generators
+    numerics: numerics.Numerics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A verified checkpoint in memory; its tensors are on the CPU."""
+
+    state: State
+    tensors: dict[str, torch.Tensor]
+
+    def part(self, name: str) -> dict[str, torch.Tensor]:
+        """Return the tensors below `name.`, without it."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def write(checkpoint: Checkpoint, folder: Path) -> tuple[Path, int, str]:
+    """Write a checkpoint into `folder`, durably, and return its path, size in bytes and sha256.
+
+    Raises:
+        StageFailed: disk_full, when the disk has no room or does not keep what it is given; nothing is left behind.
+
+    """
+    content = safetensors.torch.save(checkpoint.tensors, {_STATE: checkpoint.state.model_dump_json()})
+    path = folder / f"step-{checkpoint.state.step:07}.safetensors"
+    try:
+        _write_durably(content, path)
+    except OSError as error:
+        raise errors.StageFailed(
+            f"The checkpoint of step {checkpoint.state.step} could not be written.",
+            reason=states.Reason.DISK_FULL,
+            why=f"{len(content):,} bytes to {folder}: {error.strerror or error}.",
+            hint="Free space on the disk of the artifacts, then `orch retry` the job.",
+        ) from error
+    return path, len(content), hashlib.sha256(content).hexdigest()
+
+
+def read(path: Path, *, size: int, sha256: str) -> Checkpoint:
+    """Return the checkpoint at `path`, whose size and digest are known. The bytes that are hashed are those parsed.
+
+    Raises:
+        Damaged: the file is missing, is not the one that was written, or is no checkpoint.
+
+    """
+    try:
+        found = path.stat().st_size
+        if found != size:
+            raise Damaged(f"it has {found:,} bytes, not {size:,}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise Damaged(error.strerror or str(error)) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Damaged("its sha256 is another")
+    try:
+        tensors = safetensors.torch.load(content)
+        state = State.model_validate_json(_metadata(content)[_STATE])
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise Damaged("it is no checkpoint of orch") from error
+    except ValidationError as error:
+        raise Damaged("another version of orch wrote it") from error
+    return Checkpoint(state=state, tensors=tensors)
+
+
+def first_valid(
+    infos: Sequence[protocol.CheckpointInfo],
+    *,
+    root: Path,
+    check: Callable[[State], None],
+    damaged: Callable[[str], None],
+) -> tuple[protocol.CheckpointInfo, Checkpoint] | None:
+    """Return the first of `infos` that is whole, lies below `root` and passes `check`; None where there are none.
+
+    `check` raises `Damaged` on a state that does not fit; `damaged` is told of every checkpoint that is passed over.
+
+    Raises:
+        StageFailed: no_valid_checkpoint, when there are some and none can be used.
+
+    """
+    for info in infos:
+        try:
+            found = read(below(root, info.path), size=info.bytes, sha256=info.sha256)
+            check(found.state)
+        except Damaged as error:
+            damaged(f"{info.path}: {error}")
+        else:
+            return info, found
+    if infos:
+        raise errors.StageFailed(
+            f"None of the job's {len(infos)} checkpoints can be used.",
+            reason=states.Reason.NO_VALID_CHECKPOINT,
+            why="The job's events say what is wrong with each.",
+            hint="Restore them from a backup, or submit the job anew.",
+        )
+    return None
+
+
+def check_fit(state: State, *, spec: specs.JobSpec, data_hash: str, classes: tuple[str, ...]) -> None:
+    """Raise `Damaged` if `state` is another training's."""
+    if (state.spec, state.data_hash, state.classes) != (spec, data_hash, classes):
+        raise Damaged("it belongs to another recipe or other data")
+
+
+def below(root: Path, path: str) -> Path:
+    """Return the absolute path of `path`, which is relative to `root`.
+
+    Raises:
+        Damaged: it leads out of the root.
+
+    """
+    relative = PurePosixPath(path)
+    full = (root / relative).resolve()
+    if relative.is_absolute() or not full.is_relative_to(root.resolve()):
+        raise Damaged("it leads out of the artifact root")
+    return full
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    # https://huggingface.co/docs/safetensors: eight bytes with the header's length, then the header in JSON.
+    length = int.from_bytes(content[:8], "little")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
+    return metadata
+
+
+def _write_durably(content: bytes, path: Path) -> None:
+    # The order matters: a name appears only behind bytes that are on the disk, and is on the disk itself afterwards.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(path.parent).free < len(content) + _MARGIN:
+        raise OSError("the disk is full")
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+        _sync_folder(path.parent.parent)  # the attempt's folder: `path.parent` may be new in it
+    except OSError:
+        # After a failed fsync nobody knows what is on the disk; a second one would say "fine" (fsyncgate).
+        for leftover in (temporary, path):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""The epoch loop: train, measure, checkpoint; stop where it is told to."""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from worker import protocol
+from worker.data import loader
+from worker.training import checkpoint, evaluate, report, trainer
+
+
+class Loop:
+    """Runs a trainer over its epochs and tells `link` of it.
+
+    `folder` takes the checkpoints; their paths are told relative to `root`. `attempt` is whose they are.
+    """
+
+    def __init__(
+        self,
+        learner: trainer.Trainer,
+        batches: loader.Loader,
+        link: report.Link,
+        *,
+        root: Path,
+        folder: Path,
+        attempt: int,
+    ) -> None:
+        self._trainer = learner
+        self._batches = batches
+        self._link = link
+        self._root = root
+        self._folder = folder
+        self._attempt = attempt
+        self._spec = learner.spec
+        self._meter = report.Meter(link, unit="steps")
+        self._steps_pace = report.Pace(report.STEPS_EVERY)
+        self._saved = (learner.epoch, learner.step)
+        self._saved_at = time.monotonic()
+
+    def run(self) -> protocol.Ended:
+        """Train to the last epoch, or to the next step after a stop; the state is on disk when this returns."""
+        learner = self._trainer
+        self._meter.tell(**self._position())
+        try:
+            while learner.epoch < self._spec.epochs:
+                self._train_epoch()
+                measured = evaluate.measure(
+                    learner.model,
+                    self._seen(self._batches.validation()),
+                    num_classes=len(learner.classes),
+                    device=learner.device,
+                )
+                epoch = learner.epoch + 1
+                rows = (
+                    learner.sums.row(epoch=epoch, split="train", lr=learner.lr),
+                    measured.sums.row(epoch=epoch, split="val"),
+                )
+                best = learner.close_epoch(measured.sums.accuracy)
+                self._save(rows, best=best)
+        except report.Stopped:
+            self._settle()
+            self._save()
+            return protocol.Ended(how="stopped", last_step=learner.step)
+        return protocol.Ended(how="done", last_step=learner.step)
+
+    def _train_epoch(self) -> None:
+        learner = self._trainer
+        end = (learner.epoch + 1) * self._batches.steps_per_epoch
+        start = learner.step - learner.epoch * self._batches.steps_per_epoch
+        learner.model.train()
+        lap = time.monotonic()
+        if learner.step < end:
+            for images, targets in report.unless_stopped(
+                self._batches.train(learner.epoch, start_step=start), self._link
+            ):
+                learner.train_step(images, targets)
+                now = time.monotonic()
+                learner.sums.seconds += now - lap
+                lap = now
+                self._advance(len(targets))
+                if learner.step < end and self._checkpoint_due():  # an epoch's end has its own, with the metrics
+                    self._save()
+        self._settle()  # waits for a GPU: the seconds of its last steps come in here
+        learner.sums.seconds += time.monotonic() - lap
+
+    def _checkpoint_due(self) -> bool:
+        every = self._spec.checkpoint_steps
+        if every is not None and self._trainer.step % every == 0:
+            return True
+        return time.monotonic() - self._saved_at >= self._spec.checkpoint_minutes * 60
+
+    def _save(self, rows: tuple[protocol.EpochMetrics, ...] = (), *, best: bool = False) -> None:
+        """Write a checkpoint unless this very state is on disk, then say so."""
+        learner = self._trainer
+        self._settle()  # so that step losses are told of before the checkpoint that stands behind them
+        if (learner.epoch, learner.step) == self._saved:
+            return
+        path, size, sha256 = checkpoint.write(learner.capture(), self._folder)
+        info = protocol.CheckpointInfo(
+            attempt=self._attempt,
+            epoch=learner.epoch,
+            step=learner.step,
+            path=path.relative_to(self._root).as_posix(),
+            bytes=size,
+            sha256=sha256,
+            best=best,
+            accuracy=rows[-1].accuracy if rows else None,
+        )
+        self._link.send(protocol.CheckpointWritten(checkpoint=info, metrics=rows))
+        self._saved = (learner.epoch, learner.step)
+        self._saved_at = time.monotonic()
+
+    def _settle(self) -> None:
+        rows = self._trainer.settle()
+        if rows:
+            self._link.send(protocol.Steps(values=rows))
+        self._trainer.check_finite()
+
+    def _advance(self, images: int) -> None:
+        if self._steps_pace.due():
+            self._settle()
+        self._meter.advance(images, **self._position())
+
+    def _position(self) -> dict[str, int]:
+        epochs = self._spec.epochs
+        return {
+            "done": self._trainer.step,
+            "total": epochs * self._batches.steps_per_epoch,
+            "epoch": min(self._trainer.epoch + 1, epochs),
+            "epochs": epochs,
+        }
+
+    def _seen(self, batches: Iterable[loader.Batch]) -> Iterator[loader.Batch]:
+        """Pass validation batches on; each is a sign of life, though no step of the training."""
+        for batch in report.unless_stopped(batches, self._link):
+            yield batch
+            self._advance(0)

@@ -1,0 +1,98 @@
+"""Between the work and whoever follows it: progress at its own pace, and the wish to stop."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from worker import protocol
+
+#: Seconds between two messages of a kind.
+PROGRESS_EVERY = 0.5
+STEPS_EVERY = 1.0
+
+_Item = TypeVar("_Item")
+
+
+class Stopped(Exception):
+    """Raised out of the loops when the work is to end here."""
+
+
+class StopFlag(Protocol):
+    """The part of `threading.Event` that a loop asks."""
+
+    def is_set(self) -> bool:
+        """Whether to stop at the next step."""
+        ...
+
+
+class Link(Protocol):
+    """The part of `worker.stage.Link` that the engine needs: it also runs without a supervisor."""
+
+    @property
+    def stop_requested(self) -> StopFlag:
+        """Set when the work is to end at its next step."""
+        ...
+
+    def send(self, message: BaseModel) -> None:
+        """Tell whoever follows the work."""
+        ...
+
+
+class Pace:
+    """True at first, then once every `seconds`."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last: float | None = None
+
+    def due(self) -> bool:
+        """Whether it is time again; if so, the next time counts from now."""
+        now = self._clock()
+        if self._last is not None and now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+class Meter:
+    """Sends `Progress` at its pace, with the pictures a second since the message before."""
+
+    def __init__(self, link: Link, *, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._link = link
+        self._unit = unit
+        self._clock = clock
+        self._pace = Pace(PROGRESS_EVERY, clock)
+        self._images = 0
+        self._since = clock()
+
+    def advance(self, images: int, *, done: int, total: int, epoch: int = 1, epochs: int = 1) -> None:
+        """Count pictures, and say how far things are if it is time."""
+        self._images += images
+        if self._pace.due():
+            self.tell(done=done, total=total, epoch=epoch, epochs=epochs)
+
+    def tell(self, *, done: int, total: int, epoch: int = 1, epochs: int = 1) -> None:
+        """Say how far things are, now."""
+        now = self._clock()
+        elapsed = now - self._since
+        rate = self._images / elapsed if self._images and elapsed > 0 else None
+        self._link.send(
+            protocol.Progress(done=done, total=total, unit=self._unit, epoch=epoch, epochs=epochs, rate=rate)
+        )
+        self._images, self._since = 0, now
+
+
+def unless_stopped(items: Iterable[_Item], link: Link) -> Iterator[_Item]:
+    """Pass `items` on; raise `Stopped` before the first or behind any of them, as soon as a stop is wished."""
+    _raise_if_stopped(link)
+    for item in items:
+        yield item
+        _raise_if_stopped(link)
+
+
+def _raise_if_stopped(link: Link) -> None:
+    if link.stop_requested.is_set():
+        raise Stopped

@@ -1,0 +1,173 @@
+"""The stages train and evaluate: from an assignment to the engine and back to messages.
+
+A fork server imports this module once and forks for each job: importing it must cost the job nothing, and must run no
+tensor operation and no CUDA call, whose threads would not survive the fork.
+"""
+
+import functools
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from orchestrator import config, errors
+from orchestrator.core import states
+from worker import protocol, stage
+from worker.data import cache, loader
+from worker.models import densenet, zoo
+from worker.training import checkpoint, evaluate, faults, loop, metrics, numerics, report, trainer
+
+
+def main_train(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Train, and return the exit code of the process."""
+    return stage.run(connection, functools.partial(train, assignment))
+
+
+def main_evaluate(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Evaluate the best checkpoint, and return the exit code of the process."""
+    return stage.run(connection, functools.partial(measure, assignment))
+
+
+def train(assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
+    """Fetch the data where this host lacks it, train, and return how it ended."""
+    return train_on(_data(assignment, link), assignment, link)
+
+
+def train_on(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
+    """Train on `data` from the newest checkpoint that verifies, or from the start; return how it ended."""
+    spec = assignment.spec
+    device = numerics.use(assignment.device, threads=assignment.threads)
+    check_batch(data, batch_size=spec.batch_size)
+    with faults.named(spec):
+        learner = trainer.Trainer(spec, data_hash=data.hash, classes=data.classes, device=device)
+        _resume(learner, assignment, link)
+        return loop.Loop(
+            learner,
+            loader.Loader(data, spec, pin_memory=device.type == "cuda"),
+            link,
+            root=Path(assignment.artifact_root),
+            folder=Path(assignment.attempt_dir) / "checkpoints",
+            attempt=assignment.attempt,
+        ).run()
+
+
+def measure(assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
+    """Fetch the data where this host lacks it, measure, and return how it ended."""
+    return measure_on(_data(assignment, link), assignment, link)
+
+
+def measure_on(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
+    """Measure the best checkpoint that verifies, else the newest, on the validation split; return how it ended."""
+    spec = assignment.spec
+    device = numerics.use(assignment.device, threads=assignment.threads)
+    found = checkpoint.first_valid(
+        sorted(assignment.checkpoints, key=lambda info: not info.best),
+        root=Path(assignment.artifact_root),
+        check=functools.partial(checkpoint.check_fit, spec=spec, data_hash=data.hash, classes=data.classes),
+        damaged=functools.partial(_note, link, "checkpoint_damaged"),
+    )
+    if found is None:
+        raise errors.StageFailed(
+            "There is nothing to evaluate.",
+            reason=states.Reason.NO_VALID_CHECKPOINT,
+            why="The training recorded no checkpoint.",
+        )
+    info, saved = found
+    with faults.named(spec):
+        network = zoo.build(spec, len(data.classes)).to(device)
+        network.load_state_dict(saved.part("model"))
+        try:
+            measured = _measure(network, loader.Loader(data, spec, pin_memory=device.type == "cuda"), device, link)
+        except report.Stopped:
+            return protocol.Ended(how="stopped", last_step=info.step)
+    link.send(
+        protocol.Evaluated(
+            checkpoint_step=info.step,
+            checkpoint_sha256=info.sha256,
+            loss=measured.sums.loss / measured.sums.images,
+            accuracy=measured.sums.accuracy,
+            images=measured.sums.images,
+            classes=data.classes,
+            precision=metrics.precision(measured.confusion),
+            recall=metrics.recall(measured.confusion),
+            confusion=measured.confusion.tolist(),
+            seconds=measured.sums.seconds,
+        )
+    )
+    return protocol.Ended(how="done", last_step=info.step)
+
+
+def check_batch(data: protocol.DatasetInfo, *, batch_size: int) -> None:
+    """Check that the training split fills a batch.
+
+    Raises:
+        StageFailed: bad_input with fewer than two pictures, user_error with fewer than `batch_size`.
+
+    """
+    images = data.counts["train"]
+    if images < 2:  # noqa: PLR2004 - BatchNorm has no variance over one
+        raise errors.StageFailed(
+            f"The training split has {images} picture.",
+            reason=states.Reason.BAD_INPUT,
+            why="Batch normalisation needs two.",
+            hint="Add pictures to the training split.",
+        )
+    if images < batch_size:
+        raise errors.StageFailed(
+            f"A batch of {batch_size} is larger than the training split, which has {images} pictures.",
+            reason=states.Reason.USER_ERROR,
+            hint=f"Use --batch-size {images} or smaller.",
+        )
+
+
+def _data(assignment: protocol.Assignment, link: report.Link) -> protocol.DatasetInfo:
+    return cache.ensure_data(
+        assignment.spec,
+        expected_hash=assignment.data_hash,
+        settings=config.load(data_cache=assignment.data_dir),
+        report=link.send,
+    )
+
+
+def _resume(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:
+    """Bring `learner` to the newest checkpoint that verifies, and tell where the training goes on."""
+    found = checkpoint.first_valid(
+        assignment.checkpoints,
+        root=Path(assignment.artifact_root),
+        check=functools.partial(
+            checkpoint.check_fit, spec=learner.spec, data_hash=learner.data_hash, classes=learner.classes
+        ),
+        damaged=functools.partial(_note, link, "checkpoint_damaged"),
+    )
+    if found is None:
+        link.send(protocol.Resumed(attempt=None, step=0))
+        return
+    info, saved = found
+    learner.restore(saved)
+    link.send(protocol.Resumed(attempt=info.attempt, step=info.step))
+    numerics.keep_threads(saved.state.numerics.threads)
+    differences = numerics.Numerics.here(learner.device).differences(saved.state.numerics)
+    if differences:
+        _note(link, "numerics_changed", "; ".join(differences) + ": the last bits may differ from here on")
+
+
+def _measure(
+    network: densenet.DenseNet, batches: loader.Loader, device: torch.device, link: report.Link
+) -> evaluate.Measured:
+    meter = report.Meter(link, unit="images")
+    total = batches.images["val"]
+
+    def counted() -> Iterator[loader.Batch]:
+        done = 0
+        meter.tell(done=done, total=total)
+        for images, targets in report.unless_stopped(batches.validation(), link):
+            yield images, targets
+            done += len(targets)
+            meter.advance(len(targets), done=done, total=total)
+
+    return evaluate.measure(network, counted(), num_classes=network.linear.out_features, device=device)
+
+
+def _note(link: report.Link, kind: str, detail: str) -> None:
+    link.send(protocol.Note(kind=kind, detail=detail))
