@@ -1,0 +1,98 @@
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator import config, errors
+from orchestrator.core import states
+from orchestrator.queue import dispatch, embedded
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[config.Settings]:
+    settings = config.Settings(home=tmp_path / "home")
+    yield settings
+    embedded.stop(settings)
+
+
+def _pid(settings: config.Settings) -> int:
+    return int(embedded.state(settings)["process_id"])
+
+
+def test_doorbells_survive_a_restart(settings: config.Settings) -> None:
+    embedded.ensure(settings)
+    with dispatch.Doorbell(settings) as doorbell:
+        doorbell.ring(states.Stage.TRAIN, 3)
+        psutil.Process(_pid(settings)).kill()
+        until(lambda: not embedded.answers(settings))
+        with pytest.raises(errors.BrokerUnavailable):
+            doorbell.waiting([states.Stage.TRAIN])
+        embedded.ensure(settings)
+        assert doorbell.waiting(states.Stage) == {
+            states.Stage.DOWNLOAD: 0,
+            states.Stage.TRAIN: 3,
+            states.Stage.EVALUATE: 0,
+        }
+
+
+def test_a_server_that_runs_is_not_started_again(settings: config.Settings) -> None:
+    embedded.ensure(settings)
+    first = _pid(settings)
+    embedded.ensure(settings)
+    assert _pid(settings) == first
+
+
+def test_several_nodes_that_start_at_once_start_one_server(settings: config.Settings) -> None:
+    context = multiprocessing.get_context("spawn")
+    nodes = [context.Process(target=embedded.ensure, args=(settings,)) for _ in range(4)]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.join(60)
+        assert node.exitcode == 0
+    path = str(embedded.socket(settings))
+    servers = [
+        process for process in psutil.process_iter(["cmdline"]) if path in " ".join(process.info["cmdline"] or [])
+    ]
+    assert len(servers) == 1
+
+
+def test_its_socket_is_for_its_user_alone(settings: config.Settings) -> None:
+    embedded.ensure(settings)
+    socket = embedded.socket(settings)
+    assert socket.stat().st_mode & 0o077 == 0
+    assert socket.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_home_with_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
+    settings = config.Settings(home=tmp_path / ("long" * 30))
+    assert len(str(embedded.socket(settings))) < 108
+    embedded.ensure(settings)
+    try:
+        dispatch.ring(settings, states.Stage.DOWNLOAD)
+    finally:
+        assert embedded.stop(settings)
+
+
+def test_a_broker_that_is_away_is_said_in_words(settings: config.Settings) -> None:
+    with pytest.raises(errors.BrokerUnavailable) as away:
+        dispatch.ring(settings, states.Stage.TRAIN)
+    assert away.value.why is not None
+    assert str(settings.home) in away.value.why
+
+
+def test_a_password_never_shows(tmp_path: Path) -> None:
+    settings = config.load(home=tmp_path, broker_url="redis://user:hunter2@127.0.0.1:1/0")
+    with pytest.raises(errors.BrokerUnavailable) as away:
+        dispatch.ring(settings, states.Stage.TRAIN)
+    assert "hunter2" not in f"{away.value.message} {away.value.why} {away.value.hint}"
+
+
+def test_a_server_that_cannot_start_names_its_log(tmp_path: Path) -> None:
+    settings = config.Settings(home=tmp_path, broker_binary=Path("/bin/false"))
+    with pytest.raises(errors.BrokerUnavailable, match="did not start") as failed:
+        embedded.ensure(settings)
+    assert "server.log" in (failed.value.hint or "")

@@ -1,0 +1,124 @@
+import os
+import signal
+from multiprocessing import connection
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.core import specs, states
+from tests.support.waiting import until
+from worker import protocol
+from worker.launcher import PID_FILE, Launcher, Process, kill_leftover
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def attempt_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "attempt-0001"
+    folder.mkdir()
+    return folder
+
+
+def _assignment(attempt_dir: Path) -> protocol.Assignment:
+    return protocol.Assignment(
+        job_id="abcdefgh",
+        attempt=1,
+        stage=states.Stage.TRAIN,
+        spec=specs.JobSpec(),
+        data_hash=None,
+        checkpoints=(),
+        best_accuracy=None,
+        artifact_root=str(attempt_dir.parent),
+        attempt_dir=str(attempt_dir),
+        data_dir=str(attempt_dir.parent / "data"),
+        device="cpu",
+        threads=1,
+    )
+
+
+def _start(fork_server: Path, attempt_dir: Path, stage: str) -> Process:
+    launcher = Launcher(fork_server, gpu=None)
+    return launcher.start(f"tests.support.stages:{stage}", _assignment(attempt_dir), log=attempt_dir / "log.txt")
+
+
+def _wait(process: Process) -> None:
+    assert connection.wait([process.ending], timeout=30)
+    process.collect()
+
+
+def test_a_process_speaks_over_its_pipe_and_ends(fork_server: Path, attempt_dir: Path) -> None:
+    with _start(fork_server, attempt_dir, "succeed") as process:
+        assert protocol.receive_up(process.connection) == protocol.Progress(done=1, total=1)
+        assert protocol.receive_up(process.connection) == protocol.Ended(how="done", last_step=1)
+        _wait(process)
+        assert (process.exit_code, process.killed_by) == (protocol.EXIT_DONE, None)
+    assert (attempt_dir / "log.txt").read_text(encoding="utf-8") == "attempt 1 of abcdefgh\n"
+    assert int((attempt_dir / PID_FILE).read_text(encoding="ascii")) == process.pid
+
+
+def test_a_process_stops_when_asked(fork_server: Path, attempt_dir: Path) -> None:
+    with _start(fork_server, attempt_dir, "wait_for_stop") as process:
+        protocol.receive_up(process.connection)
+        process.ask_to_stop()
+        assert protocol.receive_up(process.connection) == protocol.Ended(how="stopped", last_step=7)
+        _wait(process)
+        assert process.exit_code == protocol.EXIT_STOPPED
+
+
+def test_a_kill_takes_the_whole_group(fork_server: Path, attempt_dir: Path) -> None:
+    with _start(fork_server, attempt_dir, "ignore_stop") as process:
+        protocol.receive_up(process.connection)
+        (child,) = psutil.Process(process.pid).children()
+        process.kill()
+        _wait(process)
+        assert process.killed_by == signal.SIGKILL
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_process_that_crashes_tells_its_signal(fork_server: Path, attempt_dir: Path) -> None:
+    with _start(fork_server, attempt_dir, "crash") as process:
+        _wait(process)
+        assert process.killed_by == signal.SIGSEGV
+
+
+def test_a_process_leads_its_session_sees_no_gpu_and_reads_nothing(fork_server: Path, attempt_dir: Path) -> None:
+    with _start(fork_server, attempt_dir, "tell_environment") as process:
+        _wait(process)
+        assert process.exit_code == 40 + 1 + 2 + 4
+
+
+def test_a_process_dies_with_its_supervisor(fork_server: Path, attempt_dir: Path) -> None:
+    process = _start(fork_server, attempt_dir, "wait_for_stop")
+    protocol.receive_up(process.connection)
+    process.connection.close()
+    _wait(process)
+    assert process.exit_code == protocol.EXIT_FENCED
+    process.ending.close()
+
+
+def test_what_a_dead_supervisor_left_running_is_killed(fork_server: Path, attempt_dir: Path) -> None:
+    with _start(fork_server, attempt_dir, "ignore_stop") as process:
+        protocol.receive_up(process.connection)
+        kill_leftover(attempt_dir)
+        _wait(process)
+        assert process.killed_by == signal.SIGKILL
+
+
+def test_a_pid_that_belongs_to_another_process_now_is_left_alone(attempt_dir: Path) -> None:
+    (attempt_dir / PID_FILE).write_text(str(os.getpid()), encoding="ascii")
+    kill_leftover(attempt_dir)  # would end this very test
+    assert psutil.Process().is_running()
+
+
+def test_many_processes_at_once_each_get_their_own_end(fork_server: Path, tmp_path: Path) -> None:
+    processes = []
+    for number in range(8):
+        folder = tmp_path / f"attempt-{number:04d}"
+        folder.mkdir()
+        processes.append(_start(fork_server, folder, "succeed" if number % 2 else "crash"))
+    for number, process in enumerate(processes):
+        with process:
+            _wait(process)
+            assert (process.exit_code == protocol.EXIT_DONE) == bool(number % 2)

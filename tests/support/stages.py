@@ -1,0 +1,71 @@
+"""Stages that a test's fork server runs in place of the real ones: each is a way to behave, or to misbehave."""
+
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+
+from worker import protocol, stage
+
+
+def succeed(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Report a step, print a line, end well."""
+
+    def body(link: stage.Link) -> protocol.Ended:
+        sys.stdout.write(f"attempt {assignment.attempt} of {assignment.job_id}\n")
+        link.send(protocol.Progress(done=1, total=1))
+        return protocol.Ended(how="done", last_step=1)
+
+    return stage.run(connection, body)
+
+
+def wait_for_stop(_assignment: protocol.Assignment, connection: Connection) -> int:
+    """Say that it runs, then wait to be asked to stop."""
+
+    def body(link: stage.Link) -> protocol.Ended:
+        link.send(protocol.Progress(done=1))
+        while not link.stop_requested.is_set():
+            time.sleep(0.01)
+        return protocol.Ended(how="stopped", last_step=7)
+
+    return stage.run(connection, body)
+
+
+def ignore_stop(_assignment: protocol.Assignment, connection: Connection) -> int:
+    """Hang like a step that never ends, with a child that does as well."""
+    if os.fork() == 0:
+        signal.pause()
+    protocol.send(connection, protocol.Progress(done=1))
+    signal.pause()
+    return protocol.EXIT_FAILED
+
+
+def crash(_assignment: protocol.Assignment, _connection: Connection) -> int:
+    """Die by a signal without a word."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return protocol.EXIT_FAILED
+
+
+def leave_in_silence(_assignment: protocol.Assignment, _connection: Connection) -> int:
+    """End with a code of its own and say nothing."""
+    sys.stderr.write("the last words\n")
+    return 3
+
+
+def fail(_assignment: protocol.Assignment, connection: Connection) -> int:
+    """Raise what nobody foresaw."""
+
+    def body(_link: stage.Link) -> protocol.Ended:
+        raise ZeroDivisionError("by design")
+
+    return stage.run(connection, body)
+
+
+def tell_environment(_assignment: protocol.Assignment, connection: Connection) -> int:
+    """Report by exit code whether it leads its own session, has no GPU and sees no input."""
+    leads = os.getsid(0) == os.getpid()
+    blind = os.popen("printenv CUDA_VISIBLE_DEVICES").read().strip() == ""  # noqa: S605 - what a child would see
+    silent = sys.stdin is None or os.read(0, 1) == b""
+    connection.close()
+    return 40 + leads + 2 * blind + 4 * silent
