@@ -7,7 +7,7 @@ redirect opens its connection in the same way. TLS still verifies the name of th
 
 import ipaddress
 import socket
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -54,14 +54,10 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    carried: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [ip]
     if isinstance(ip, ipaddress.IPv6Address):
-        carried += [inner for inner in (ip.ipv4_mapped, ip.sixtofour) if inner is not None]
-        if ip in _NAT64:
-            carried.append(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
-        if ip.ipv4_mapped is not None:
-            carried.remove(ip)  # the form itself is never global
-    return all(one.is_global and not one.is_multicast for one in carried)
+        translated = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF) if ip in _NAT64 else None
+        ip = ip.ipv4_mapped or ip.sixtofour or translated or ip
+    return ip.is_global and not ip.is_multicast
 
 
 class Session:
@@ -75,7 +71,7 @@ class Session:
             for scheme in _PORTS:
                 self._session.mount(f"{scheme}://", _GuardedAdapter())
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

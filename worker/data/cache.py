@@ -1,0 +1,331 @@
+"""The host's data sets, shared by all jobs: content-addressed, published whole, one download of a source at a time.
+
+    sources/<key>.json     what a source turned out to be; the key is the source's digest
+    sets/<hash>/data       an unpacked set, and beside it manifest.json
+    archives/<key>.part    a download under way, with its sidecar <key>.json; the archive goes once it is unpacked
+    locks/<key>.lock       held while a source is fetched; <key>.progress is how far its holder has come
+
+A folder as source is used where it is and never copied: only its manifest is here.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orchestrator import config, errors, log
+from orchestrator.core import jobs, specs, states
+from worker import protocol
+from worker.data import archive, download, imagefolder, sources
+
+Report = Callable[[protocol.Progress], None]
+
+_REPORT_EVERY = 0.5  # seconds
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Manifest(BaseModel):
+    """What is known of a set whose every picture has been decoded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    hash: str
+    source: str
+    classes: tuple[str, ...]
+    counts: dict[jobs.Split, int]
+    folders: dict[jobs.Split, str]  #: the splits' folder names
+    bytes: int
+    listing: str  #: digest of every picture's path, size and time: whether anything was changed since
+
+
+class _Record(BaseModel):
+    """What a source turned out to be."""
+
+    manifest: Manifest
+    archive_sha256: str | None = None
+    stamp: str | None = None  #: size and time of a local archive when it was unpacked
+
+
+def ensure_data(
+    spec: specs.JobSpec, *, expected_hash: str | None, settings: config.Settings, report: Report
+) -> protocol.DatasetInfo:
+    """Return the job's data set, whole on this host; fetches what is missing.
+
+    `expected_hash` is the content hash that an earlier stage of the job has fixed. `report` is called about twice a
+    second while bytes or pictures go by; an exception of its ends the work, and a download goes on from there later.
+
+    Raises:
+        StageFailed: bad_input, unreachable, disk_full or timeout.
+
+    """
+    source = sources.parse(spec.data)
+    cache = _Cache(settings.data_dir)
+    try:
+        if expected_hash is not None and (known := cache.known_set(expected_hash)) is not None:
+            return known
+        sources.check_allowed(source, settings)
+        found = cache.find(source, spec.data_sha256)
+        if found is None:
+            found = cache.fetch(source, spec.data_sha256, settings, report)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise errors.StageFailed(
+            "The disk is full.",
+            reason=states.Reason.DISK_FULL,
+            why=f"Data sets are kept in {settings.data_dir}.",
+            hint=f"Free some space, or set {config.variable('data_cache')} to a larger disk.",
+        ) from error
+    if expected_hash not in {None, found.hash}:
+        raise errors.StageFailed(
+            "The data changed since the job began.",
+            reason=states.Reason.BAD_INPUT,
+            why=f"{source.label} had the content hash {expected_hash}, now it has {found.hash}.",
+            hint="Put the old data back and `orch retry`, or submit a new job.",
+        )
+    return found
+
+
+def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
+    """Remove what a cancelled job has downloaded so far, unless another process is at it."""
+    source = sources.parse(spec.data)
+    cache = _Cache(settings.data_dir)
+    with contextlib.suppress(filelock.Timeout), cache.lock(source.key).acquire(blocking=False):
+        for suffix in ("part", "json"):
+            (cache.archives / f"{source.key}.{suffix}").unlink(missing_ok=True)
+
+
+class _Cache:
+    def __init__(self, folder: Path) -> None:
+        self.sources, self.sets = folder / "sources", folder / "sets"
+        self.archives, self.locks = folder / "archives", folder / "locks"
+
+    def lock(self, name: str) -> filelock.BaseFileLock:
+        self.locks.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(self.locks / f"{name}.lock")
+
+    def known_set(self, content_hash: str) -> protocol.DatasetInfo | None:
+        """Return the unpacked set of that content; None when it is not there, or not as it was published."""
+        try:
+            manifest = Manifest.model_validate_json((self.sets / content_hash / "manifest.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return _verified(manifest, self.sets / content_hash / "data")
+
+    def find(self, source: sources.Source, sha256: str | None) -> protocol.DatasetInfo | None:
+        """Return what the source is known to be, without any network; None when it must be fetched."""
+        try:
+            record = _Record.model_validate_json((self.sources / f"{source.key}.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+        if _is_folder(source):
+            return None if sha256 is not None else _verified(record.manifest, source.path)
+        if record.stamp != _stamp(source) or sha256 not in {None, record.archive_sha256}:
+            return None
+        return self.known_set(record.manifest.hash)
+
+    def fetch(
+        self, source: sources.Source, sha256: str | None, settings: config.Settings, report: Report
+    ) -> protocol.DatasetInfo:
+        """Bring the source here, once a host: whoever comes second waits and gets the result."""
+        progress = self.locks / f"{source.key}.progress"
+        with _patiently_held(self.lock(source.key), progress, report):
+            if (found := self.find(source, sha256)) is not None:
+                return found
+            reporter = _Reporter(report, progress)
+            try:
+                if _is_folder(source):
+                    return self._take_folder(source, sha256, reporter)
+                return self._take_archive(source, sha256, settings, reporter)
+            finally:
+                progress.unlink(missing_ok=True)
+
+    def _take_folder(self, source: sources.Source, sha256: str | None, reporter: "_Reporter") -> protocol.DatasetInfo:
+        if sha256 is not None:
+            raise errors.StageFailed(
+                f"{source.label} has no sha256.",
+                reason=states.Reason.BAD_INPUT,
+                why="It is a folder; data_sha256 is for archives.",
+                hint="Leave data_sha256 out.",
+            )
+        layout = imagefolder.discover(source.path)
+        manifest = _admitted(layout, source, reporter)
+        self._remember(source, _Record(manifest=manifest))
+        return _info(manifest, layout.root)
+
+    def _take_archive(
+        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: "_Reporter"
+    ) -> protocol.DatasetInfo:
+        self.archives.mkdir(parents=True, exist_ok=True)
+        self.sets.mkdir(parents=True, exist_ok=True)
+        stamp = _stamp(source)
+        packed = self._archive(source, sha256, settings, reporter)
+        staging = self.sets / f".{source.key}"
+        try:
+            # A process that was killed here leaves its staging folder; the lock says that nobody works in it.
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(mode=0o700)
+            archive.extract(
+                packed.path,
+                into=staging / "archive",
+                limits=archive.Limits(max_bytes=settings.extract_max_bytes),
+                report=lambda done, total: reporter(done, total, "bytes"),
+            )
+            manifest = _admitted(imagefolder.discover(staging / "archive"), source, reporter)
+            self._publish(staging, manifest)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            if source.kind == "url":
+                packed.path.unlink(missing_ok=True)
+        self._remember(source, _Record(manifest=manifest, archive_sha256=packed.sha256, stamp=stamp))
+        return _info(manifest, self.sets / manifest.hash / "data")
+
+    def _archive(
+        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: "_Reporter"
+    ) -> download.Archive:
+        if source.kind != "url":
+            return download.checked(source.path, sha256=sha256, label=source.label)
+        return download.fetch(
+            source.location,
+            folder=self.archives,
+            name=source.key,
+            sha256=sha256,
+            policy=download.Policy(
+                max_bytes=settings.download_max_bytes,
+                max_seconds=settings.download_max_seconds,
+                private_hosts_allowed=settings.private_hosts_allowed,
+            ),
+            report=lambda done, total: reporter(done, total, "bytes"),
+        )
+
+    def _publish(self, staging: Path, manifest: Manifest) -> None:
+        """Rename the set to its final place, where it is not already by way of another source."""
+        root = imagefolder.discover(staging / "archive").root
+        root.rename(staging / "data")
+        shutil.rmtree(staging / "archive", ignore_errors=True)
+        _write(staging / "manifest.json", manifest)
+        final = self.sets / manifest.hash
+        with self.lock(manifest.hash):
+            if self.known_set(manifest.hash) is None:
+                shutil.rmtree(final, ignore_errors=True)
+                staging.rename(final)
+                _sync(self.sets)
+
+    def _remember(self, source: sources.Source, record: _Record) -> None:
+        self.sources.mkdir(parents=True, exist_ok=True)
+        _write(self.sources / f"{source.key}.json", record)
+
+
+class _Reporter:
+    """Passes progress on, about twice a second, and leaves it where waiting processes look."""
+
+    def __init__(self, report: Report, file: Path) -> None:
+        self._report = report
+        self._file = file
+        self._unit = ""
+        self._first = (0.0, 0)
+        self._next = 0.0
+
+    def __call__(self, done: int, total: int | None, unit: str) -> None:
+        now = time.monotonic()
+        if unit != self._unit:
+            self._unit, self._first, self._next = unit, (now, done), now
+        if now < self._next and done != total:
+            return
+        self._next = now + _REPORT_EVERY
+        began, before = self._first
+        rate = (done - before) / (now - began) if now > began else None
+        progress = protocol.Progress(done=done, total=total, unit=unit, rate=rate)
+        self._file.write_bytes(progress.model_dump_json().encode())
+        self._report(progress)
+
+
+@contextlib.contextmanager
+def _patiently_held(lock: filelock.BaseFileLock, progress: Path, report: Report) -> Iterator[None]:
+    """Hold the lock; until it is free, report the holder's progress as one's own, when there is any."""
+    seen = b""
+    while True:
+        try:
+            with lock.acquire(timeout=_REPORT_EVERY, poll_interval=0.02):
+                yield
+                return
+        except filelock.Timeout:
+            with contextlib.suppress(OSError, ValidationError):
+                now = progress.read_bytes()
+                if now != seen:
+                    report(protocol.Progress.model_validate_json(now))
+                    seen = now
+
+
+def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: _Reporter) -> Manifest:
+    total = sum(len(pictures) for pictures in layout.pictures.values())
+    listing = imagefolder.listing(layout)  # before the reading, so that a change during it shows later
+    contents = imagefolder.admit(layout, report=lambda done: reporter(done, total, "pictures"))
+    if contents.shared:
+        log.get("data").warning("Pictures are in both splits", source=source.label, pictures=contents.shared)
+    return Manifest(
+        hash=contents.hash,
+        source=source.label,
+        classes=layout.classes,
+        counts={split: len(pictures) for split, pictures in layout.pictures.items()},
+        folders=layout.folders,
+        bytes=contents.bytes,
+        listing=listing,
+    )
+
+
+def _verified(manifest: Manifest, folder: Path) -> protocol.DatasetInfo | None:
+    """Return the set in `folder` if every picture is as the manifest has it, by path, size and time."""
+    try:
+        layout = imagefolder.discover(folder)
+        same = imagefolder.listing(layout) == manifest.listing
+    except (OSError, errors.StageFailed):
+        return None
+    return _info(manifest, layout.root) if same else None
+
+
+def _info(manifest: Manifest, root: Path) -> protocol.DatasetInfo:
+    return protocol.DatasetInfo(
+        hash=manifest.hash,
+        source=manifest.source,
+        classes=manifest.classes,
+        counts={str(split): count for split, count in manifest.counts.items()},
+        bytes=manifest.bytes,
+        path=str(root),
+    )
+
+
+def _is_folder(source: sources.Source) -> bool:
+    return source.kind == "path" and source.path.is_dir()
+
+
+def _stamp(source: sources.Source) -> str | None:
+    if source.kind == "url":
+        return None
+    status = source.path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _write(path: Path, content: BaseModel) -> None:
+    """Write atomically: whole or not at all, also when the power fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content.model_dump_json(indent=1).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,49 @@
+"""The download stage: brings a job's data set to this host."""
+
+import os
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from orchestrator import config
+from worker import protocol, stage
+from worker.data import cache
+
+#: Seconds after a stop in which the work may end by itself; a silent server would hold it much longer.
+_STOP_GRACE = 1.0
+
+
+class _Stopped(Exception):
+    """The supervisor wants the download to end; what has come stays on disk."""
+
+
+def main(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Run the stage and return the exit code of its process."""
+
+    def body(link: stage.Link) -> protocol.Ended:
+        threading.Thread(target=_leave_when_asked, args=(link,), name="stop", daemon=True).start()
+
+        def report(progress: protocol.Progress) -> None:
+            if link.stop_requested.is_set():
+                raise _Stopped
+            link.send(progress)
+
+        settings = config.load(data_cache=Path(assignment.data_dir))
+        try:
+            dataset = cache.ensure_data(
+                assignment.spec, expected_hash=assignment.data_hash, settings=settings, report=report
+            )
+        except _Stopped:
+            return protocol.Ended(how="stopped")
+        link.send(protocol.DataReady(dataset=dataset))
+        return protocol.Ended(how="done")
+
+    return stage.run(connection, body)
+
+
+def _leave_when_asked(link: stage.Link) -> None:
+    link.stop_requested.wait()
+    time.sleep(_STOP_GRACE)
+    if link.end(protocol.Ended(how="stopped")):
+        os._exit(protocol.EXIT_STOPPED)
