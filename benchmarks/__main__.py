@@ -1,0 +1,14 @@
+"""All figures of the README: measured one after the other and written between its markers."""
+
+import sys
+
+from benchmarks import cli, drain, first_step, measure
+from docs import markers
+
+figures: list[measure.Figure] = []
+for part in (cli, first_step, drain):
+    print(f"{part.__name__} …", file=sys.stderr)
+    figures += part.figures()
+text = f"{measure.table(figures)}\n\n{measure.machine()}"
+markers.write("figures", text)
+print(text)

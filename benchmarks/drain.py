@@ -1,0 +1,61 @@
+"""P3: jobs of one step through one slot, all stages and every fsync, against DVC's queue."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import dvc, first_step, measure, place
+from orchestrator.core import jobs, specs, states
+from orchestrator.service import context, submit
+
+JOBS = 100
+
+#: Jobs that DVC's queue is timed over, after a first one.
+DVC_JOBS = 4
+
+
+def figures() -> list[measure.Figure]:
+    """Measure against a DVC experiment that runs the plain loop's one step, and against one that does nothing."""
+    with tempfile.TemporaryDirectory() as scratch, place.node() as home:
+        sample = place.sample(Path(scratch) / "sample", train=first_step.BATCH_SIZE, val=4)
+        loop = ["env", f"PYTHONPATH={place.ROOT}", sys.executable, "-m", "benchmarks.plain_loop"]
+        with (
+            dvc.project(Path(scratch) / "step", *loop, sample, str(first_step.BATCH_SIZE)) as step,
+            dvc.project(Path(scratch) / "nothing", "true") as nothing,
+        ):
+            ours, of_step, of_nothing = measure.in_turns(
+                lambda: orch_drain(home, sample),
+                lambda: step.drain(DVC_JOBS + 1),
+                lambda: nothing.drain(DVC_JOBS + 1),
+            )
+    what = f"{JOBS} one-step jobs through one slot, each"
+    peers = {"the same step by dvc's queue, each": of_step, "nothing at all by dvc's queue, each": of_nothing}
+    return [
+        measure.Figure(id="P3", what=what, peer=peer, ours=ours, theirs=theirs, reach=1 / 10)
+        for peer, theirs in peers.items()
+    ]
+
+
+def orch_drain(home: place.Home, sample: Path) -> float:
+    """Return the seconds a job, from the first submit to the last success."""
+    spec = specs.parse({"data": str(sample), "network": "densenet_tiny", "image_size": 32, "epochs": 1})
+    spec = spec.model_copy(update={"batch_size": first_step.BATCH_SIZE})
+    with context.opened(home.settings) as here:
+        before = _succeeded(here)
+        start = time.monotonic()
+        for _ in range(JOBS):
+            submit.submit(here.settings, here.store, jobs.NewJob(spec=spec, user="bench"))
+        measure.wait_for(lambda: _succeeded(here) == before + JOBS, seconds=600, every=0.05)
+        return (time.monotonic() - start) / JOBS
+
+
+def _succeeded(here: context.Context) -> int:
+    counted = here.store.counts().states
+    if counted.get(states.JobState.FAILED):
+        raise RuntimeError("a job has failed: `orch status @last-failed` in the benchmark's home says why")
+    return counted.get(states.JobState.SUCCEEDED, 0)
+
+
+if __name__ == "__main__":
+    print(measure.table(figures()))

@@ -1,0 +1,68 @@
+"""P2: from the exec of `orch submit` to the end of the first optimizer step, against the plain loop as a script."""
+
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks import measure, place
+
+BATCH_SIZE = 16
+
+
+def figures() -> list[measure.Figure]:
+    """Measure on a warm idle worker, the data set in its cache, the tiny network."""
+    with tempfile.TemporaryDirectory() as scratch, place.node() as home:
+        sample = place.sample(Path(scratch), train=BATCH_SIZE, val=4)
+        orch_first_step(home, sample)  # fills the cache
+        ours, theirs = measure.in_turns(lambda: orch_first_step(home, sample), lambda: plain_first_step(sample))
+    return [
+        measure.Figure(
+            id="P2",
+            what="`orch submit` to the end of the first step",
+            peer="plain loop as a script",
+            ours=ours,
+            theirs=theirs,
+            reach=1 / 4,
+        )
+    ]
+
+
+def orch_first_step(home: place.Home, sample: Path) -> float:
+    """Return the seconds until the step's row is in the database; ends when the job has."""
+    with closing(sqlite3.connect(f"file:{home.folder / 'orch.db'}?mode=ro", uri=True)) as database:
+        before = _steps(database)
+        start = time.monotonic()
+        submit = subprocess.Popen(
+            [place.ORCH, "submit", *job(sample), "-q"], env=home.env, cwd=home.folder, stdout=subprocess.PIPE, text=True
+        )
+        measure.wait_for(lambda: _steps(database) > before, seconds=60)
+        taken = time.monotonic() - start
+    home.orch("wait", submit.communicate()[0].strip())
+    return taken
+
+
+def plain_first_step(sample: Path) -> float:
+    """Return the seconds from the exec of the script to the end of its step."""
+    start = time.monotonic()
+    script = [sys.executable, "-m", "benchmarks.plain_loop", str(sample), str(BATCH_SIZE)]
+    done = subprocess.run(script, cwd=place.ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout) - start
+
+
+def job(sample: Path) -> list[str]:
+    """Return the flags of a job of one step."""
+    flags = {"data": sample, "network": "densenet_tiny", "image-size": 32, "batch-size": BATCH_SIZE, "epochs": 1}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def _steps(database: sqlite3.Connection) -> int:
+    (count,) = database.execute("SELECT count(*) FROM step_metrics").fetchone()
+    return int(count)
+
+
+if __name__ == "__main__":
+    print(measure.table(figures()))

@@ -1,0 +1,94 @@
+"""How two ways of doing one thing are compared: in turns, in fresh processes, by the median of their ratios."""
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PAIRS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One line of the table: what orch takes and what its peer takes, in seconds, measurement by measurement."""
+
+    id: str
+    what: str
+    peer: str
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+    reach: float  #: the largest ratio that is good enough
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Ours through theirs, pair by pair."""
+        return tuple(our / their for our, their in zip(self.ours, self.theirs, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """The median of the ratios."""
+        return statistics.median(self.ratios)
+
+    def row(self) -> str:
+        """Return the line in Markdown."""
+        spread = f"{min(self.ratios):.2f}-{max(self.ratios):.2f}"
+        cells = [
+            self.id,
+            self.what,
+            seconds(statistics.median(self.ours)),
+            self.peer,
+            seconds(statistics.median(self.theirs)),
+            f"**{self.ratio:.2f}** ({spread})",
+            f"{self.reach:.2f}",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """Return the figures as a table in Markdown."""
+    header = "| | orch | takes | peer | takes | ratio (range) | to reach |\n|---|---|---|---|---|---|---|"
+    return "\n".join([header, *(figure.row() for figure in figures)])
+
+
+def in_turns(*sides: Callable[[], float], pairs: int = PAIRS) -> tuple[tuple[float, ...], ...]:
+    """Measure the sides A B A B …, `pairs` times each; return the seconds of each side."""
+    taken: tuple[list[float], ...] = tuple([] for _ in sides)
+    for _ in range(pairs):
+        for side, times in zip(sides, taken, strict=True):
+            times.append(side())
+    return tuple(tuple(times) for times in taken)
+
+
+def wall(command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> float:
+    """Return the seconds from exec to exit of a command that succeeds; raises CalledProcessError where it does not."""
+    start = time.perf_counter()
+    subprocess.run(command, env=env, cwd=cwd, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    return time.perf_counter() - start
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float, every: float = 0.005) -> None:
+    """Wait until `condition` holds, asking again after `every` seconds; raises TimeoutError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it did not come true within {seconds} s")
+        time.sleep(every)
+
+
+def machine() -> str:
+    """Return the machine and the versions in one sentence."""
+    import torch  # noqa: PLC0415 - two seconds, which no timed process of ours may share
+
+    cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), platform.machine())
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, no GPU used; {versions}."
+
+
+def seconds(value: float) -> str:
+    """Return a time with two or three digits that count."""
+    return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"  # noqa: PLR2004 - where a third digit says nothing

@@ -1,0 +1,88 @@
+"""Where the benchmarks work: homes of orch of their own, peers' environments kept under .bench, a sample to train."""
+
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from orchestrator import config
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / ".bench"
+ORCH = Path(sys.executable).with_name("orch")
+
+
+@dataclass(frozen=True)
+class Home:
+    """A home of orch that nobody else uses."""
+
+    settings: config.Settings
+    env: Mapping[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """Its folder, and where its commands run."""
+        return self.settings.home
+
+    def orch(self, *arguments: str) -> str:
+        """Run an orch command and return what it prints; raises CalledProcessError where it fails."""
+        command = [str(ORCH), *arguments]
+        return subprocess.run(
+            command, env=self.env, cwd=self.folder, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+
+@contextmanager
+def home() -> Iterator[Home]:
+    """Make a home with an empty database; take down what was started in it, and remove it."""
+    with tempfile.TemporaryDirectory(prefix="orch-bench-") as folder:
+        settings = config.load(home=Path(folder), lock_dir=Path(folder) / "locks")
+        here = Home(settings, clean_environment(ORCH_HOME=folder, ORCH_LOCK_DIR=str(settings.lock_dir)))
+        here.orch("db", "upgrade")
+        try:
+            yield here
+        finally:
+            here.orch("down")
+
+
+@contextmanager
+def node() -> Iterator[Home]:
+    """Make a home with a node that has a CPU slot and waits for work."""
+    with home() as here:
+        here.orch("up", "-d", "--devices", "cpu")
+        yield here
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """Return this environment without the settings of anybody's orch."""
+    inherited = config.child_environment(config.Settings())
+    return {key: value for key, value in inherited.items() if not key.startswith(config.PREFIX)} | extra
+
+
+def peer(name: str) -> Path:
+    """Return the bin folder of an environment that holds the package `name`; installed at the first call."""
+    folder = KEPT / name
+    if not (folder / "bin" / name).exists():
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", name], check=True)
+    return folder / "bin"
+
+
+def sample(folder: Path, *, train: int, val: int, side: int = 32) -> Path:
+    """Write pictures of noise in two classes, `train` and `val` of them in all; return the folder."""
+    noise = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for index in range(count):
+            path = folder / split / ("dark", "light")[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            low = 128 * (index % 2)
+            pixels = noise.integers(low, low + 128, size=(side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    return folder
