@@ -13,11 +13,11 @@ def read(name: str) -> str:
 def write(name: str, text: str) -> None:
     """Put `text` between the markers called `name`."""
     before, _, after = _split(name)
-    README.write_text(f"{before}\n{text.strip()}\n{after}", encoding="utf-8")
+    README.write_text(f"{before}{text.strip()}\n{after}", encoding="utf-8")
 
 
 def _split(name: str) -> tuple[str, str, str]:
-    begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, found, rest = README.read_text(encoding="utf-8").partition(begin)
     inside, closed, after = rest.partition(end)
     if not (found and closed):
