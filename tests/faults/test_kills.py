@@ -1,0 +1,182 @@
+"""What a kill costs: the steps since the last checkpoint, never the job, and never a bit of its result."""
+
+import hashlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import safetensors.torch
+
+from orchestrator.core import jobs, specs, states
+from orchestrator.queue import embedded
+from tests.support import pictures, running
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+EPOCHS = 12
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    files = pictures.members(size=(16, 16), splits={"train": 20, "validation": 4})
+    return str(pictures.write(tmp_path_factory.mktemp("pictures"), files))
+
+
+@pytest.fixture(scope="module")
+def spec(data: str) -> specs.JobSpec:
+    """Some seconds of training: 240 steps, a checkpoint at every third."""
+    return specs.JobSpec(
+        data=data,
+        network="densenet_bc_40_12",
+        image_size=16,
+        epochs=EPOCHS,
+        batch_size=2,
+        checkpoint_steps=3,
+        loader_workers=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(spec: specs.JobSpec, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights of the same job when nobody disturbs it."""
+    with running.installation(tmp_path_factory.mktemp("undisturbed") / "home") as installed:
+        job = installed.submit(spec)
+        installed.start_node()
+        installed.wait(job.id, states.JobState.SUCCEEDED)
+        return _weights(installed, job.id)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[running.Installation]:
+    with running.installation(tmp_path / "home") as installation:
+        yield installation
+
+
+def _weights(installed: running.Installation, job_id: str) -> str:
+    newest = installed.store.checkpoints(job_id)[0]
+    content = (installed.settings.artifact_dir / newest.path).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == newest.sha256
+    digest = hashlib.sha256()
+    for name, tensor in sorted(safetensors.torch.load(content).items()):
+        if name.startswith(("model.", "optimizer.")):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _kill_training(installed: running.Installation, job: jobs.Job) -> None:
+    process = running.training_process(installed, job)
+    assert process is not None
+    process.kill()
+
+
+def _kill_slot(installed: running.Installation, _job: jobs.Job) -> None:
+    for process in running.named(installed.settings.home, "worker.app"):
+        if "cpu.0" in process.cmdline():
+            process.kill()
+
+
+def _kill_node_and_start_another(installed: running.Installation, _job: jobs.Job) -> None:
+    installed.nodes[-1].kill()
+    installed.nodes[-1].wait()
+    installed.start_node()
+
+
+def _kill_fork_server(installed: running.Installation, _job: jobs.Job) -> None:
+    for process in running.named(installed.settings.home, "worker.forkserver"):
+        process.kill()
+
+
+def _kill_broker(installed: running.Installation, _job: jobs.Job) -> None:
+    psutil.Process(int(embedded.state(installed.settings)["process_id"])).kill()
+
+
+def _kill_everything_and_start_again(installed: running.Installation, _job: jobs.Job) -> None:
+    for process in running.processes_of(installed.settings.home):
+        process.kill()
+    installed.nodes[-1].wait()
+    psutil.Process(int(embedded.state(installed.settings)["process_id"])).kill()
+    installed.start_node()
+
+
+def _drain_and_start_another(installed: running.Installation, _job: jobs.Job) -> None:
+    installed.nodes[-1].send_signal(signal.SIGTERM)
+    assert installed.nodes[-1].wait(timeout=60) == 0
+    installed.start_node()
+
+
+@pytest.mark.parametrize(
+    ("fault", "goes_on"),
+    [
+        (_kill_training, "lost"),
+        (_kill_slot, "lost"),
+        (_kill_node_and_start_another, "any"),  # its slots drain, or lose the race with the new node's release
+        (_kill_fork_server, "lost"),
+        (_kill_broker, "undisturbed"),
+        (_kill_everything_and_start_again, "lost"),
+        (_drain_and_start_another, "drained"),
+    ],
+)
+def test_a_kill_costs_no_job_and_no_bit(
+    fault: Callable[[running.Installation, jobs.Job], None],
+    goes_on: str,
+    installed: running.Installation,
+    spec: specs.JobSpec,
+    undisturbed: str,
+) -> None:
+    job = installed.submit(spec)
+    installed.start_node()
+    until(lambda: len(installed.store.epochs(job.id)) >= 4, seconds=60)
+    fault(installed, installed.store.get(job.id))
+    installed.wait(job.id, states.JobState.SUCCEEDED)
+
+    store = installed.store
+    assert _weights(installed, job.id) == undisturbed
+    rows = store.epochs(job.id)
+    assert [(row.epoch, row.split) for row in rows] == [
+        (epoch, split) for epoch in range(1, EPOCHS + 1) for split in ("train", "val")
+    ]
+    ends = [event for event in store.events(job.id) if event.new_state in states.FINAL]
+    assert len(ends) == 1
+    trainings = [attempt for attempt in store.attempts(job.id) if attempt.stage is states.Stage.TRAIN]
+    outcomes = [attempt.outcome for attempt in trainings]
+    if goes_on == "undisturbed":
+        assert outcomes == ["done"]
+    else:
+        assert outcomes[-1] == "done"
+        assert len(outcomes) == 2
+        assert goes_on in {"any", outcomes[0]} or (goes_on == "lost" and outcomes[0] == "failed")
+        assert trainings[1].first_step is not None
+        assert trainings[1].first_step > 0
+    assert len(store.steps(job.id)) == store.checkpoints(job.id)[0].step
+
+
+def test_a_frozen_worker_that_wakes_up_writes_nothing(
+    installed: running.Installation, spec: specs.JobSpec, undisturbed: str
+) -> None:
+    job = installed.submit(spec)
+    installed.start_node()
+    until(lambda: len(installed.store.epochs(job.id)) >= 2, seconds=60)
+    frozen = [
+        process
+        for process in running.processes_of(installed.settings.home)
+        if "broker" not in " ".join(process.cmdline())
+    ]
+    for process in frozen:
+        process.suspend()
+    other = running.Installation(
+        installed.settings.home, worker_name="other", artifacts=installed.settings.artifact_dir
+    )
+    other.start_node()
+    try:
+        until(lambda: installed.store.get(job.id).attempt > 2, seconds=60)
+        for process in frozen:
+            process.resume()
+        installed.wait(job.id, states.JobState.SUCCEEDED)
+    finally:
+        other.close()
+    ends = [event for event in installed.store.events(job.id) if event.new_state in states.FINAL]
+    assert len(ends) == 1
+    assert _weights(installed, job.id) == undisturbed

@@ -1,0 +1,159 @@
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core import jobs, specs, states
+from tests.support import pictures, running
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[running.Installation]:
+    with running.installation(tmp_path / "home") as installation:
+        yield installation
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return str(pictures.write(tmp_path / "pictures", pictures.members(size=(16, 16))))
+
+
+def tiny(data: str, **fields: object) -> specs.JobSpec:
+    given: dict[str, object] = {"network": "densenet_tiny", "image_size": 8, "epochs": 2, "loader_workers": 0}
+    return specs.parse({"data": data, **given, **fields})
+
+
+#: Trains for minutes, with a checkpoint at every step: something to interrupt.
+LONG: dict[str, object] = {"epochs": 100_000, "checkpoint_steps": 1}
+
+
+def _running(installed: running.Installation, job: jobs.Job) -> bool:
+    now = installed.store.get(job.id)
+    return now.state is states.JobState.RUNNING and now.stage is states.Stage.TRAIN
+
+
+def test_a_job_passes_all_stages_and_a_node_leaves_when_idle(installed: running.Installation, data: str) -> None:
+    job = installed.submit(tiny(data))
+    node = installed.start_node("--exit-when-idle")
+    done = installed.wait(job.id, states.JobState.SUCCEEDED)
+    assert node.wait(timeout=60) == 0
+    store = installed.store
+    assert [(row.epoch, row.split) for row in store.epochs(job.id)] == [
+        (1, "train"),
+        (1, "val"),
+        (2, "train"),
+        (2, "val"),
+    ]
+    assert done.data_hash is not None
+    assert store.evaluation(job.id) is not None
+    assert [attempt.stage for attempt in store.attempts(job.id)] == list(states.Stage)
+    assert {checkpoint.best for checkpoint in store.checkpoints(job.id)} == {True, False}
+    (worker,) = store.workers()
+    assert worker.state is states.WorkerState.STOPPED
+
+
+def test_max_jobs_takes_no_job_more(installed: running.Installation, data: str) -> None:
+    first, second = (installed.submit(tiny(data, seed=seed)) for seed in (1, 2))
+    node = installed.start_node("--max-jobs", "1")
+    assert node.wait(timeout=90) == 0
+    assert installed.store.get(first.id).state is states.JobState.SUCCEEDED
+    assert installed.store.get(second.id).state is states.JobState.QUEUED
+
+
+def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint(installed: running.Installation, data: str) -> None:
+    job = installed.submit(tiny(data, **LONG))
+    node = installed.start_node()
+    until(lambda: installed.store.checkpoints(job.id), seconds=60)
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(timeout=60) == 0
+    after = installed.store.get(job.id)
+    assert (after.state, after.total_retries) == (states.JobState.QUEUED, 0)
+    newest = installed.store.checkpoints(job.id)[0]
+    assert installed.store.attempts(job.id)[-1].outcome == "drained"
+    assert installed.store.attempts(job.id)[-1].last_step == newest.step
+
+
+def test_a_running_job_is_cancelled_and_its_process_group_with_it(installed: running.Installation, data: str) -> None:
+    job = installed.submit(tiny(data, **LONG, loader_workers=2))
+    installed.start_node()
+    until(lambda: _running(installed, job), seconds=60)
+    process = until(lambda: running.training_process(installed, installed.store.get(job.id)))
+    installed.store.cancel(job.id, actor="tester")
+    installed.wait(job.id, states.JobState.CANCELLED)
+    until(lambda: not process.is_running())
+
+
+def test_a_frozen_training_that_is_cancelled_is_killed(installed: running.Installation, data: str) -> None:
+    job = installed.submit(tiny(data, **LONG))
+    installed.start_node()
+    until(lambda: _running(installed, job), seconds=60)
+    process = until(lambda: running.training_process(installed, installed.store.get(job.id)))
+    process.suspend()
+    installed.store.cancel(job.id, actor="tester")
+    installed.wait(job.id, states.JobState.CANCELLED, seconds=30)
+    until(lambda: not process.is_running())
+
+
+def test_a_job_that_does_not_move_is_stopped(tmp_path: Path, data: str) -> None:
+    with running.installation(tmp_path / "stalled", stall=2) as installed:
+        job = installed.submit(tiny(data, **LONG))
+        installed.start_node()
+        until(lambda: _running(installed, job), seconds=60)
+        process = until(lambda: running.training_process(installed, installed.store.get(job.id)))
+        process.suspend()
+        until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
+        attempt = installed.store.attempts(job.id)[-1]
+        assert attempt.reason is states.Reason.STALLED
+        until(lambda: not process.is_running())
+
+
+def test_a_job_that_runs_too_long_is_failed(installed: running.Installation, data: str) -> None:
+    job = installed.submit(tiny(data, **LONG, max_duration=3 / 3600))
+    installed.start_node()
+    failed = installed.wait(job.id, states.JobState.FAILED)
+    assert failed.reason is states.Reason.TIMEOUT
+
+
+def test_bad_data_fails_the_job_once_with_its_reason(installed: running.Installation, tmp_path: Path) -> None:
+    files = pictures.members(classes=("cats",))
+    job = installed.submit(tiny(str(pictures.write(tmp_path / "one", files))))
+    installed.start_node()
+    failed = installed.wait(job.id, states.JobState.FAILED)
+    assert (failed.reason, failed.total_retries, failed.attempt) == (states.Reason.BAD_INPUT, 0, 1)
+    assert failed.error is not None
+    assert failed.hint is not None
+
+
+def test_doorbells_are_not_needed_for_a_job_to_run(tmp_path: Path, data: str) -> None:
+    with running.installation(tmp_path / "deaf", broker_url="redis://127.0.0.1:1/0") as installed:
+        job = installed.submit(tiny(data))
+        installed.start_node()
+        installed.wait(job.id, states.JobState.SUCCEEDED)
+
+
+def test_a_second_node_of_the_same_home_is_refused_where_one_is_wanted(installed: running.Installation) -> None:
+    installed.start_node("--only-one")
+    until(lambda: list(installed.store.workers()), seconds=60)
+    assert installed.start_node("--only-one").wait(timeout=60) == 1
+    assert "up already" in (installed.settings.home / "node-1.log").read_text(encoding="utf-8")
+
+
+def test_health_follows_the_node(installed: running.Installation) -> None:
+    def healthy() -> bool:
+        return os.waitstatus_to_exitcode(os.system(command)) == 0  # noqa: S605 - a command of our own
+
+    assignments = " ".join(
+        f"{key}='{value}'" for key, value in installed.environment.items() if key.startswith("ORCH_")
+    )
+    command = f"cd {running.ROOT} && {assignments} {os.sys.executable} -m worker.health"  # type: ignore[attr-defined]
+    assert not healthy()
+    node = installed.start_node()
+    until(healthy, seconds=60)
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(timeout=60) == 0
+    until(lambda: not healthy())

@@ -1,0 +1,157 @@
+"""A whole installation for a test: a home of its own, real nodes, the real command line, test timings."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator import config
+from orchestrator.core import jobs, specs, states
+from orchestrator.queue import embedded
+from orchestrator.store import base, sql
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+
+#: Lease and beats as fast as a busy machine of two cores keeps up with.
+TIMINGS: dict[str, Any] = {"heartbeat": 0.3, "lease": 3, "sweep": 0.3, "drain": 20, "cancel_grace": 2}
+
+
+class Installation:
+    """One home; `close` ends whatever still runs in it."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.settings = config.Settings(
+            **{"home": home, "lock_dir": home / "locks", "threads": 1, **TIMINGS, **settings}
+        )
+        self.environment = config.child_environment(self.settings)
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        self._store: base.Store | None = None
+
+    @property
+    def store(self) -> base.Store:
+        """The home's store."""
+        if self._store is None:
+            self._store = sql.open_store(self.settings)
+        return self._store
+
+    def orch(self, *words: str, code: int = 0, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+        """Run the command line to its end, in a pipe, and check its exit code."""
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator", *words],
+            env=self.environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == code, f"orch {' '.join(words)} → {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start_node(self, *flags: str) -> "subprocess.Popen[bytes]":
+        """Start a node; its log is `home/node-N.log`."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        log = self.settings.home / f"node-{len(self.nodes)}.log"
+        with log.open("wb") as output:
+            node = subprocess.Popen(
+                [sys.executable, "-m", "worker", *flags],
+                env=self.environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.nodes.append(node)
+        return node
+
+    def submit(self, spec: specs.JobSpec) -> jobs.Job:
+        """Store a job; the reconciler rings for it."""
+        return self.store.submit(jobs.NewJob(spec=spec, user="tester"))[0]
+
+    def wait(self, job_id: str, state: states.JobState | None = None, *, seconds: float = 90) -> jobs.Job:
+        """Return the job once it is final (in `state`), failing with what is known where it ends otherwise."""
+
+        def final() -> jobs.Job | None:
+            job = self.store.get(job_id)
+            return job if job.final else None
+
+        job = until(final, seconds=seconds, every=0.05)
+        assert state in {None, job.state}, f"{job.state}: {job.reason} {job.error}\n{self.log(job_id)}"
+        return job
+
+    def log(self, job_id: str) -> str:
+        """Return the job's log."""
+        return "".join(chunk.text for chunk in self.store.logs(job_id))
+
+    def close(self) -> None:
+        """End every node and the broker, the hard way where they do not go."""
+        for node in self.nodes:
+            if node.poll() is None:
+                node.send_signal(signal.SIGTERM)
+        for node in self.nodes:
+            try:
+                node.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                node.kill()
+                node.wait()
+        embedded.stop(self.settings)
+        if self._store is not None:
+            self._store.close()
+
+
+@contextmanager
+def installation(home: Path, **settings: Any) -> Iterator[Installation]:
+    """Yield an installation, and check at the end that nothing of it is left running."""
+    installed = Installation(home, **settings)
+    try:
+        yield installed
+    finally:
+        installed.close()
+        deadline = time.monotonic() + 10
+        while (left := processes_of(home)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for process in left:
+            process.kill()
+    assert not left, f"left running: {[process.cmdline() for process in left]}"
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Return the living processes whose ORCH_HOME is `home`, this one not among them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("ORCH_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return [process for process in found if process.pid != psutil.Process().pid]
+
+
+def named(home: Path, module: str) -> list[psutil.Process]:
+    """Return the processes of the home that run the Python module `module`."""
+    found = []
+    for process in processes_of(home):
+        try:
+            if module in process.cmdline():
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def training_process(installed: Installation, job: jobs.Job) -> psutil.Process | None:
+    """Return the process that works on the job's present attempt, None where it is gone or not there yet."""
+    pid_file = installed.settings.artifact_dir / job.id / f"attempt-{job.attempt:04d}" / "pid"
+    try:
+        return psutil.Process(int(pid_file.read_text(encoding="ascii")))
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return None
