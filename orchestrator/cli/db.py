@@ -1,0 +1,49 @@
+"""`orch db`."""
+
+import typer
+
+from orchestrator.cli import options, render
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Upgrade or check the database.")
+
+
+@app.command(epilog="Example:\n\nORCH_DATABASE_URL=postgresql://… orch db upgrade")
+def upgrade(context: typer.Context, as_json: options.AsJson = False) -> None:
+    """Bring the database to the schema of this orch.
+
+    The embedded database does this by itself; a server's waits for this command.
+    """
+    from orchestrator.service import schema  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    old, new = schema.upgrade(options.settings(context))
+    _show(old, new, "already at" if old == new else f"upgraded from {old or 'nothing'} to", as_json=as_json)
+
+
+@app.command(epilog="Example:\n\norch db check && orch worker")
+def check(context: typer.Context) -> None:
+    """Fail where the database is not the one that this orch expects, with code 4."""
+    from orchestrator.service import schema  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    schema.check(options.settings(context))
+    render.talk("The database is as this orch expects it.")
+
+
+@app.command(epilog="Example:\n\norch db current")
+def current(context: typer.Context, as_json: options.AsJson = False) -> None:
+    """Print the schema's version, and the one that this orch wants."""
+    from orchestrator.service import schema  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    found, wanted = schema.current(options.settings(context))
+    _show(found, wanted, f"{found or 'no schema yet'}, wanted:", as_json=as_json)
+
+
+def _show(found: str | None, wanted: str | None, said: str, *, as_json: bool) -> None:
+    to = render.mode(as_json=as_json)
+    if to is render.Mode.JSON:
+        from orchestrator.service import views  # noqa: PLC0415
+
+        render.document(views.SchemaPayload(found=found, wanted=wanted))
+    elif to is render.Mode.PIPE:
+        render.line(found, wanted)
+    else:
+        render.console().print(f"schema {said} {wanted}")

@@ -1,0 +1,101 @@
+"""`orch demo`: the packaged sample from submit to prediction, in a folder of its own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator import errors
+from orchestrator.cli import render
+
+if TYPE_CHECKING:
+    from orchestrator.config import Settings
+    from orchestrator.service.context import Context
+
+app = typer.Typer(add_completion=False)
+
+#: What two CPU cores train in about a minute.
+RECIPE = {
+    "data": "digits",
+    "network": "densenet_bc_40_12",
+    "epochs": 5,
+    "batch_size": 32,
+    "lr": 1e-3,
+}
+
+_PICTURES = 5
+
+
+@app.command(epilog="Examples:\n\norch demo\n\norch --home .orch/demo status @latest")
+def demo(
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where it keeps everything.")] = Path(".orch/demo"),
+) -> None:
+    """Train the packaged sample, from submit to prediction.
+
+    Starts a broker, a database and a worker of its own, trains a small network on handwritten digits, shows what came
+    out, and stops what it started. It needs no network connection.
+    """
+    from orchestrator import config  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import context as service  # noqa: PLC0415
+    from orchestrator.service import node  # noqa: PLC0415
+
+    settings = config.load(home=folder.absolute(), devices=None)
+    _refuse_servers(settings)
+    node.need_torch()
+    node.prepare(settings)
+    with service.opened(settings) as opened:
+        _step("Starting the broker and a worker", f"orch --home {folder} up -d")
+        started = node.start(settings, opened.store)
+        try:
+            _train_and_show(opened, folder)
+        finally:
+            if not started.was_running:
+                _step("Stopping what was started", f"orch --home {folder} down")
+                node.stop(settings)
+    render.talk(f"All of it is in {folder}. With `orch up -d` the same runs for good.")
+
+
+def _refuse_servers(settings: "Settings") -> None:
+    if not (settings.embedded_database and settings.embedded_broker):
+        raise errors.UsageError(
+            "The demo keeps everything in a folder of its own, but the settings name other servers.",
+            why="ORCH_DATABASE_URL or ORCH_BROKER_URL is set; `orch config show --origin` says where.",
+            hint="env -u ORCH_DATABASE_URL -u ORCH_BROKER_URL orch demo",
+        )
+
+
+def _train_and_show(opened: "Context", folder: Path) -> None:
+    from orchestrator.cli import jobpage, predict, watch  # noqa: PLC0415 - SQLAlchemy and rich are not for help
+    from orchestrator.core import specs  # noqa: PLC0415
+    from orchestrator.core.jobs import NewJob  # noqa: PLC0415
+    from orchestrator.service import predict as predictions  # noqa: PLC0415
+    from orchestrator.service import query, submit  # noqa: PLC0415
+
+    to = render.mode()
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in RECIPE.items())
+    _step("Submitting a job", f"orch --home {folder} submit {flags}")
+    new = NewJob(spec=specs.parse(RECIPE), user=submit.user(opened.settings), name="demo")
+    job = submit.submit(opened.settings, opened.store, new).job
+    _step("Watching it", f"orch --home {folder} watch {job.id}")
+    watch.follow(opened.store, job.id, to=to)
+    _step("What came out", f"orch --home {folder} status {job.id}")
+    report = query.report(opened.store, job.id)
+    jobpage.show(report, opened.settings, to=to)
+    pictures = _some_pictures(Path(report.dataset.path)) if report.dataset else []
+    if pictures:
+        _step("Classifying pictures that it has not trained on", f"orch --home {folder} predict {job.id} IMAGE…")
+        for prediction in predictions.predict(opened.settings, opened.store, job.id, pictures):
+            predict.show(prediction, to=to)
+
+
+def _some_pictures(data: Path) -> list[Path]:
+    """Return one validation picture of each of the first classes."""
+    from orchestrator.service import predict as predictions  # noqa: PLC0415
+
+    classes = sorted({file.parent for file in predictions.pictures([data]) if "val" in file.parent.parent.name})
+    return [min(folder.iterdir()) for folder in classes[:_PICTURES]]
+
+
+def _step(what: str, command: str) -> None:
+    render.talk(f"\n{what}")
+    render.following([command])

@@ -1,0 +1,258 @@
+"""Everything about one job, as `orch status JOB` prints it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator import config
+from orchestrator.cli import jobrows, render, words
+from orchestrator.core.jobs import Attempt, Checkpoint, EpochMetric, Evaluation, Job
+from orchestrator.core.states import JobState
+from orchestrator.service import query
+
+#: Epochs shown on a terminal: the first ones are less telling than the last.
+_EPOCHS = 12
+
+
+def show(report: query.Report, settings: config.Settings, *, to: render.Mode) -> None:
+    """Print everything about a job."""
+    if to is render.Mode.TERMINAL:
+        _to_people(report, settings)
+    else:
+        _to_pipe(report, settings)
+
+
+def _to_pipe(report: query.Report, settings: config.Settings) -> None:
+    pipe = render.Mode.PIPE
+    for name, value in _facts(report):
+        render.line("job", name, value)
+    for name, value in report.job.spec.model_dump(mode="json").items():
+        render.line("spec", name, value)
+    render.table(_epoch_columns(), report.epochs, to=pipe, prefix="epoch")
+    render.table(_checkpoint_columns(settings), report.checkpoints, to=pipe, prefix="checkpoint")
+    if report.evaluation:
+        _evaluation_to_pipe(report.evaluation)
+    render.table(_attempt_columns(), report.attempts, to=pipe, prefix="attempt")
+
+
+def _facts(report: query.Report) -> Iterator[tuple[str, object]]:
+    job = report.job
+    for name in ("id", "name", "state"):
+        yield name, getattr(job, name)
+    yield "doing", query.doing(job)
+    for name in ("stage", "run", "attempt", "retries", "priority", "tags", "user", "worker", "best_accuracy"):
+        yield name, getattr(job, name)
+    for name in ("done", "total", "unit", "epoch", "epochs", "rate"):
+        yield f"progress_{name}", getattr(job.progress, name)
+    yield "eta", report.eta
+    yield "ahead", report.ahead
+    for name in ("reason", "error", "hint", "data_hash", "submitted_at", "started_at", "finished_at"):
+        yield name, getattr(job, name)
+
+
+def _evaluation_to_pipe(evaluation: Evaluation) -> None:
+    render.line("evaluation", evaluation.loss, evaluation.accuracy, evaluation.images, evaluation.checkpoint_sha256)
+    for number, name in enumerate(evaluation.classes):
+        counts = evaluation.confusion[number]
+        render.line("class", name, evaluation.precision[number], evaluation.recall[number], *counts)
+
+
+def _to_people(report: query.Report, settings: config.Settings) -> None:
+    console, job = render.console(), report.job
+    console.print(render.pairs(_summary(report)))
+    if report.epochs:
+        _heading(console, "Epochs")
+        shown = report.epochs[-2 * _EPOCHS :]
+        console.print(render.grid(_wide_epochs(report.epochs), _by_epoch(shown), width=console.width))
+    if report.evaluation:
+        _evaluation(console, report.evaluation)
+    if report.checkpoints:
+        _heading(console, "Checkpoints")
+        for checkpoint in report.checkpoints:
+            _checkpoint(console, checkpoint, settings)
+    if len(report.attempts) > 1:
+        _heading(console, "Attempts")
+        render.table(_attempt_columns(), report.attempts, to=render.Mode.TERMINAL)
+    console.print()
+    render.following(query.useful(job))
+
+
+def _summary(report: query.Report) -> Iterator[tuple[str, str | Text]]:
+    job, now = report.job, datetime.now(UTC)
+    yield "job", f"{job.id}  {job.name}" if job.name else job.id
+    yield "state", render.state(_standing(report, now), of=job.state)
+    if job.reason:
+        yield "failed with", Text(str(job.reason), style="red")
+    if job.error:
+        yield "why", job.error
+    if job.hint:
+        yield "try", job.hint
+    if report.eta is not None:
+        yield "stage ends in", f"about {words.duration(report.eta)} at {words.rate(job)}"
+    if job.best_accuracy is not None:
+        yield "best", f"{words.percent(job.best_accuracy)} validation accuracy"
+    yield "recipe", _recipe(job)
+    yield "data", _data(report)
+    if job.tags or job.priority:
+        yield "queued with", ", ".join([*(f"tag {tag}" for tag in job.tags), f"priority {job.priority}"])
+    if job.attempt:
+        yield "attempt", _attempt(job)
+    yield "submitted", f"{words.moment(job.submitted_at)} by {job.user}"
+    if job.started_at:
+        yield "started", words.moment(job.started_at)
+    if job.finished_at:
+        yield "finished", f"{words.moment(job.finished_at)} after {words.duration(jobrows.took(job, now))}"
+
+
+def _standing(report: query.Report, now: datetime) -> str:
+    job = report.job
+    if job.state is not JobState.QUEUED:
+        return ", ".join(part for part in (query.doing(job), words.progress(job)) if part)
+    if job.not_before and job.not_before > now:
+        return f"queued, tries again in {words.duration((job.not_before - now).total_seconds())}"
+    if not report.workers:
+        return f"queued for {job.stage}: no worker is running, `orch up -d` starts one here"
+    return f"queued for {job.stage}, {words.place(report.ahead or 0)}"
+
+
+def _recipe(job: Job) -> str:
+    spec = job.spec
+    return (
+        f"{spec.network}, {spec.image_size} px, batch {spec.batch_size}, {words.plural(spec.epochs, 'epoch')}, "
+        f"{spec.optimizer} lr {spec.lr:g}, seed {spec.seed}"
+    )
+
+
+def _data(report: query.Report) -> str:
+    if report.dataset is None:
+        return report.job.spec.data
+    counts = ", ".join(f"{count} {split}" for split, count in report.dataset.counts.items())
+    return f"{report.job.spec.data}: {words.plural(len(report.dataset.classes), 'class')[:-1]}es, {counts}"
+
+
+def _attempt(job: Job) -> str:
+    run = f"run {job.run}, " if job.run > 1 else ""
+    held = f" on {job.worker}" if job.worker else ""
+    return f"{run}{job.attempt}, {words.plural(job.retries, 'retry').replace('retrys', 'retries')}{held}"
+
+
+def _heading(console: Console, title: str) -> None:
+    console.print()
+    console.print(title, style="bold underline")
+
+
+def _by_epoch(epochs: Iterable[EpochMetric]) -> list[int]:
+    return sorted({metric.epoch for metric in epochs})
+
+
+def _wide_epochs(epochs: Iterable[EpochMetric]) -> tuple[render.Column[int], ...]:
+    rows: dict[tuple[int, str], EpochMetric] = {(metric.epoch, metric.split): metric for metric in epochs}
+    best = max((metric.accuracy for metric in rows.values() if metric.split == "val"), default=None)
+
+    def value(split: str, name: str, form: str) -> render.Column[int]:
+        def shown(epoch: int) -> str | Text:
+            metric = rows.get((epoch, split))
+            if metric is None:
+                return ""
+            text = words.percent(metric.accuracy) if name == "accuracy" else format(getattr(metric, name), form)
+            is_best = split == "val" and name == "accuracy" and metric.accuracy == best
+            return Text(f"{text} *", style="green") if is_best else f"{text}  "
+
+        return render.Column(title=f"{split.upper()} {name.upper()}", value=shown, shown=shown, right=True)
+
+    def seconds(epoch: int) -> float:
+        return sum(metric.seconds for (number, _), metric in rows.items() if number == epoch)
+
+    return (
+        render.Column(title="EPOCH", value=lambda epoch: epoch, right=True),
+        value("train", "loss", ".4f"),
+        value("train", "accuracy", ""),
+        value("val", "loss", ".4f"),
+        value("val", "accuracy", ""),
+        render.Column(title="TIME", value=seconds, shown=lambda epoch: words.duration(seconds(epoch)), right=True),
+    )
+
+
+def _epoch_columns() -> tuple[render.Column[EpochMetric], ...]:
+    names = ("epoch", "split", "loss", "accuracy", "images", "seconds", "lr", "attempt")
+    return tuple(render.Column(title=name, value=_attribute(name)) for name in names)
+
+
+def _attempt_columns() -> tuple[render.Column[Attempt], ...]:
+    return (
+        render.Column(title="ATTEMPT", value=lambda attempt: attempt.attempt, right=True),
+        render.Column(title="STAGE", value=lambda attempt: attempt.stage),
+        render.Column(title="WORKER", value=lambda attempt: attempt.worker),
+        render.Column(title="DEVICE", value=lambda attempt: attempt.device, wide=True),
+        render.Column(
+            title="STARTED", value=lambda attempt: attempt.started_at, shown=lambda a: words.moment(a.started_at)
+        ),
+        render.Column(
+            title="ENDED", value=lambda attempt: attempt.ended_at, shown=lambda a: words.moment(a.ended_at), wide=True
+        ),
+        render.Column(title="OUTCOME", value=lambda attempt: attempt.outcome),
+        render.Column(title="REASON", value=lambda attempt: attempt.reason),
+        render.Column(title="FROM STEP", value=lambda attempt: attempt.first_step, right=True, wide=True),
+        render.Column(title="TO STEP", value=lambda attempt: attempt.last_step, right=True, wide=True),
+    )
+
+
+def _checkpoint_columns(settings: config.Settings) -> tuple[render.Column[Checkpoint], ...]:
+    names = ("step", "epoch", "attempt", "accuracy", "best", "last", "bytes", "sha256")
+    return (
+        *(render.Column(title=name, value=_attribute(name)) for name in names),
+        render.Column[Checkpoint](title="path", value=lambda checkpoint: query.checkpoint_file(settings, checkpoint)),
+    )
+
+
+def _attribute(name: str) -> Callable[[object], object]:
+    return lambda row: getattr(row, name)
+
+
+def _checkpoint(console: Console, checkpoint: Checkpoint, settings: config.Settings) -> None:
+    marks = " and ".join(name for name in ("best", "last") if getattr(checkpoint, name)) or "kept"
+    accuracy = f", {words.percent(checkpoint.accuracy)}" if checkpoint.accuracy is not None else ""
+    said = f"{marks}: step {checkpoint.step}, epoch {checkpoint.epoch}{accuracy}, {words.size(checkpoint.bytes)}"
+    console.print(said)
+    console.print(f"  {query.checkpoint_file(settings, checkpoint)}", soft_wrap=True)
+    console.print(f"  sha256 {checkpoint.sha256}", style="dim", soft_wrap=True)
+
+
+def _evaluation(console: Console, evaluation: Evaluation) -> None:
+    _heading(console, "Evaluation of the best checkpoint")
+    console.print(
+        f"accuracy {words.percent(evaluation.accuracy)}, loss {evaluation.loss:.4f}, {evaluation.images} images, "
+        f"step {evaluation.checkpoint_step}"
+    )
+    numbers = range(len(evaluation.classes))
+    columns: list[render.Column[int]] = [
+        render.Column(title="TRUTH", value=lambda number: evaluation.classes[number]),
+        render.Column(
+            title="PRECISION",
+            value=lambda number: evaluation.precision[number],
+            shown=lambda number: words.percent(evaluation.precision[number]),
+            right=True,
+        ),
+        render.Column(
+            title="RECALL",
+            value=lambda number: evaluation.recall[number],
+            shown=lambda number: words.percent(evaluation.recall[number]),
+            right=True,
+        ),
+        *(_predicted(evaluation, number) for number in numbers),
+    ]
+    console.print(render.grid(columns, numbers, width=console.width))
+
+
+def _predicted(evaluation: Evaluation, column: int) -> render.Column[int]:
+    def shown(row: int) -> Text:
+        return Text(str(evaluation.confusion[row][column]), style="bold" if row == column else "")
+
+    return render.Column(
+        title=f"→ {evaluation.classes[column]}",
+        value=lambda row: evaluation.confusion[row][column],
+        shown=shown,
+        right=True,
+    )

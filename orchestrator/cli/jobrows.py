@@ -1,0 +1,71 @@
+"""Jobs in a row: the columns that `list` and `status` share."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from orchestrator.cli import render, words
+from orchestrator.core.jobs import Job
+from orchestrator.core.states import JobState
+from orchestrator.service import query
+
+
+def show(jobs: Iterable[Job], *, to: render.Mode, prefix: str | None = None) -> None:
+    """Print jobs, one a line."""
+    render.table(columns(), jobs, to=to, prefix=prefix)
+
+
+def columns() -> Sequence[render.Column[Job]]:
+    """Return the columns of a job."""
+    now = datetime.now(UTC)
+    return (
+        render.Column(title="JOB", value=lambda job: job.id),
+        render.Column(
+            title="STATE",
+            value=query.doing,
+            shown=lambda job: render.state(query.doing(job), of=job.state),
+        ),
+        render.Column(title="NAME", value=lambda job: job.name),
+        render.Column(title="NETWORK", value=lambda job: job.spec.network, wide=True),
+        render.Column(title="DATA", value=lambda job: job.spec.data, shown=lambda job: _short(job.spec.data)),
+        render.Column(title="PROGRESS", value=_share, shown=_how_far),
+        render.Column(
+            title="BEST",
+            value=lambda job: job.best_accuracy,
+            shown=lambda job: words.percent(job.best_accuracy),
+            right=True,
+        ),
+        render.Column(title="TAGS", value=lambda job: job.tags, wide=True),
+        render.Column(title="USER", value=lambda job: job.user, wide=True),
+        render.Column(
+            title="SUBMITTED", value=lambda job: job.submitted_at, shown=lambda job: words.ago(job.submitted_at, now)
+        ),
+        render.Column(
+            title="TOOK",
+            value=lambda job: took(job, now),
+            shown=lambda job: words.duration(took(job, now)),
+            right=True,
+            wide=True,
+        ),
+    )
+
+
+def took(job: Job, now: datetime) -> float | None:
+    """Return the seconds since the run began, up to its end."""
+    if job.started_at is None:
+        return None
+    return max(0.0, ((job.finished_at or now) - job.started_at).total_seconds())
+
+
+def _share(job: Job) -> float | None:
+    progress = job.progress
+    if job.state is not JobState.RUNNING or not progress.total:
+        return None
+    return round(progress.done / progress.total, 4)
+
+
+def _how_far(job: Job) -> str:
+    return str(job.reason) if job.reason else words.progress(job)
+
+
+def _short(source: str) -> str:
+    return source.rstrip("/").rsplit("/", 1)[-1]

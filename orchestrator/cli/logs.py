@@ -1,0 +1,63 @@
+"""`orch logs`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import options, render, words
+from orchestrator.core.jobs import Job
+from orchestrator.core.states import JobState
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Examples:\n\norch logs k3f9m2qa\n\norch logs -f @latest\n\norch logs -n 20 @last-failed")
+def logs(
+    context: typer.Context,
+    job: options.Job,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    number: Annotated[int | None, typer.Option("-n", min=0, metavar="N", help="Only the last lines.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print the output of a job's attempts.
+
+    At the end, on stderr, it says where the job stands or died. With -f the exit code is the job's: 5 where it failed,
+    6 where it was cancelled.
+    """
+    from orchestrator.service import follow as service  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    with options.opened(context) as opened:
+        store = opened.store
+        job_id = store.find(job).id
+        with options.detaching(job_id):
+            for line in service.lines(store, job_id, last=number, follow=follow):
+                _print(line, job_id, as_json=as_json)
+        found = store.get(job_id)
+    sys.stdout.flush()
+    render.talk(_standing(found), label="──")
+    if follow:
+        service.verdict([found])
+
+
+def _print(line: str, job_id: str, *, as_json: bool) -> None:
+    if as_json:
+        from orchestrator.service import views  # noqa: PLC0415
+
+        render.json_line(views.LogPayload(job_id=job_id, text=line))
+    else:
+        sys.stdout.write(render.clean(line) + "\n")
+
+
+def _standing(job: Job) -> str:
+    """Say where the job stands or died."""
+    from orchestrator.service import query  # noqa: PLC0415
+
+    where = f"job {job.id} is {query.doing(job)}"
+    if job.state is JobState.QUEUED:
+        return f"{where} for {job.stage}" + (f", after {job.attempt} attempts" if job.attempt else ": no attempt yet")
+    if job.state is JobState.FAILED:
+        why = f": {job.error}" if job.error else ""
+        return f"{where}: {job.reason} at stage {job.stage}, attempt {job.attempt}{why}"
+    how_far = words.progress(job)
+    return f"{where}, {how_far}" if how_far else where

@@ -1,0 +1,168 @@
+"""The program `orch`: its commands, each imported when it is used, and the one place where errors end."""
+
+import errno
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from orchestrator import errors
+from orchestrator.cli import render
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A command of the overview: where it is, and the first line of its help."""
+
+    module: str
+    panel: str
+    summary: str
+
+
+_JOBS, _RESULTS, _MACHINE = "Jobs", "Results", "This machine"
+
+COMMANDS = {
+    "submit": Entry(module="submit", panel=_JOBS, summary="Queue a training job."),
+    "status": Entry(module="status", panel=_JOBS, summary="Show everything about one job, or the queue at a glance."),
+    "list": Entry(module="listing", panel=_JOBS, summary="List jobs."),
+    "watch": Entry(module="watch", panel=_JOBS, summary="Follow a job live, with its curves."),
+    "logs": Entry(module="logs", panel=_JOBS, summary="Print the output of a job's attempts."),
+    "events": Entry(module="events", panel=_JOBS, summary="Print a job's history, with reasons."),
+    "wait": Entry(module="wait", panel=_JOBS, summary="Wait until jobs have ended."),
+    "cancel": Entry(module="steer", panel=_JOBS, summary="End jobs for good."),
+    "retry": Entry(module="steer", panel=_JOBS, summary="Queue failed or cancelled jobs again."),
+    "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with what a job has trained."),
+    "up": Entry(module="up", panel=_MACHINE, summary="Start broker, database and worker on this machine."),
+    "down": Entry(module="up", panel=_MACHINE, summary="Drain the worker of this machine and stop its broker."),
+    "demo": Entry(module="demo", panel=_MACHINE, summary="Train the packaged sample, from submit to prediction."),
+    "worker": Entry(module="worker", panel=_MACHINE, summary="Run a worker in the foreground."),
+    "db": Entry(module="db", panel=_MACHINE, summary="Upgrade or check the database."),
+    "doctor": Entry(module="doctor", panel=_MACHINE, summary="Find out what is missing or broken."),
+    "config": Entry(module="config", panel=_MACHINE, summary="Show the settings in force."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command when it is run, or when its flags are completed; its overview imports none."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Put the real command in the place of its summary."""
+        if args[0] in COMMANDS:
+            self.commands[args[0]] = load(args[0])
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with `orch demo`, or with `orch up -d` and `orch submit --data digits`.",
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    home: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of everything orch keeps on this host.", envvar="ORCH_HOME"),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    """Queue DenseNet training jobs and always know where each one stands."""
+    del home, debug  # read where they are needed: options.settings, main
+    if version:
+        from importlib import metadata  # noqa: PLC0415 - takes 20 ms
+
+        sys.stdout.write(f"orch {metadata.version('orch')}\n")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def load(name: str) -> Any:
+    """Return the real command called `name`."""
+    command = get_command(importlib.import_module(f"orchestrator.cli.{COMMANDS[name].module}").app)
+    if isinstance(command, TyperGroup):
+        command = command.commands.get(name, command)
+    command.name = name
+    return command
+
+
+def program() -> TyperGroup:
+    """Return the whole program, a summary in the place of each command."""
+    group = get_command(app)
+    if not isinstance(group, LazyGroup):
+        raise TypeError(group)
+    for name, entry in COMMANDS.items():
+        group.add_command(TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel))
+    return group
+
+
+def main() -> None:
+    """Run `orch` and exit with the code of what happened."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(run(arguments, debug=len(arguments) < len(sys.argv) - 1))
+
+
+def run(arguments: list[str], *, debug: bool = False) -> int:
+    """Run one command line and return its exit code; the one place where errors end."""
+    _never_fail_to_encode()
+    try:
+        code = program().main(arguments, prog_name="orch", standalone_mode=False)
+        sys.stdout.flush()
+    except errors.OrchError as error:
+        return _told(error, error, debug=debug)
+    except typer.TyperException as error:  # what Typer says of the command line itself
+        return _told(_usage(error), error, debug=debug)
+    except typer.Abort:
+        return _told(errors.OrchError("Aborted."), None, debug=False)
+    except OSError as error:
+        return _output_lost(error) if error.errno in {errno.EPIPE, errno.ENOSPC} else _defect(error, debug=debug)
+    except Exception as error:  # noqa: BLE001 - the edge: people see no traceback
+        return _defect(error, debug=debug)
+    return code if isinstance(code, int) else 0
+
+
+def _told(error: errors.OrchError, cause: Exception | None, *, debug: bool) -> int:
+    if debug and cause is not None:
+        raise cause
+    render.problem(error)
+    return error.exit_code
+
+
+def _usage(error: typer.TyperException) -> errors.OrchError:
+    context, near = getattr(error, "ctx", None), getattr(error, "possibilities", None)
+    message = error.message if near else error.format_message()
+    return errors.UsageError(
+        message.rstrip(".") + ".",
+        why=f"Did you mean {' or '.join(near)}?" if near else None,
+        hint=f"{context.command_path} --help" if context else None,
+    )
+
+
+def _defect(error: Exception, *, debug: bool) -> int:
+    said = str(error).strip().splitlines()
+    why = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    hint = "Run it again with --debug, and report the traceback."
+    return _told(errors.OrchError("This is a defect in orch.", why=why, hint=hint), error, debug=debug)
+
+
+def _output_lost(error: OSError) -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere at exit
+    if error.errno != errno.EPIPE:  # whoever closed the pipe has seen enough
+        render.problem(errors.OrchError("The output cannot be written.", why=error.strerror))
+    return 1
+
+
+def _never_fail_to_encode() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")

@@ -1,0 +1,69 @@
+"""Arguments and options that several commands share, and what they open: settings and store."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli import render
+
+if TYPE_CHECKING:  # the real imports stand in the functions: help and completion must not pay for them
+    from orchestrator.config import Settings
+    from orchestrator.service.context import Context
+
+
+def _complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    from orchestrator.service import completion  # noqa: PLC0415 - at completion only
+
+    yield from completion.jobs(context.find_root().params.get("home"), incomplete)
+
+
+_JOB_HELP = "Id, a prefix of three or more characters, a name, @latest or @last-failed."
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=_complete_job)]
+Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help=_JOB_HELP, autocompletion=_complete_job)]
+MaybeJob = Annotated[str | None, typer.Argument(metavar="[JOB]", help=_JOB_HELP, autocompletion=_complete_job)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Devices = Annotated[
+    str | None,
+    typer.Option(metavar="WHICH", help="auto, one, cpu, none, or GPU numbers such as 0,2.", envvar="ORCH_DEVICES"),
+]
+
+
+def given(context: Any, name: str) -> bool:
+    """Whether the option was written on the command line, not taken from the environment or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def settings(context: typer.Context, **flags: Any) -> "Settings":
+    """Return the settings in force; flags that are None do not count."""
+    from orchestrator import config  # noqa: PLC0415 - takes 0.1 s
+
+    return config.load(**root_flags(context), **flags)
+
+
+def root_flags(context: typer.Context) -> dict[str, Path]:
+    """Return the settings that were given before the command's name."""
+    root = context.find_root()
+    return {"home": root.params["home"]} if given(root, "home") else {}
+
+
+def opened(context: typer.Context, **flags: Any) -> "AbstractContextManager[Context]":
+    """Open the settings and the store for a command."""
+    from orchestrator.service import context as service  # noqa: PLC0415 - SQLAlchemy takes 0.2 s
+
+    return service.opened(settings(context, **flags))
+
+
+@contextmanager
+def detaching(*job_ids: str) -> Iterator[None]:
+    """On Ctrl-C say that the jobs go on: looking on is all that ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        goes = "goes" if len(job_ids) == 1 else "go"
+        render.talk(f"\nDetached: {', '.join(job_ids)} {goes} on. `orch cancel` would end it.")
+        raise

@@ -1,0 +1,59 @@
+"""`orch predict`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator import errors
+from orchestrator.cli import options, render, words
+
+if TYPE_CHECKING:
+    from orchestrator.service.predict import Prediction
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Examples:\n\norch predict k3f9m2qa cat.jpg\n\norch predict @latest photos/ --top 3")
+def predict(
+    context: typer.Context,
+    job: options.Job,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="So many classes for each picture.")] = 1,
+    as_json: options.AsJson = False,
+) -> None:
+    """Classify pictures with the best checkpoint of a job."""
+    from orchestrator.service import predict as service  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    to = render.mode(as_json=as_json)
+    unread = 0
+    with options.opened(context) as opened:
+        for prediction in service.predict(opened.settings, opened.store, job, images, top=top):
+            show(prediction, to=to)
+            unread += prediction.error is not None
+    if unread:
+        raise errors.OrchError(f"{words.plural(unread, 'picture')} could not be read.")
+
+
+def show(prediction: "Prediction", *, to: render.Mode) -> None:
+    """Print what the network makes of one picture."""
+    if to is render.Mode.JSON:
+        from orchestrator.service import views  # noqa: PLC0415
+
+        render.json_line(views.PredictionPayload.model_validate(prediction))
+        return
+    if prediction.error is not None:
+        render.talk(f"{prediction.image}: {prediction.error}", label="error:", style="bold red")
+    for guess in prediction.guesses:
+        if to is render.Mode.PIPE:
+            render.line(prediction.image, guess.label, guess.probability)
+        else:
+            said = f"{guess.label:<12} {words.percent(guess.probability):>7}  {_short(prediction.image)}"
+            render.console().print(render.clean(said), soft_wrap=True)
+    sys.stdout.flush()
+
+
+def _short(image: str) -> str:
+    path = Path(image)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else image

@@ -1,0 +1,191 @@
+"""The three ways to print: rich for people, tab-separated for pipes, JSON for programs.
+
+Results go to stdout, talk to stderr. Rich is imported on terminals only: it costs 0.05 s.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
+
+from orchestrator import errors
+from orchestrator.cli import words
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+Row = TypeVar("Row")
+
+#: A terminal from this width on shows the wide columns too.
+WIDE = 110
+
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Mode(StrEnum):
+    """Whom stdout is for."""
+
+    TERMINAL = "terminal"  #: people
+    PIPE = "pipe"  #: cut, awk, grep
+    JSON = "json"  #: programs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column(Generic[Row]):
+    """A column: its raw value for pipes, and how it is said to people where that differs."""
+
+    title: str
+    value: Callable[[Row], object]
+    shown: "Callable[[Row], str | Text] | None" = None
+    right: bool = False
+    wide: bool = False  #: left out on a narrow terminal, never in a pipe
+    fold: bool = False  #: long values wrap, others are cut at the terminal's edge
+
+
+def mode(*, as_json: bool = False) -> Mode:
+    """Return whom stdout is for."""
+    if as_json:
+        return Mode.JSON
+    return Mode.TERMINAL if sys.stdout.isatty() else Mode.PIPE
+
+
+def console(file: TextIO | None = None) -> "Console":
+    """Return a rich console that interprets nothing in what it prints; it honours NO_COLOR and TERM=dumb."""
+    from rich.console import Console  # noqa: PLC0415 - terminals only
+
+    return Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
+
+
+def table(columns: Sequence[Column[Row]], rows: Iterable[Row], *, to: Mode, prefix: str | None = None) -> None:
+    """Print rows: aligned under titles on a terminal, tab-separated without titles in a pipe.
+
+    `prefix` is a first field of every line in a pipe, where one command prints several kinds of lines.
+    """
+    if to is Mode.TERMINAL:
+        target = console()
+        target.print(grid(columns, rows, width=target.width))
+        return
+    for row in rows:
+        line(*([prefix] if prefix else []), *(column.value(row) for column in columns))
+
+
+def grid(columns: Sequence[Column[Row]], rows: Iterable[Row], *, width: int) -> "RenderableType":
+    """Return rows as a rich table without lines."""
+    from rich.table import Table  # noqa: PLC0415 - terminals only
+
+    chosen = [column for column in columns if width >= WIDE or not column.wide]
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for number, column in enumerate(chosen):
+        drawn.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=not column.fold,
+            min_width=None if number else 8,  # the first names the row: an id is never cut
+        )
+    for row in rows:
+        drawn.add_row(*(_cell(column, row) for column in chosen))
+    return drawn
+
+
+def pairs(rows: Iterable[tuple[str, "str | Text"]]) -> "RenderableType":
+    """Return names and values as a rich table; long values wrap."""
+    from rich.table import Table  # noqa: PLC0415 - terminals only
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    drawn.add_column(style="dim", no_wrap=True)
+    drawn.add_column(overflow="fold")
+    for name, value in rows:
+        drawn.add_row(name, clean(value) if isinstance(value, str) else value)
+    return drawn
+
+
+def state(word: str, of: str | None = None) -> "Text":
+    """Return a symbol and a word; `of` names the state whose symbol it is, where the word is another."""
+    from rich.text import Text  # noqa: PLC0415 - terminals only
+
+    symbol, style = words.SYMBOLS.get(of or word, ("·", ""))
+    return Text(f"{symbol} {word}", style=style)
+
+
+def line(*fields: object) -> None:
+    """Print one tab-separated line."""
+    sys.stdout.write("\t".join(raw(value) for value in fields) + "\n")
+
+
+def document(payload: "BaseModel") -> None:
+    """Print a whole JSON document."""
+    sys.stdout.write(payload.model_dump_json(indent=2) + "\n")
+
+
+def json_line(payload: "BaseModel") -> None:
+    """Print one line of a JSON stream, at once."""
+    sys.stdout.write(payload.model_dump_json() + "\n")
+    sys.stdout.flush()
+
+
+def raw(value: Any) -> str:
+    """Return a value for a pipe: ISO times in UTC, plain numbers, no tabs, line breaks or escape codes."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case Enum():
+            return str(value.value)
+        case tuple() | list():
+            return ",".join(raw(item) for item in value)
+    return clean(str(value)).replace("\t", " ").replace("\n", " ")
+
+
+def clean(text: str) -> str:
+    """Return text from elsewhere without escape codes and control characters, so that it cannot steer a terminal."""
+    plain = _ESCAPES.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROLS.sub("", plain)
+
+
+def talk(text: str, *, label: str = "", style: str = "") -> None:
+    """Say something to people, on stderr."""
+    said = f"{label} {clean(text)}" if label else clean(text)
+    if not sys.stderr.isatty():
+        sys.stderr.write(said + "\n")
+        return
+    from rich.text import Text  # noqa: PLC0415 - terminals only
+
+    painted = Text(said)
+    painted.stylize(style, 0, len(label))
+    console(sys.stderr).print(painted, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Say something that people should know of."""
+    talk(text, label="note:", style="bold yellow")
+
+
+def following(commands: Iterable[str]) -> None:
+    """Name the commands that are of use next."""
+    for command in commands:
+        talk(command, label="  $", style="dim")
+
+
+def problem(error: errors.OrchError) -> None:
+    """Say what happened, why, and what to try."""
+    talk(error.message, label="error:", style="bold red")
+    if error.why:
+        talk(error.why, label="  why:", style="bold")
+    if error.hint:
+        talk(error.hint, label="  try:", style="bold")
+
+
+def _cell(column: Column[Row], row: Row) -> "str | Text":
+    if column.shown is None:
+        return raw(column.value(row))
+    shown = column.shown(row)
+    return clean(shown) if isinstance(shown, str) else shown

@@ -1,0 +1,51 @@
+"""`orch cancel` and `orch retry`: one verb, one effect."""
+
+import typer
+
+from orchestrator.cli import options, render
+from orchestrator.core.jobs import Job
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Example:\n\norch cancel k3f9m2qa")
+def cancel(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = False) -> None:
+    """End jobs for good.
+
+    A waiting job ends at once. A running one is stopped by its worker within a few seconds; its checkpoints stay.
+    """
+    from orchestrator.service import control  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    with options.opened(context) as opened:
+        for text in jobs:
+            _show(control.cancel(opened.settings, opened.store, text), as_json=as_json)
+
+
+@app.command(epilog="Example:\n\norch retry @last-failed")
+def retry(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = False) -> None:
+    """Queue failed or cancelled jobs again.
+
+    Each goes on at the stage it had reached, from its last checkpoint.
+    """
+    from orchestrator.service import control  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    with options.opened(context) as opened:
+        for text in jobs:
+            job, broker = control.retry(opened.settings, opened.store, text)
+            _show(job, as_json=as_json)
+            if broker is not None:
+                render.note(f"The broker is away ({broker.why}). The job is kept: workers find it by themselves.")
+
+
+def _show(job: Job, *, as_json: bool) -> None:
+    from orchestrator.service import query  # noqa: PLC0415
+
+    to = render.mode(as_json=as_json)
+    if to is render.Mode.JSON:
+        from orchestrator.service import views  # noqa: PLC0415
+
+        render.json_line(views.job(job))
+    elif to is render.Mode.PIPE:
+        render.line(job.id, query.doing(job))
+    else:
+        render.console().print(render.state(f"{query.doing(job)}  {job.id}", of=job.state))

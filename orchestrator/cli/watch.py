@@ -1,0 +1,80 @@
+"""`orch watch`: live on a terminal, one line a change in a pipe."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from orchestrator.cli import options, render, words
+from orchestrator.core.jobs import Job
+
+if TYPE_CHECKING:
+    from orchestrator.store.base import Store
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Examples:\n\norch watch k3f9m2qa\n\norch watch @latest --json")
+def watch(context: typer.Context, job: options.Job, as_json: options.AsJson = False) -> None:
+    """Follow a job live, with its curves.
+
+    Returns when the job has ended: 0 succeeded, 5 failed, 6 cancelled. Ctrl-C leaves the job alone.
+    """
+    with options.opened(context) as opened:
+        follow(opened.store, opened.store.find(job).id, to=render.mode(as_json=as_json))
+
+
+def follow(store: "Store", job_id: str, *, to: render.Mode) -> None:
+    """Follow one job until it has ended, and raise what it is worth."""
+    from orchestrator.service import follow as service  # noqa: PLC0415 - not for help
+
+    with options.detaching(job_id):
+        if to is render.Mode.TERMINAL and not render.console().is_dumb_terminal:
+            from orchestrator.cli import live  # noqa: PLC0415 - terminals only
+
+            last = live.follow(store, job_id)
+        else:
+            last = _lines(store, job_id, to)
+    service.verdict([last])
+
+
+def _lines(store: "Store", job_id: str, to: render.Mode) -> Job:
+    from orchestrator.service import follow as service  # noqa: PLC0415 - not for help
+
+    last: Job | None = None
+    for job in service.changes(store, job_id):
+        if to is render.Mode.JSON:
+            from orchestrator.service import views  # noqa: PLC0415
+
+            render.json_line(views.job(job))
+        elif last is None or _mark(job) != _mark(last):
+            _line(job)
+        last = job
+    if last is None:
+        raise RuntimeError("changes yields the job as it is first")
+    return last
+
+
+def _mark(job: Job) -> tuple[object, ...]:
+    """Return what makes a new line: another state, stage, attempt or epoch, or another tenth of the stage."""
+    tenth = 10 * job.progress.done // job.progress.total if job.progress.total else 0
+    return job.state, job.stage, job.wish, job.attempt, job.progress.epoch, tenth
+
+
+def _line(job: Job) -> None:
+    from orchestrator.service import query  # noqa: PLC0415 - not for help
+
+    progress = job.progress
+    render.line(
+        job.id,
+        query.doing(job),
+        job.attempt,
+        progress.epoch,
+        progress.done,
+        progress.total,
+        progress.unit,
+        job.best_accuracy,
+        job.reason,
+        words.progress(job),
+    )
+    sys.stdout.flush()

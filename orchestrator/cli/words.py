@@ -1,0 +1,99 @@
+"""How values are said to people on a terminal."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from orchestrator.core.states import JobState, Stage, WorkerState
+
+if TYPE_CHECKING:
+    from orchestrator.core.jobs import Job
+
+#: A state is a word and a symbol; the colour only helps.
+SYMBOLS: dict[str, tuple[str, str]] = {
+    JobState.QUEUED: ("○", "yellow"),
+    JobState.RUNNING: ("●", "cyan"),
+    JobState.PAUSED: ("◫", "yellow"),
+    JobState.SUCCEEDED: ("✔", "green"),
+    JobState.FAILED: ("✘", "red"),
+    JobState.CANCELLED: ("⊘", "magenta"),
+    WorkerState.ACTIVE: ("●", "green"),
+    WorkerState.DRAINING: ("◐", "yellow"),
+    WorkerState.UNHEALTHY: ("✘", "red"),
+    WorkerState.STOPPED: ("○", ""),
+    WorkerState.LOST: ("✘", "red"),
+    "ok": ("✔", "green"),
+    "warn": ("!", "yellow"),
+    "fail": ("✘", "red"),
+}
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def percent(share: float | None) -> str:
+    """Return 0.6543 as 65.4 %."""
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds in the two units that matter."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s" if seconds >= 1 or seconds == 0 else f"{seconds:.2f} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def moment(when: datetime | None) -> str:
+    """Return a time in the local zone."""
+    return "" if when is None else when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(when: datetime | None, now: datetime) -> str:
+    """Return how long ago something was."""
+    return "" if when is None else f"{duration(max(0.0, (now - when).total_seconds()))} ago"
+
+
+def size(count: int) -> str:
+    """Return bytes in a unit that suits them."""
+    import humanize  # noqa: PLC0415 - not for help
+
+    return str(humanize.naturalsize(count, binary=True))
+
+
+def plural(count: int, noun: str) -> str:
+    """Return 1 job, 2 jobs."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def place(ahead: int) -> str:
+    """Return where a queued job stands."""
+    return "next in line" if ahead == 0 else f"{plural(ahead, 'job')} ahead"
+
+
+def progress(job: "Job") -> str:
+    """Return how far the present stage is, nothing where there is nothing to say."""
+    done = job.progress
+    if job.state is not JobState.RUNNING or not (done.total or done.done):
+        return ""
+    parts = [f"epoch {done.epoch}/{done.epochs}"] if done.epoch is not None and job.stage is Stage.TRAIN else []
+    if done.total:
+        parts.append(f"{100 * done.done // done.total} %")
+    elif done.unit == "bytes":
+        parts.append(size(done.done))
+    else:
+        parts.append(f"{done.done} {done.unit}")
+    return ", ".join(parts)
+
+
+def rate(job: "Job") -> str:
+    """Return how fast the present stage goes."""
+    if not job.progress.rate:
+        return ""
+    if job.stage is Stage.DOWNLOAD:
+        return f"{size(int(job.progress.rate))}/s"
+    return f"{job.progress.rate:.3g} images/s"

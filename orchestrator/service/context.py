@@ -1,0 +1,35 @@
+"""Where every use case begins: the settings in force and the store they name, opened once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from orchestrator import config
+from orchestrator.service import schema
+from orchestrator.store.base import Store
+from orchestrator.store.sql import open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a use case works with."""
+
+    settings: config.Settings
+    store: Store
+
+
+@contextmanager
+def opened(settings: config.Settings) -> Iterator[Context]:
+    """Open the store that the settings name, once its schema is known to be ours.
+
+    Raises:
+        DatabaseUnavailable: it is out of reach.
+        SchemaMismatch: it has another version than this orch.
+
+    """
+    schema.check(settings)
+    store = open_store(settings)
+    try:
+        yield Context(settings=settings, store=store)
+    finally:
+        store.close()

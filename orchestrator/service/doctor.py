@@ -1,0 +1,195 @@
+"""Finding out why it does not work: each check is one line with a level and a fix, none of them stops the others."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import humanize
+
+from orchestrator import config, errors
+from orchestrator.core.jobs import Worker
+from orchestrator.core.states import Stage
+from orchestrator.service import context, files, query, schema
+
+#: Less free disk than this is worth a word; a fifth of it is too little for a checkpoint and a data set.
+LOW_DISK_BYTES = 10 * 2**30
+
+#: The oldest driver that torch's CUDA 13 builds work with.
+OLDEST_DRIVER = 580
+
+_GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"  #: as it should be
+    WARN = "warn"  #: works, with a limit
+    FAIL = "fail"  #: does not work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding."""
+
+    name: str
+    level: Level
+    found: str
+    fix: str | None = None
+
+
+def examine(settings: config.Settings) -> Iterator[Check]:
+    """Yield every finding about this host and what the settings name."""
+    checks: tuple[Callable[[config.Settings], Iterator[Check]], ...] = (
+        _python,
+        _torch,
+        _gpus,
+        _home,
+        _disk,
+        _database,
+        _broker,
+        _workers,
+    )
+    for check in checks:
+        yield from check(settings)
+
+
+def _python(_: config.Settings) -> Iterator[Check]:
+    found = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}, orch {_version('orch')}"
+    yield Check(name="python", level=Level.OK, found=found)
+
+
+def _torch(_: config.Settings) -> Iterator[Check]:
+    if importlib.util.find_spec("torch") is None:
+        yield Check(
+            name="torch",
+            level=Level.WARN,
+            found="not installed: this host submits and looks, it cannot train",
+            fix="pip install 'orch[worker]'",
+        )
+        return
+    yield Check(name="torch", level=Level.OK, found=f"{_version('torch')}, torchvision {_version('torchvision')}")
+
+
+def _gpus(_: config.Settings) -> Iterator[Check]:
+    lines = _nvidia_smi()
+    if lines is None:
+        yield Check(name="gpu", level=Level.OK, found="none: training runs on the CPU")
+        return
+    for line in lines:
+        name, driver, memory = (part.strip() for part in line.split(",", 2))
+        old = driver.split(".")[0].isdigit() and int(driver.split(".")[0]) < OLDEST_DRIVER
+        yield Check(
+            name="gpu",
+            level=Level.WARN if old else Level.OK,
+            found=f"{name}, driver {driver}, {memory}",
+            fix=f"torch's CUDA 13 builds need driver {OLDEST_DRIVER} or newer: update it." if old else None,
+        )
+
+
+def _home(settings: config.Settings) -> Iterator[Check]:
+    kind = files.kind(settings.home) or "unknown file system"
+    writable = os.access(files.existing(settings.home), os.W_OK)
+    if not writable:
+        yield Check(
+            name="home", level=Level.FAIL, found=f"{settings.home} cannot be written", fix="Set ORCH_HOME to another."
+        )
+    elif kind in files.NETWORK and settings.embedded_database:
+        yield Check(
+            name="home",
+            level=Level.FAIL,
+            found=f"{settings.home} on {kind}: SQLite needs a local disk",
+            fix="Set ORCH_HOME to a local folder, or ORCH_DATABASE_URL to PostgreSQL.",
+        )
+    else:
+        yield Check(name="home", level=Level.OK, found=f"{settings.home} on {kind}")
+
+
+def _disk(settings: config.Settings) -> Iterator[Check]:
+    free = files.free(settings.artifact_dir)
+    level = Level.OK if free >= LOW_DISK_BYTES else Level.WARN if free >= LOW_DISK_BYTES // 5 else Level.FAIL
+    fix = None if level is Level.OK else "Free some space, or set ORCH_ARTIFACTS and ORCH_DATA_CACHE to other disks."
+    yield Check(name="disk", level=level, found=f"{humanize.naturalsize(free, binary=True)} free", fix=fix)
+
+
+def _database(settings: config.Settings) -> Iterator[Check]:
+    where = config.masked(settings.database)
+    try:
+        found, wanted = schema.current(settings)
+    except errors.OrchError as error:
+        yield _failed("database", error)
+        return
+    if found == wanted:
+        yield Check(name="database", level=Level.OK, found=f"{where}, schema {found}")
+        return
+    yield Check(
+        name="database",
+        level=Level.WARN if found is None else Level.FAIL,
+        found=f"{where}: schema {found or 'none yet'}, this orch wants {wanted}",
+        fix="orch db upgrade",
+    )
+
+
+def _broker(settings: config.Settings) -> Iterator[Check]:
+    from orchestrator.queue import dispatch  # noqa: PLC0415 - Celery costs 0.2 s
+
+    try:
+        with dispatch.Doorbell(settings) as doorbell:
+            waiting = sum(doorbell.waiting(Stage).values())
+    except errors.OrchError as error:
+        yield _failed("broker", error)
+        return
+    yield Check(name="broker", level=Level.OK, found=f"{dispatch.where(settings)}, {waiting} doorbells waiting")
+
+
+def _workers(settings: config.Settings) -> Iterator[Check]:
+    try:
+        with context.opened(settings) as opened:
+            workers = query.living(opened.store)
+    except errors.OrchError:
+        return  # the database's own line says it
+    if not workers:
+        yield Check(name="workers", level=Level.WARN, found="none running: jobs wait", fix="orch up -d")
+    yield from (_worker(worker, settings) for worker in workers)
+
+
+def _worker(worker: Worker, settings: config.Settings) -> Check:
+    ours, theirs = _version("orch"), worker.versions.get("orch", "unknown")
+    devices = ", ".join(worker.devices) or "no device"
+    found = f"{worker.id} {worker.state}, {devices}, orch {theirs}"
+    if query.silent(worker, now=datetime.now(UTC), heartbeat=settings.heartbeat):
+        ago = humanize.naturaltime(worker.beat_at, when=datetime.now(UTC))
+        return Check(name="worker", level=Level.WARN, found=f"{found}, last heard of {ago}", fix="Is its host up?")
+    if theirs != ours:
+        fix = f"Bring both to one version: this is {ours}."
+        return Check(name="worker", level=Level.WARN, found=found, fix=fix)
+    return Check(name="worker", level=Level.OK, found=found)
+
+
+def _failed(name: str, error: errors.OrchError) -> Check:
+    found = " ".join(part for part in (error.message, error.why) if part)
+    return Check(name=name, level=Level.FAIL, found=found, fix=error.hint)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _nvidia_smi() -> list[str] | None:
+    if shutil.which(_GPU_QUERY[0]) is None:
+        return None
+    try:
+        done = subprocess.run(_GPU_QUERY, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - fixed
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip().splitlines()

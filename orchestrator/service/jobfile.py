@@ -1,0 +1,136 @@
+"""Job files (TOML or YAML) and flags, merged into one spec whose every value knows where it comes from."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import errors
+from orchestrator.core import specs
+
+#: Keys of a job file that say how to queue the job, not what to train.
+QUEUE_KEYS = ("name", "tags", "priority")
+
+#: No recipe is longer: whatever is, was meant for something else.
+MAX_BYTES = 1_000_000
+
+_HINT = "`orch submit --help` lists the keys: they are the long flags, with _ for -."
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFile:
+    """What a job file says. `fields` are the spec's."""
+
+    origin: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    priority: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A spec and, for each of its fields, where the value comes from."""
+
+    spec: specs.JobSpec
+    origins: dict[str, str]
+
+
+def load(path: Path) -> JobFile:
+    """Read the job file at `path`; raises InvalidSpec where it is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise errors.InvalidSpec(f"The job file {path} cannot be read.", why=error.strerror) from error
+    return parse(content, origin=str(path))
+
+
+def parse(content: bytes, *, origin: str) -> JobFile:
+    """Return what a job file of this content says; raises InvalidSpec where it is none."""
+    if len(content) > MAX_BYTES:
+        raise errors.InvalidSpec(f"{origin} is no job file.", why="It is larger than a megabyte.")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise errors.InvalidSpec(f"{origin} is no job file.", why="It is not text in UTF-8.") from error
+    values = _table(text, origin)
+    known = [*specs.JobSpec.model_fields, *QUEUE_KEYS]
+    for key in values:
+        if key not in known:
+            raise errors.InvalidSpec(f"{origin}: unknown key {key!r}{specs.nearest(str(key), known)}", hint=_HINT)
+    return JobFile(
+        origin=origin,
+        fields={key: value for key, value in values.items() if key not in QUEUE_KEYS},
+        name=_name(values.get("name"), origin),
+        tags=_tags(values.get("tags"), origin),
+        priority=_priority(values.get("priority"), origin),
+    )
+
+
+def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None) -> Resolved:
+    """Return the spec that flags over the job file over presets over defaults make.
+
+    Raises:
+        InvalidSpec: it cannot be run.
+
+    """
+    given = {**(file.fields if file else {}), **flags}
+    spec = specs.parse(given)
+    return Resolved(spec=spec, origins={name: _origin(name, flags, file, given) for name in specs.JobSpec.model_fields})
+
+
+def _origin(name: str, flags: Mapping[str, Any], file: JobFile | None, given: Mapping[str, Any]) -> str:
+    if name in flags:
+        return "flag"
+    if file is not None and name in file.fields:
+        return file.origin
+    for key in ("network", "data"):  # the stronger preset first, as in specs.presets
+        if key in given and name in specs.presets({key: given[key]}):
+            return f"{key} {given[key]}"
+    return "default"
+
+
+def _table(text: str, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        as_toml = error
+    if origin.endswith(".toml"):
+        raise errors.InvalidSpec(f"{origin} is not valid TOML.", why=str(as_toml)) from as_toml
+    import yaml  # noqa: PLC0415 - most jobs come without a YAML file, and the import costs 30 ms
+
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise errors.InvalidSpec(
+            f"{origin} is neither TOML nor YAML.", why=" ".join(str(error).split()) or None
+        ) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise errors.InvalidSpec(f"{origin} is no job file.", why="It must be a table of keys and values.", hint=_HINT)
+    return values
+
+
+def _name(value: Any, origin: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise errors.InvalidSpec(f"{origin}: name = {value!r}: a name is text")
+    return value
+
+
+def _tags(value: Any, origin: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+        raise errors.InvalidSpec(f"{origin}: tags = {value!r}: tags are a list of text")
+    return tuple(value)
+
+
+def _priority(value: Any, origin: str) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise errors.InvalidSpec(f"{origin}: priority = {value!r}: a priority is a whole number")
+    return value

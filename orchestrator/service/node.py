@@ -1,0 +1,209 @@
+"""The node of this host: starting it in the foreground or detached, finding it, draining it. It is never imported."""
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import config, errors
+from orchestrator.core.jobs import Worker
+from orchestrator.service import files, health, query
+from orchestrator.store.base import Store
+
+#: Seconds until a detached node has its broker, its schema and its first heartbeat.
+START_SECONDS = 60.0
+
+#: Seconds that a node may take beyond the drain's own deadline.
+DRAIN_MARGIN = 10.0
+
+_POLL_SECONDS = 0.05
+
+#: Makes a node hold the lock and the pid file of its home, by which `up` and `down` go.
+ONLY_ONE = "--only-one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A node that runs."""
+
+    pid: int
+    log: Path
+    was_running: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """What `stop` found and did."""
+
+    pid: int | None  #: of the node that was stopped, None where none ran
+    killed: bool  #: the deadline passed
+    broker: bool  #: an embedded broker was shut down
+
+
+def command(*options: str) -> list[str]:
+    """Return the command of a node; raises OrchError where the extra `worker` is not installed."""
+    need_torch()
+    # -P: a folder `worker` in the working directory is not ours.
+    return [sys.executable, "-P", "-m", "worker", *options]
+
+
+def need_torch() -> None:
+    """Raise OrchError where the packages for training are missing."""
+    if importlib.util.find_spec("torch") is None:
+        raise errors.OrchError(
+            "The packages for training are not installed here.",
+            why="This is the command line alone; torch comes with the extra `worker`.",
+            hint="pip install 'orch[worker]'",
+        )
+
+
+def run(settings: config.Settings, *options: str) -> None:
+    """Become a node: this process is replaced."""
+    line = command(*options)
+    prepare(settings)
+    sys.stdout.flush()
+    os.execve(line[0], line, config.child_environment(settings))  # noqa: S606 - our own interpreter and module
+
+
+def prepare(settings: config.Settings) -> None:
+    """Make the home folder; raises InvalidSetting where it cannot hold the database."""
+    if settings.embedded_database:
+        files.refuse_network(settings.home)
+    try:
+        for folder in (settings.home, settings.run_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.InvalidSetting(
+            f"The home folder {settings.home} cannot be made.", why=error.strerror, hint="Set ORCH_HOME to another."
+        ) from error
+
+
+def start(settings: config.Settings, store: Store) -> Started:
+    """Start a detached node and return when its broker answers and its first heartbeat is in the database.
+
+    Raises:
+        OrchError: it ended or was not ready in time; says the last lines of its log.
+
+    """
+    line = command(ONLY_ONE)
+    prepare(settings)
+    log = settings.home / "node.log"
+    running = pid(settings)
+    if running is not None:
+        return Started(pid=running, log=log, was_running=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=config.child_environment(settings),
+            cwd=settings.home,
+            start_new_session=True,
+        )
+    if not _until(lambda: process.poll() is not None or _ready(settings, store, process.pid), START_SECONDS):
+        process.terminate()
+        raise _no_start("It was not ready within a minute.", log)
+    if process.poll() is not None:
+        raise _no_start(f"It ended with code {process.returncode}.", log)
+    return Started(pid=process.pid, log=log, was_running=False)
+
+
+def stop(settings: config.Settings, *, deadline: float | None = None) -> Stopped:
+    """Drain the node of this home, kill it when the deadline (seconds) has passed, shut the embedded broker down."""
+    from orchestrator.queue import embedded  # noqa: PLC0415 - the client library costs 0.15 s
+
+    running = pid(settings)
+    killed = running is not None and not _drain(settings, running, settings.drain if deadline is None else deadline)
+    broker = embedded.stop(settings) if settings.embedded_broker else False
+    return Stopped(pid=running, killed=killed, broker=broker)
+
+
+def pid(settings: config.Settings) -> int | None:
+    """Return the pid of the node that holds this home's lock, None where none does."""
+    try:
+        with (settings.run_dir / "node.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_pid(settings.run_dir / "node.pid")
+    except OSError:
+        return None
+    return None
+
+
+def unit(settings: config.Settings) -> str:
+    """Return a systemd user unit that keeps this node running."""
+    variables = config.child_environment(settings)
+    chosen = {name: value for name, value in variables.items() if name.startswith(config.PREFIX)}
+    hidden = {config.variable(name) for name in config.SECRETS}
+    lines = [f'Environment="{name}={value}"' for name, value in sorted(chosen.items()) if name not in hidden]
+    lines += [f"# {name} is set and secret: put it into an EnvironmentFile." for name in sorted(hidden & set(chosen))]
+    return "\n".join(
+        [
+            "[Unit]",
+            "Description=orch node",
+            "After=network-online.target",
+            "",
+            "[Service]",
+            f"ExecStart={' '.join(command(ONLY_ONE))}",
+            *lines,
+            "Restart=on-failure",
+            "KillMode=mixed",
+            f"TimeoutStopSec={settings.drain + DRAIN_MARGIN:g}",
+            "",
+            "[Install]",
+            "WantedBy=default.target",
+            "",
+        ]
+    )
+
+
+def _ready(settings: config.Settings, store: Store, node: int) -> bool:
+    return any(_is(worker, node) for worker in query.living(store)) and health.broker(settings).answers
+
+
+def _is(worker: Worker, node: int) -> bool:
+    return worker.identity.pid == node and worker.identity.host == os.uname().nodename
+
+
+def _drain(settings: config.Settings, node: int, deadline: float) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(node, signal.SIGTERM)
+    if _until(lambda: pid(settings) != node, deadline + DRAIN_MARGIN):
+        return True
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(node, signal.SIGTERM)  # the second one means: now
+    if not _until(lambda: pid(settings) != node, DRAIN_MARGIN):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(node, signal.SIGKILL)
+    return False
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _no_start(why: str, log: Path) -> errors.OrchError:
+    with log.open(encoding="utf-8", errors="replace") as file:
+        last = "".join(deque(file, maxlen=1)).strip()
+    return errors.OrchError("The node did not start.", why=f"{why} Its last words: {last}", hint=f"Its log is {log}.")

@@ -1,0 +1,165 @@
+"""Looking at the queue: one job in full, jobs in a row, everything at a glance."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from orchestrator import config
+from orchestrator.core.jobs import (
+    Attempt,
+    Checkpoint,
+    Counts,
+    Dataset,
+    EpochMetric,
+    Evaluation,
+    Job,
+    JobFilter,
+    Worker,
+)
+from orchestrator.core.states import DOING, FINAL, JobState, Stage, Wish, WorkerState
+from orchestrator.service import health
+from orchestrator.store.base import Store
+
+#: Worker states in which it takes or finishes jobs.
+LIVING = frozenset({WorkerState.ACTIVE, WorkerState.DRAINING, WorkerState.UNHEALTHY})
+
+#: How many of the finished jobs a short list shows.
+LAST_FINISHED = 10
+
+#: Beats that a worker may miss before it is shown as silent; a matter of display alone.
+MISSED_BEATS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """The queue and the workers at a glance."""
+
+    counts: Counts
+    active: tuple[Job, ...]  #: waiting and running, in the order of submission
+    workers: tuple[Worker, ...]  #: those that live
+    broker: health.Broker
+    database: str  #: which one, without its password
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything about one job."""
+
+    job: Job
+    ahead: int | None  #: queued jobs before it, where it waits
+    eta: float | None  #: seconds to the end of the present stage
+    workers: tuple[Worker, ...]  #: those that live
+    attempts: tuple[Attempt, ...]
+    epochs: tuple[EpochMetric, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    evaluation: Evaluation | None
+    dataset: Dataset | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """What `watch` draws, in the order of steps and epochs."""
+
+    losses: tuple[tuple[int, float], ...]  #: (step, training loss)
+    epochs: tuple[EpochMetric, ...]
+
+
+def overview(settings: config.Settings, store: Store) -> Overview:
+    """Return the queue and the workers at a glance."""
+    active = store.jobs(JobFilter(states=(JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)))
+    return Overview(
+        counts=store.counts(),
+        active=tuple(reversed(active)),
+        workers=living(store),
+        broker=health.broker(settings),
+        database=config.masked(settings.database),
+    )
+
+
+def report(store: Store, text: str) -> Report:
+    """Return everything about the job that `text` means; raises NotFound, or Ambiguous with the candidates."""
+    job = store.find(text)
+    return Report(
+        job=job,
+        ahead=store.ahead(job.id) if job.state is JobState.QUEUED else None,
+        eta=eta(job),
+        workers=living(store),
+        attempts=tuple(store.attempts(job.id)),
+        epochs=tuple(store.epochs(job.id)),
+        checkpoints=tuple(store.checkpoints(job.id)),
+        evaluation=store.evaluation(job.id),
+        dataset=store.dataset(job.data_hash) if job.data_hash else None,
+    )
+
+
+def jobs(
+    store: Store, *, states: tuple[JobState, ...] = (), tags: tuple[str, ...] = (), limit: int | None = None
+) -> list[Job]:
+    """Return the jobs of these states and tags, the newest first."""
+    return store.jobs(JobFilter(states=states, tags=tags, limit=limit))
+
+
+def recent(store: Store, *, tags: tuple[str, ...] = ()) -> list[Job]:
+    """Return what waits and runs, and the last finished, the newest first."""
+    unfinished = tuple(state for state in JobState if state not in FINAL)
+    rows = store.jobs(JobFilter(states=unfinished, tags=tags))
+    rows += store.jobs(JobFilter(states=tuple(FINAL), tags=tags, limit=LAST_FINISHED))
+    return sorted(rows, key=lambda job: job.seq, reverse=True)
+
+
+def curves(store: Store, job_id: str, *, points: int = 200) -> Curves:
+    """Return the losses, thinned to `points` means of neighbouring steps, and the epochs."""
+    steps = store.steps(job_id, name="loss")
+    size = max(1, math.ceil(len(steps) / points))
+    chunks = [steps[start : start + size] for start in range(0, len(steps), size)]
+    losses = tuple((chunk[-1].step, sum(step.value for step in chunk) / len(chunk)) for chunk in chunks)
+    return Curves(losses=losses, epochs=tuple(store.epochs(job_id)))
+
+
+def living(store: Store) -> tuple[Worker, ...]:
+    """Return the workers that have neither stopped nor been lost."""
+    return tuple(worker for worker in store.workers() if worker.state in LIVING)
+
+
+def silent(worker: Worker, *, now: datetime, heartbeat: float) -> bool:
+    """Whether a worker has not been heard of for a while; clocks may differ, so this decides nothing."""
+    return (now - worker.beat_at).total_seconds() > MISSED_BEATS * heartbeat
+
+
+def doing(job: Job) -> str:
+    """Return what the job is at, in a word: its state, or its stage while it runs."""
+    if job.state is not JobState.RUNNING:
+        return str(job.state)
+    return {Wish.CANCEL: "cancelling", Wish.PAUSE: "pausing"}.get(job.wish, DOING[job.stage])
+
+
+def eta(job: Job) -> float | None:
+    """Return the seconds to the end of the present stage at its present rate, None where nobody can say.
+
+    While training, `rate` is images a second and `done` counts steps of `batch_size` images.
+    """
+    progress = job.progress
+    if job.state is not JobState.RUNNING or not progress.rate or not progress.total:
+        return None
+    per_unit = job.spec.batch_size if job.stage is Stage.TRAIN and progress.unit == "steps" else 1
+    return max(0, progress.total - progress.done) * per_unit / progress.rate
+
+
+def checkpoint_file(settings: config.Settings, checkpoint: Checkpoint) -> Path:
+    """Return where a checkpoint lies, on a host that has the artifact root."""
+    return settings.artifact_dir / checkpoint.path
+
+
+def useful(job: Job) -> Iterator[str]:
+    """Yield the commands that are of use next."""
+    match job.state:
+        case JobState.QUEUED | JobState.RUNNING | JobState.PAUSED:
+            yield f"orch watch {job.id}"
+            yield f"orch cancel {job.id}"
+        case JobState.SUCCEEDED:
+            yield f"orch predict {job.id} IMAGE"
+        case JobState.FAILED | JobState.CANCELLED:
+            yield f"orch logs {job.id}"
+            yield f"orch retry {job.id}"

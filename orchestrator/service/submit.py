@@ -1,0 +1,59 @@
+"""Submitting a job: the row is committed first, then the doorbell is rung; a broker that is away costs nothing."""
+
+import getpass
+from dataclasses import dataclass
+
+from orchestrator import config, errors
+from orchestrator.core.jobs import Job, NewJob
+from orchestrator.core.states import JobState
+from orchestrator.store.base import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """What became of a submit."""
+
+    job: Job
+    is_new: bool  #: False where the idempotency key was known
+    ahead: int  #: queued jobs of the same stage that are claimed before it
+    broker: errors.BrokerUnavailable | None  #: why the doorbell was not rung
+
+
+def submit(settings: config.Settings, store: Store, new: NewJob, *, require_broker: bool = False) -> Submitted:
+    """Store a job and ring for it.
+
+    Raises:
+        BrokerUnavailable: with `require_broker`, after the row was committed; the message names the job.
+        IdempotencyConflict: the key belongs to a job with another spec.
+        DatabaseUnavailable: nothing was stored.
+
+    """
+    job, is_new = store.submit(new)
+    broker = ring(settings, job)
+    if broker is not None and require_broker:
+        raise errors.BrokerUnavailable(
+            f"Job {job.id} is stored, but no worker has been told.",
+            why=broker.why,
+            hint=f"It starts when a worker runs; `orch cancel {job.id}` takes it back.",
+        ) from broker
+    ahead = store.ahead(job.id) if job.state is JobState.QUEUED else 0
+    return Submitted(job=job, is_new=is_new, ahead=ahead, broker=broker)
+
+
+def user(settings: config.Settings) -> str:
+    """Return who submits: the setting, else the login name."""
+    try:
+        return settings.user or getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "unknown"
+
+
+def ring(settings: config.Settings, job: Job) -> errors.BrokerUnavailable | None:
+    """Ring for a job that waits; return why it could not be done. The reconciler rings again in any case."""
+    from orchestrator.queue import dispatch  # noqa: PLC0415 - Celery costs 0.2 s, and nothing before the commit needs it
+
+    try:
+        dispatch.ring(settings, job.stage)
+    except errors.BrokerUnavailable as error:
+        return error
+    return None

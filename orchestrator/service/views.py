@@ -1,0 +1,336 @@
+"""What `--json` prints: documented models with a schema version, apart from the domain objects, which may change.
+
+`schema_version` is raised when a field is renamed, removed or means something else; new fields may come at any time.
+Times are ISO 8601 in UTC, durations seconds, sizes bytes, accuracies 0 to 1.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator import config
+from orchestrator.core.jobs import Job
+from orchestrator.core.specs import JobSpec
+from orchestrator.core.states import JobState, Reason, Stage, Wish, WorkerState
+from orchestrator.service import query
+
+SCHEMA_VERSION = 1
+
+
+class Part(BaseModel):
+    """A piece of a payload."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+class Payload(Part):
+    """A whole payload: one document, or one line of a stream."""
+
+    schema_version: int = SCHEMA_VERSION
+
+
+class ProgressPart(Part):
+    """How far the present stage is."""
+
+    done: int
+    total: int | None
+    unit: str = Field(description="bytes, steps or images")
+    epoch: int | None = Field(description="the epoch in work, from 1")
+    epochs: int | None
+    rate: float | None = Field(description="units a second; images a second while training")
+    at: datetime | None
+
+
+class JobPayload(Payload):
+    """One job."""
+
+    id: str
+    name: str | None
+    user: str
+    tags: tuple[str, ...]
+    priority: int
+    state: JobState
+    doing: str = Field(description="the state, or while it runs the stage: downloading, training, evaluating")
+    stage: Stage
+    wish: Wish
+    run: int = Field(description="from 1; a retry starts the next")
+    attempt: int
+    retries: int = Field(description="since the last progress")
+    reason: Reason | None
+    error: str | None
+    hint: str | None
+    progress: ProgressPart
+    eta: float | None = Field(description="seconds to the end of the present stage")
+    worker: str | None
+    best_accuracy: float | None
+    idempotency_key: str | None
+    spec: JobSpec
+    spec_hash: str
+    submitted_at: datetime
+    not_before: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobsPayload(Payload):
+    """Jobs, the newest first."""
+
+    jobs: tuple[JobPayload, ...]
+
+
+class SubmittedPayload(Payload):
+    """What became of a submit."""
+
+    job: JobPayload
+    is_new: bool
+    ahead: int
+    notes: tuple[str, ...]
+
+
+class ResolvedPayload(Payload):
+    """What a dry run found: the spec, and where each of its values comes from."""
+
+    spec: JobSpec
+    spec_hash: str
+    origins: dict[str, str]
+    notes: tuple[str, ...]
+
+
+class AttemptPart(Part):
+    """One claim of one stage."""
+
+    attempt: int
+    run: int
+    stage: Stage
+    worker: str
+    host: str
+    device: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    reason: Reason | None
+    resumed_from: int | None
+    first_step: int | None
+    last_step: int | None
+
+
+class EpochPart(Part):
+    """One epoch on one split."""
+
+    epoch: int
+    split: str
+    loss: float
+    accuracy: float
+    images: int
+    seconds: float
+    lr: float | None
+    attempt: int | None
+
+
+class CheckpointPart(Part):
+    """A checkpoint on disk."""
+
+    attempt: int
+    epoch: int
+    step: int
+    path: str = Field(description="absolute, on hosts that have the artifact folder")
+    bytes: int
+    sha256: str
+    best: bool
+    last: bool
+    accuracy: float | None
+    created_at: datetime | None
+
+
+class EvaluationPart(Part):
+    """The best checkpoint on the validation split."""
+
+    checkpoint_step: int
+    checkpoint_sha256: str
+    loss: float
+    accuracy: float
+    images: int
+    classes: tuple[str, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...] = Field(description="rows: truth, columns: prediction")
+    seconds: float
+
+
+class DatasetPart(Part):
+    """The data set."""
+
+    hash: str
+    source: str
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    bytes: int
+
+
+class ReportPayload(Payload):
+    """Everything about one job."""
+
+    job: JobPayload
+    ahead: int | None
+    attempts: tuple[AttemptPart, ...]
+    epochs: tuple[EpochPart, ...]
+    checkpoints: tuple[CheckpointPart, ...]
+    evaluation: EvaluationPart | None
+    dataset: DatasetPart | None
+
+
+class WorkerPart(Part):
+    """A worker."""
+
+    id: str
+    host: str
+    pid: int
+    state: WorkerState
+    devices: tuple[str, ...]
+    versions: dict[str, str]
+    started_at: datetime
+    beat_at: datetime
+    jobs: tuple[str, ...]
+
+
+class BrokerPart(Part):
+    """The broker."""
+
+    where: str
+    answers: bool
+    why: str | None
+
+
+class OverviewPayload(Payload):
+    """The queue and the workers at a glance."""
+
+    states: dict[JobState, int]
+    eligible: dict[Stage, int]
+    active: tuple[JobPayload, ...]
+    workers: tuple[WorkerPart, ...]
+    broker: BrokerPart
+    database: str
+
+
+class EventPayload(Payload):
+    """One line of a job's history."""
+
+    seq: int
+    job_id: str
+    run: int
+    attempt: int
+    at: datetime
+    actor: str
+    kind: str
+    old_state: JobState | None
+    new_state: JobState | None
+    stage: Stage | None
+    reason: Reason | None
+    detail: str | None
+
+
+class LogPayload(Payload):
+    """A piece of a job's output."""
+
+    job_id: str
+    text: str
+
+
+class GuessPart(Part):
+    """A class and how sure the network is of it."""
+
+    label: str
+    probability: float
+
+
+class PredictionPayload(Payload):
+    """What the network makes of one picture."""
+
+    image: str
+    guesses: tuple[GuessPart, ...]
+    error: str | None
+
+
+class CheckPart(Part):
+    """One finding of the doctor."""
+
+    name: str
+    level: str = Field(description="ok, warn or fail")
+    found: str
+    fix: str | None
+
+
+class DoctorPayload(Payload):
+    """What the doctor found."""
+
+    checks: tuple[CheckPart, ...]
+
+
+class SettingPart(Part):
+    """One setting in force."""
+
+    name: str
+    value: Any
+    origin: str
+    variable: str
+    description: str
+
+
+class SettingsPayload(Payload):
+    """The settings in force."""
+
+    settings: tuple[SettingPart, ...]
+
+
+class SchemaPayload(Payload):
+    """The schema that was found, before and after where it was upgraded, and the one that this orch wants."""
+
+    found: str | None
+    wanted: str | None
+
+
+def job(job: Job) -> JobPayload:
+    """Return the payload of a job."""
+    fields = {name: getattr(job, name) for name in JobPayload.model_fields if hasattr(job, name)}
+    return JobPayload(
+        **{**fields, "progress": ProgressPart.model_validate(job.progress)}, doing=query.doing(job), eta=query.eta(job)
+    )
+
+
+def report(report: query.Report, settings: config.Settings) -> ReportPayload:
+    """Return the payload of a report."""
+    checkpoints = [
+        CheckpointPart.model_validate(checkpoint).model_copy(
+            update={"path": str(query.checkpoint_file(settings, checkpoint))}
+        )
+        for checkpoint in report.checkpoints
+    ]
+    return ReportPayload(
+        job=job(report.job),
+        ahead=report.ahead,
+        attempts=tuple(AttemptPart.model_validate(attempt) for attempt in report.attempts),
+        epochs=tuple(EpochPart.model_validate(epoch) for epoch in report.epochs),
+        checkpoints=tuple(checkpoints),
+        evaluation=EvaluationPart.model_validate(report.evaluation) if report.evaluation else None,
+        dataset=DatasetPart.model_validate(report.dataset) if report.dataset else None,
+    )
+
+
+def overview(overview: query.Overview) -> OverviewPayload:
+    """Return the payload of an overview."""
+    return OverviewPayload(
+        states=overview.counts.states,
+        eligible=overview.counts.eligible,
+        active=tuple(job(active) for active in overview.active),
+        workers=tuple(
+            WorkerPart(
+                **{name: getattr(worker, name) for name in WorkerPart.model_fields if name not in ("host", "pid")},
+                host=worker.identity.host,
+                pid=worker.identity.pid,
+            )
+            for worker in overview.workers
+        ),
+        broker=BrokerPart.model_validate(overview.broker),
+        database=overview.database,
+    )
