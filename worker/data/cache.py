@@ -141,12 +141,14 @@ class _Cache:
             reporter = _Reporter(report, progress)
             try:
                 if _is_folder(source):
-                    return self._take_folder(source, sha256, reporter)
+                    return self._take_folder(source, sha256, settings, reporter)
                 return self._take_archive(source, sha256, settings, reporter)
             finally:
                 progress.unlink(missing_ok=True)
 
-    def _take_folder(self, source: sources.Source, sha256: str | None, reporter: "_Reporter") -> protocol.DatasetInfo:
+    def _take_folder(
+        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: "_Reporter"
+    ) -> protocol.DatasetInfo:
         if sha256 is not None:
             raise errors.StageFailed(
                 f"{source.label} has no sha256.",
@@ -155,6 +157,7 @@ class _Cache:
                 hint="Leave data_sha256 out.",
             )
         layout = imagefolder.discover(source.path)
+        sources.check_links(layout, settings)
         manifest = _admitted(layout, source, reporter)
         self._remember(source, _Record(manifest=manifest))
         return _info(manifest, layout.root)

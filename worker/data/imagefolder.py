@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -23,12 +24,11 @@ MAX_PIXELS = 89_478_485  # Pillow's own line between a large picture and a decom
 _NAMED_AT_MOST = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One picture: its path, relative to the set's root, and the index of its class."""
+class Picture(NamedTuple):
+    """One picture; a tuple, since large sets have a million of them."""
 
     path: str  #: POSIX, below the set's root
-    label: int
+    label: int  #: index of its class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +91,20 @@ def admit(layout: Layout, *, report: Callable[[int], None]) -> Contents:
     """
     pictures = list(layout.all())
     digests: dict[str, str] = {}
+    total = 0
     faults: list[str] = []
     # Pillow and hashlib leave the interpreter lock while they work, so threads use every core.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        try:
-            for done, (digest, fault) in enumerate(pool.map(lambda item: _read(layout.root, item.path), pictures), 1):
-                digests[pictures[done - 1].path] = digest
-                if fault is not None:
-                    faults.append(fault)
-                report(done)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
+        read = pool.map(lambda picture: _read(layout.root, picture.path), pictures)
+        for done, (picture, (digest, size, fault)) in enumerate(zip(pictures, read, strict=True), 1):
+            digests[picture.path] = digest
+            total += size
+            if fault is not None:
+                faults.append(fault)
+            report(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
     if faults:
         more = f", and {len(faults) - _NAMED_AT_MOST} more" if len(faults) > _NAMED_AT_MOST else ""
         raise _refused(
@@ -113,7 +115,7 @@ def admit(layout: Layout, *, report: Callable[[int], None]) -> Contents:
     train = {digests[picture.path] for picture in layout.pictures["train"]}
     return Contents(
         hash=_content_hash(digests),
-        bytes=sum((layout.root / picture.path).stat().st_size for picture in pictures),
+        bytes=total,
         shared=sum(digests[picture.path] in train for picture in layout.pictures["val"]),
     )
 
@@ -122,8 +124,12 @@ def listing(layout: Layout) -> str:
     """Return a digest of every picture's path, size and time of change: cheap, and different after any edit."""
     digest = hashlib.sha256()
     for path in sorted(picture.path for picture in layout.all()):
-        status = (layout.root / path).stat()
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        try:
+            status = os.stat(f"{layout.root}/{path}")  # noqa: PTH116 - a Path for each of a million pictures takes seconds
+            state = f"{status.st_size}\0{status.st_mtime_ns}"
+        except FileNotFoundError:
+            state = "gone"
+        digest.update(f"{path}\0{state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -161,14 +167,14 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _pictures(root: Path, split: str, classes: Sequence[str]) -> Iterator[Picture]:
+    start = len(str(root)) + 1
     for label, name in enumerate(classes):
         # Links to folders are not followed below a class: they can lead in a circle.
-        for folder, inside, files in sorted(os.walk(root / split / name)):
-            inside[:] = [child for child in inside if not child.startswith(".")]
-            below = Path(folder).relative_to(root)
+        for folder, inside, files in os.walk(root / split / name):
+            inside[:] = sorted(child for child in inside if not child.startswith("."))
             for file in sorted(files):
                 if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
-                    yield Picture(path=(below / file).as_posix(), label=label)
+                    yield Picture(f"{folder[start:]}/{file}", label)
 
 
 def _check_classes(train: Sequence[str], val: Sequence[str], val_folder: str) -> None:
@@ -214,29 +220,34 @@ def _check_filled(layout: Layout) -> None:
             )
 
 
-def _read(root: Path, path: str) -> tuple[str, str | None]:
-    """Return a picture's digest and what is wrong with it, if anything is."""
-    with (root / path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if file.tell() == 0:
-            return digest, f"{path} is empty"
-        file.seek(0)
-        try:
-            with Image.open(file) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    return digest, _giant(path)
-                picture.convert("RGB")
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            return digest, _giant(path)
-        except UnidentifiedImageError:
-            return digest, f"{path} is not a picture"
-        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly everything on damaged files
-            return digest, f"{path} is damaged ({str(error) or type(error).__name__})"
-    return digest, None
+def _read(root: Path, path: str) -> tuple[str, int, str | None]:
+    """Return a picture's digest, its bytes and what is wrong with it, if anything is."""
+    digest, size = "", 0
+    try:
+        with (root / path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+            file.seek(0)
+            fault = _fault(file) if size else "is empty"
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror})"
+    return digest, size, f"{path} {fault}" if fault else None
 
 
-def _giant(path: str) -> str:
-    return f"{path} has more than {MAX_PIXELS:,} pixels"
+def _fault(file: BinaryIO) -> str | None:
+    giant = f"has more than {MAX_PIXELS:,} pixels"
+    try:
+        with Image.open(file) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                return giant
+            picture.convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return giant
+    except UnidentifiedImageError:
+        return "is not a picture"
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly everything on damaged files
+        return f"is damaged ({str(error) or type(error).__name__})"
+    return None
 
 
 def _content_hash(digests: dict[str, str]) -> str:

@@ -64,8 +64,8 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
 class Loader:
     """The batches of a data set: `train` and `validation` yield (pictures (N, 3, side, side), classes (N,)).
 
-    Worker processes are kept from epoch to epoch. They neither take part in a drain nor die of its signal: the
-    training that started them ends them. `close` does, and so does the end of the process.
+    Worker processes are kept from epoch to epoch and end with the training that started them; the signal of a drain
+    does not end them.
     """
 
     def __init__(self, info: protocol.DatasetInfo, spec: specs.JobSpec, *, pin_memory: bool = False) -> None:

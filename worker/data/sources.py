@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator import config, errors
 from orchestrator.core import specs, states
+from worker.data import imagefolder
 
 CATS_AND_DOGS = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
 DIGITS = Path(__file__).with_name("digits.zip")
@@ -86,6 +87,24 @@ def check_allowed(source: Source, settings: config.Settings) -> None:
             why="The worker looks for the path on its own disk.",
             hint="Check the path, or give a URL that every worker can reach.",
         )
+
+
+def check_links(layout: imagefolder.Layout, settings: config.Settings) -> None:
+    """Check that no link among a folder's pictures leads out of the folders that jobs may name.
+
+    Raises:
+        StageFailed: bad_input.
+
+    """
+    roots = [root.resolve() for root in settings.data_roots or ()]
+    for picture in layout.all():
+        real = (layout.root / picture.path).resolve()
+        if roots and not any(real.is_relative_to(root) for root in roots):
+            raise _refused(
+                f"{picture.path} is a link that leads out of the folders that jobs may name.",
+                why="A shared worker reads nothing else on its disk.",
+                hint="Put the picture itself into the data set.",
+            )
 
 
 def masked(data: str) -> str:
