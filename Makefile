@@ -20,7 +20,6 @@ $(STAMP): pyproject.toml
 	"$(VENV)/bin/python" -m pip install --quiet --editable '.[dev]'
 	@touch "$(STAMP)"
 
-demo: export ORCH_HOME = $(CURDIR)/.orch
 demo: $(STAMP) ## train the packaged digits from submit to prediction
 	@$(RUN) orch demo
 

@@ -1,0 +1,74 @@
+"""The README's pictures: `orch watch` and `orch status` of a real job, recorded in a pseudo-terminal, drawn by rich."""
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks import place
+from orchestrator.cli import demo
+
+FOLDER = Path(__file__).parent
+WIDTH, HEIGHT = 100, 50
+
+#: A live display goes back to its first line, erasing what it passes, before it draws the next frame.
+REDRAW = re.compile(r"\r\x1b\[2K(?:\x1b\[1A\x1b\[2K)*")
+#: What neither colours nor draws: cursor shown, cursor hidden.
+CURSOR = re.compile(r"\x1b\[\?25[hl]")
+WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+
+
+def main() -> None:
+    """Train the digits as the demo does, and draw the job while it trains and after it."""
+    with place.node() as home:
+        flags = [word for name, value in demo.RECIPE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        job = home.orch("submit", *flags, "-q").strip()
+        frames = REDRAW.split(recorded([str(place.ORCH), "watch", job], home))
+        training = [frame for frame in frames if "training" in frame]
+        draw("watch", training[-1], command=f"orch watch {job}")
+        draw("status", recorded([str(place.ORCH), "status", job], home), command=f"orch status {job}")
+
+
+def recorded(command: Sequence[str], home: place.Home) -> str:
+    """Run a command on a terminal of `WIDTH` by `HEIGHT`, and return everything that it prints."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
+    env = {**home.env, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    with subprocess.Popen(  # noqa: S603 - our own commands
+        command, env=env, cwd=home.folder, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        said = b"".join(iter(lambda: _read(ours), b""))
+    os.close(ours)
+    if process.returncode != 0:
+        raise RuntimeError(f"{command} ended with {process.returncode}: {said.decode()}")
+    return said.decode()
+
+
+def draw(name: str, said: str, *, command: str) -> None:
+    """Write what a terminal was told as an SVG picture."""
+    lines = CURSOR.sub("", said).replace("\r\n", "\n").strip("\n")
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+    console.print(Text.from_ansi(lines))
+    picture = console.export_svg(title=command, unique_id=name)
+    (FOLDER / f"{name}.svg").write_text(WEB_FONT.sub("", picture), encoding="utf-8")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # Linux says so when the last one at the other end has gone
+        return b""
+
+
+if __name__ == "__main__":
+    main()
