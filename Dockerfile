@@ -42,13 +42,15 @@ CMD ["orch", "--help"]
 FROM runtime AS cli
 COPY --from=build-cli /opt/orch /opt/orch
 
-FROM runtime AS cpu
+FROM runtime AS node
+# Healthy is a node whose heartbeat file is young.
+HEALTHCHECK --interval=10s --timeout=5s --retries=3 --start-period=60s CMD ["python", "-m", "worker.health"]
+
+FROM node AS cpu
 COPY --from=build-cpu /opt/orch /opt/orch
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.health"]
 CMD ["orch", "worker", "--devices", "cpu"]
 
-FROM runtime AS cuda
+FROM node AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /opt/orch /opt/orch
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.health"]
 CMD ["orch", "worker", "--devices", "one"]

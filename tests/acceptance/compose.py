@@ -39,6 +39,12 @@ def image_environment() -> dict[str, str]:
     return dict(re.findall(r"\b(ORCH_\w+)=(\S+)", (ROOT / "Dockerfile").read_text("utf-8")))
 
 
+def image_healthcheck() -> list[str]:
+    """Return the worker images' healthcheck, as a compose file would say it."""
+    (command,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    return ["CMD", *yaml.safe_load(command)]
+
+
 def free_port() -> int:
     """Return a TCP port that was free a moment ago."""
     with socket.socket() as probe:
@@ -92,9 +98,9 @@ class Place:
             )
 
     def healthy(self, name: str, **extra: str) -> bool:
-        """Run a service's healthcheck as written."""
+        """Run a service's healthcheck as written, here or in its image."""
         service = services()[name]
-        kind, *words = service["healthcheck"]["test"]
+        kind, *words = service["healthcheck"]["test"] if "healthcheck" in service else image_healthcheck()
         command = words if kind == "CMD" else ["sh", "-c", *words]
         done = subprocess.run(
             [self.moved(word) for word in command],

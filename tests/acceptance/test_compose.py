@@ -65,7 +65,19 @@ class TestEveryService:
 @pytest.mark.parametrize("name", LASTING)
 def test_lasting_service_restarts_and_says_how_it_is(name: str) -> None:
     assert SERVICES[name]["restart"] == "unless-stopped"
-    assert SERVICES[name]["healthcheck"]["test"]
+    if name in WORKERS:
+        assert compose.image_healthcheck() == ["CMD", "python", "-m", "worker.health"]
+    else:
+        assert SERVICES[name]["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_image_has_the_target_that_is_built(name: str) -> None:
+    dockerfile = (compose.ROOT / "Dockerfile").read_text("utf-8")
+    target = SERVICES[name]["build"]["target"]
+    assert SERVICES[name]["image"] == f"orch:{target}"
+    assert re.search(rf"^FROM \w+ AS {target}$", dockerfile, re.MULTILINE)
+    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == [SERVICES[name]["user"]]
 
 
 def test_broker_and_database_are_reached_by_orch_alone() -> None:

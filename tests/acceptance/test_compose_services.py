@@ -142,6 +142,7 @@ def test_cli_submits_and_looks_at_the_cluster(
 
 @pytest.mark.usefixtures("broker")
 def test_worker_beats_and_leaves_at_sigterm(place: compose.Place, migrated: psycopg.Connection) -> None:
+    assert not place.healthy("worker-cpu")
     with place.start("worker-cpu") as process:
         try:
             compose.wait_for(lambda: process.poll() is not None or place.healthy("worker-cpu"), seconds=60)
@@ -151,7 +152,6 @@ def test_worker_beats_and_leaves_at_sigterm(place: compose.Place, migrated: psyc
             process.terminate()
         assert process.wait(60) == 0, place.log("worker-cpu")
     assert migrated.execute("SELECT count(*) FROM workers WHERE state = 'active'").fetchone() == (0,)
-    assert not place.healthy("worker-cpu")
 
 
 @pytest.mark.usefixtures("broker", "migrated")
