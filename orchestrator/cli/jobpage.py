@@ -202,7 +202,7 @@ def _attempt_columns() -> tuple[render.Column[Attempt], ...]:
 def _checkpoint_columns(settings: config.Settings) -> tuple[render.Column[Checkpoint], ...]:
     names = ("step", "epoch", "attempt", "accuracy", "best", "last", "bytes", "sha256")
     return (
-        *(render.Column(title=name, value=_attribute(name)) for name in names),
+        *(render.Column[Checkpoint](title=name, value=_attribute(name)) for name in names),
         render.Column[Checkpoint](title="path", value=lambda checkpoint: query.checkpoint_file(settings, checkpoint)),
     )
 

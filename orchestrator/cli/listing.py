@@ -17,7 +17,9 @@ def list_(
     everything: Annotated[bool, typer.Option("--all", "-a", help="All jobs, not only the last finished.")] = False,
     number: Annotated[int | None, typer.Option("-n", min=1, metavar="N", help="At most so many.")] = None,
     state: Annotated[list[JobState] | None, typer.Option(help="Only this state; may be given again.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Only with this tag; may be given again.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="Only with this tag; may be given again.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List jobs.

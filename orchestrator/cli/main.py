@@ -92,17 +92,27 @@ def load(name: str) -> Any:
     if isinstance(command, TyperGroup):
         command = command.commands.get(name, command)
     command.name = name
-    return command
+    return _tidy(command)
 
 
-def program() -> TyperGroup:
+def program() -> Any:
     """Return the whole program, a summary in the place of each command."""
     group = get_command(app)
     if not isinstance(group, LazyGroup):
         raise TypeError(group)
     for name, entry in COMMANDS.items():
         group.add_command(TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel))
-    return group
+    return _tidy(group)
+
+
+def _tidy(command: Any) -> Any:
+    """Leave out of the help that a flag takes a bool: it takes nothing."""
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for member in getattr(command, "commands", {}).values():
+        _tidy(member)
+    return command
 
 
 def main() -> None:
@@ -117,48 +127,57 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         code = program().main(arguments, prog_name="orch", standalone_mode=False)
         sys.stdout.flush()
-    except errors.OrchError as error:
-        return _told(error, error, debug=debug)
-    except typer.TyperException as error:  # what Typer says of the command line itself
-        return _told(_usage(error), error, debug=debug)
-    except typer.Abort:
-        return _told(errors.OrchError("Aborted."), None, debug=False)
-    except OSError as error:
-        return _output_lost(error) if error.errno in {errno.EPIPE, errno.ENOSPC} else _defect(error, debug=debug)
     except Exception as error:  # noqa: BLE001 - the edge: people see no traceback
-        return _defect(error, debug=debug)
+        if debug:
+            raise
+        return _end(error)
     return code if isinstance(code, int) else 0
 
 
-def _told(error: errors.OrchError, cause: Exception | None, *, debug: bool) -> int:
-    if debug and cause is not None:
-        raise cause
-    render.problem(error)
-    return error.exit_code
+def _end(error: Exception) -> int:
+    """Say what happened and return the exit code."""
+    match error:
+        case errors.OrchError():
+            explained = error
+        case typer.TyperException():  # what Typer says of the command line itself
+            explained = _usage(error)
+        case typer.Abort():
+            explained = errors.OrchError("Aborted.")
+        case OSError(errno=errno.EPIPE | errno.ENOSPC):
+            explained = _output_lost(error)
+        case _:
+            explained = _defect(error)
+    if explained.message and not isinstance(error, BrokenPipeError):  # whoever closed the pipe has seen enough
+        render.problem(explained)
+    return explained.exit_code
 
 
 def _usage(error: typer.TyperException) -> errors.OrchError:
     context, near = getattr(error, "ctx", None), getattr(error, "possibilities", None)
     message = error.message if near else error.format_message()
-    return errors.UsageError(
-        message.rstrip(".") + ".",
+    if message and not message.endswith((".", "?")):
+        message += "."
+    usage = errors.UsageError(
+        message,
         why=f"Did you mean {' or '.join(near)}?" if near else None,
         hint=f"{context.command_path} --help" if context else None,
     )
+    usage.message = message  # empty for a group without a command: its help is printed already
+    return usage
 
 
-def _defect(error: Exception, *, debug: bool) -> int:
+def _defect(error: Exception) -> errors.OrchError:
     said = str(error).strip().splitlines()
-    why = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-    hint = "Run it again with --debug, and report the traceback."
-    return _told(errors.OrchError("This is a defect in orch.", why=why, hint=hint), error, debug=debug)
+    return errors.OrchError(
+        "This is a defect in orch.",
+        why=f"{type(error).__name__}: {said[0]}" if said else type(error).__name__,
+        hint="Run it again with --debug, and report the traceback.",
+    )
 
 
-def _output_lost(error: OSError) -> int:
+def _output_lost(error: OSError) -> errors.OrchError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere at exit
-    if error.errno != errno.EPIPE:  # whoever closed the pipe has seen enough
-        render.problem(errors.OrchError("The output cannot be written.", why=error.strerror))
-    return 1
+    return errors.OrchError("The output cannot be written.", why=error.strerror)
 
 
 def _never_fail_to_encode() -> None:

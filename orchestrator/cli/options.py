@@ -24,7 +24,7 @@ _JOB_HELP = "Id, a prefix of three or more characters, a name, @latest or @last-
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=_complete_job)]
 Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help=_JOB_HELP, autocompletion=_complete_job)]
-MaybeJob = Annotated[str | None, typer.Argument(metavar="[JOB]", help=_JOB_HELP, autocompletion=_complete_job)]
+MaybeJob = Annotated[str | None, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=_complete_job)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Devices = Annotated[
     str | None,

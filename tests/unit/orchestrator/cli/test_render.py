@@ -1,0 +1,52 @@
+"""Values in pipes, and text from elsewhere."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import render
+from orchestrator.core import states
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        (None, ""),
+        (True, "true"),
+        (0.1, "0.1"),
+        (1e-4, "0.0001"),
+        (states.JobState.QUEUED, "queued"),
+        (("a", "b"), "a,b"),
+        (Path("/x"), "/x"),
+        (datetime(2026, 11, 24, 5, 0, tzinfo=timezone(timedelta(hours=1))), "2026-11-24T04:00:00Z"),
+        (datetime(2026, 11, 24, 4, 0, 0, 250_000, tzinfo=UTC), "2026-11-24T04:00:00.250000Z"),
+        ("two\tfields\nand lines", "two fields and lines"),
+    ],
+)
+def test_a_value_in_a_pipe_is_raw_and_one_field(value: object, printed: str) -> None:
+    assert render.raw(value) == printed
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07x", "x"),
+        ("\x1b]8;;http://evil\x1b\\link", "link"),
+        ("10%\r20%\r\nend", "10%\n20%\nend"),
+        ("bell\x07 and \x9b2J", "bell and 2J"),
+        ("tab\tand line\n", "tab\tand line\n"),
+    ],
+)
+def test_text_from_elsewhere_cannot_steer_the_terminal(text: str, left: str) -> None:
+    assert render.clean(text) == left
+
+
+def test_a_pipe_gets_every_column_and_no_titles(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = [
+        render.Column[str](title="A", value=lambda row: row, shown=lambda row: row.upper()),
+        render.Column[str](title="B", value=len, wide=True),
+    ]
+    render.table(columns, ["x" * 300, "y"], to=render.Mode.PIPE, prefix="row")
+    assert capsys.readouterr().out == f"row\t{'x' * 300}\t300\nrow\ty\t1\n"

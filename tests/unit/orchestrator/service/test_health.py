@@ -1,0 +1,56 @@
+"""Whether a broker answers, asked over a plain socket."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import config
+from orchestrator.service import health
+
+
+@pytest.fixture
+def answer() -> bytes:
+    return b"+PONG\r\n"
+
+
+@pytest.fixture
+def port(answer: bytes) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(64)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(timeout=5)
+
+
+def ask(url: str) -> health.Broker:
+    return health.broker(config.Settings(broker_url=url))
+
+
+@pytest.mark.parametrize("answer", [b"+PONG\r\n", b"-NOAUTH Authentication required.\r\n"])
+def test_a_server_that_is_there_answers(port: int) -> None:
+    broker = ask(f"redis://:secret@127.0.0.1:{port}/0")
+    assert broker.answers
+    assert "secret" not in broker.where
+
+
+@pytest.mark.parametrize("answer", [b"-LOADING Valkey is loading\r\n"])
+def test_a_server_that_cannot_serve_says_why(port: int) -> None:
+    broker = ask(f"redis://127.0.0.1:{port}/0")
+    assert not broker.answers
+    assert broker.why == "LOADING Valkey is loading"
+
+
+def test_a_server_that_is_away_is_refused(tmp_path: Path) -> None:
+    assert health.broker(config.Settings(home=tmp_path)) == health.Broker(
+        where="embedded", answers=False, why="No such file or directory"
+    )

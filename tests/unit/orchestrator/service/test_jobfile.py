@@ -1,0 +1,86 @@
+"""Job files: both languages, the same errors, every value with its origin."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import errors
+from orchestrator.service import jobfile
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("job.toml", 'name = "cats"\ntags = ["a", "b"]\npriority = 2\nlr = 1e-4\nblocks = [6, 6, 6]\n'),
+        ("job.yaml", "name: cats\ntags: [a, b]\npriority: 2\nlr: 1e-4\nblocks: [6, 6, 6]\n"),  # PyYAML: lr is text
+        ("job", "name: cats\ntags: [a, b]\npriority: 2\nlr: 1.0e-4\nblocks: [6, 6, 6]\n"),
+    ],
+)
+def test_toml_and_yaml_say_the_same(tmp_path: Path, name: str, text: str) -> None:
+    file = jobfile.load(write(tmp_path, name, text))
+    resolved = jobfile.resolve(flags={}, file=file)
+    assert (file.name, file.tags, file.priority) == ("cats", ("a", "b"), 2)
+    assert resolved.spec.lr == 1e-4
+    assert resolved.spec.blocks == (6, 6, 6)
+
+
+def test_flags_beat_the_file_which_beats_presets_which_beat_defaults() -> None:
+    file = jobfile.parse(b'data = "digits"\nlr = 0.5\nseed = 3\nflip = true\n', origin="job.toml")
+    resolved = jobfile.resolve(flags={"lr": "0.25", "network": "densenet_tiny"}, file=file)
+    assert resolved.spec.lr == 0.25
+    assert resolved.spec.seed == 3
+    assert resolved.spec.flip
+    assert resolved.spec.image_size == 32
+    expected = {
+        "lr": "flag",
+        "seed": "job.toml",
+        "flip": "job.toml",
+        "image_size": "data digits",
+        "blocks": "network densenet_tiny",
+        "epochs": "default",
+    }
+    assert {name: resolved.origins[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"epoch = 3", "unknown key 'epoch': did you mean 'epochs'?"),
+        (b"tag = ['a']", "unknown key 'tag': did you mean 'tags'?"),
+        (b"epochs: -3", "epochs = -3"),
+        (b"lr: fast", "lr = 'fast'"),
+        (b"lr: .nan", "lr"),
+        (b"name: 3", "a name is text"),
+        (b"tags: {a: 1}", "tags are a list of text"),
+        (b"priority: true", "a priority is a whole number"),
+        (b"- epochs", "no job file"),
+        (b"a: [1", "neither TOML nor YAML"),
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b"#" * (jobfile.MAX_BYTES + 1), "larger than a megabyte"),
+        (b"lr: !!python/object/apply:os.getcwd []", "neither TOML nor YAML"),  # data, never code
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(content: bytes, said: str) -> None:
+    with pytest.raises(errors.InvalidSpec) as caught:
+        jobfile.resolve(flags={}, file=jobfile.parse(content, origin="job"))
+    assert said in f"{caught.value.message} {caught.value.why}"
+
+
+def test_a_toml_file_is_judged_as_toml() -> None:
+    with pytest.raises(errors.InvalidSpec, match="not valid TOML"):
+        jobfile.parse(b"epochs: 3", origin="job.toml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidSpec, match=r"gone\.toml cannot be read"):
+        jobfile.load(tmp_path / "gone.toml")
+
+
+def test_an_empty_file_is_the_notebooks_job() -> None:
+    assert jobfile.resolve(flags={}, file=jobfile.parse(b"", origin="-")).spec.network == "densenet121"
