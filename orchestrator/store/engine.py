@@ -1,0 +1,194 @@
+"""Connections and transactions: the one place that begins, commits, retries, and explains a database out of reach."""
+
+import functools
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import sqlalchemy
+import tenacity
+from sqlalchemy import exc
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from orchestrator import config, errors
+
+#: Seconds that a SQLite transaction waits for another writer. A person's command must answer within 5 s.
+BUSY_TIMEOUT = 4.0
+
+#: Seconds to reach a PostgreSQL server, and to hear from one that fell silent.
+CONNECT_TIMEOUT = 3
+
+#: Tries of one transaction, where the database asks for another.
+TRIES = 8
+
+#: PostgreSQL's codes for "try again": serialization failure, deadlock.
+_TRY_AGAIN = frozenset({"40001", "40P01"})
+
+#: What SQLite's errors mean to people: why, and what to do.
+_SQLITE_ADVICE = {
+    "SQLITE_BUSY": (f"Another process has kept it locked for {BUSY_TIMEOUT:g} seconds.", "Try again."),
+    "SQLITE_FULL": ("The disk is full.", "Free some space on it; nothing was written."),
+    "SQLITE_READONLY": ("The file or its folder is read-only.", "Check the permissions, and how it is mounted."),
+    "SQLITE_CANTOPEN": ("The file cannot be opened.", "Check that its folder exists and that you may write there."),
+    "SQLITE_IOERR": ("The disk reports an error.", "Check the disk and the system's log."),
+    "SQLITE_CORRUPT": ("The file is damaged.", "Restore it from a backup."),
+    "SQLITE_NOTADB": ("The file is no SQLite database.", "Check the setting database_url."),
+}
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class HasDatabase(Protocol):
+    """What `reads` and `writes` need of the object whose methods they wrap."""
+
+    database: "Database"
+
+
+S = TypeVar("S", bound=HasDatabase)
+
+
+class Database:
+    """One database: short transactions over a pool of connections. Made after a fork, never before."""
+
+    def __init__(self, url: str) -> None:
+        self.name = config.masked(url)
+        self._url = make_url(url)
+        self._engine = _engine(self._url)
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_worth_another_try),
+            stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_after_delay(BUSY_TIMEOUT),
+            wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
+            reraise=True,
+        )
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a server."""
+        return Path(self._url.database or "") if self._url.get_backend_name() == "sqlite" else None
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` reads, all from one moment of a SQLite database."""
+        return self._transaction(work, begin="BEGIN")
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, commit, and return its result; nothing of it stays when it raises.
+
+        `work` may run more than once: only its last run is committed.
+        """
+        return self._transaction(work, begin="BEGIN IMMEDIATE")
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+    def _transaction(self, work: Callable[[Connection], T], *, begin: str) -> T:
+        def once() -> T:
+            with self._engine.connect().execution_options(orch_begin=begin) as connection, connection.begin():
+                return work(connection)
+
+        try:
+            return self._retrying(once)
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            if not _is_out_of_reach(error):
+                raise
+            raise self._explained(error) from error
+
+    def _explained(self, error: exc.DBAPIError | exc.TimeoutError) -> errors.DatabaseUnavailable:
+        cause = error.orig if isinstance(error, exc.DBAPIError) else error
+        why, hint = _SQLITE_ADVICE.get(_sqlite_code(cause), (self._hidden(str(cause)), self._server_hint()))
+        return errors.DatabaseUnavailable(f"The database {self.name} is out of reach.", why=why, hint=hint)
+
+    def _hidden(self, text: str) -> str:
+        secret = self._url.password
+        text = " ".join(text.split())
+        return text.replace(str(secret), "***") if secret else text
+
+    def _server_hint(self) -> str | None:
+        return None if self.file else "Check that the server runs and that the setting database_url is right."
+
+
+def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Make a method whose first argument is a connection into one that runs in a reading transaction."""
+
+    @functools.wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.database.read(lambda connection: method(self, connection, *args, **kwargs))
+
+    return run
+
+
+def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Make a method whose first argument is a connection into one that runs in a writing transaction."""
+
+    @functools.wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.database.write(lambda connection: method(self, connection, *args, **kwargs))
+
+    return run
+
+
+def insert(connection: Connection, table: sqlalchemy.Table) -> Any:
+    """Return an INSERT into `table` that knows ON CONFLICT: the two dialects spell it alike, each in its module."""
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 - only the dialect in use is worth its import
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - the same
+
+    return postgresql.insert(table)
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False})
+        sqlalchemy.event.listen(engine, "connect", _prepare_sqlite)
+        sqlalchemy.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if url.get_backend_name() == "postgresql":
+        patience = {"connect_timeout": CONNECT_TIMEOUT, "tcp_user_timeout": CONNECT_TIMEOUT * 1000}
+        return sqlalchemy.create_engine(
+            url.set(drivername="postgresql+psycopg").update_query_dict(
+                {name: str(seconds) for name, seconds in patience.items() if name not in url.query}
+            ),
+            pool_pre_ping=True,
+        )
+    raise errors.InvalidSetting(
+        f"database_url names a kind of database that orch does not know: {url.get_backend_name()}.",
+        hint="Use postgresql://… or sqlite:///….",
+    )
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+    del entry
+    connection.isolation_level = None  # the driver begins nothing by itself: `_begin_sqlite` does
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that turns to writing fails at once when another has written in between.
+    connection.exec_driver_sql(connection.get_execution_options().get("orch_begin", "BEGIN IMMEDIATE"))
+
+
+def _sqlite_code(cause: BaseException | None) -> str:
+    """Return the primary code of a SQLite error (SQLITE_IOERR for SQLITE_IOERR_WRITE), else an empty text."""
+    name = str(getattr(cause, "sqlite_errorname", ""))
+    return "_".join(name.split("_")[:2])
+
+
+def _is_worth_another_try(error: BaseException) -> bool:
+    cause = error.orig if isinstance(error, exc.DBAPIError) else None
+    return _sqlite_code(cause) == "SQLITE_BUSY" or getattr(cause, "sqlstate", None) in _TRY_AGAIN
+
+
+def _is_out_of_reach(error: exc.DBAPIError | exc.TimeoutError) -> bool:
+    if isinstance(error, exc.DBAPIError):
+        return (
+            isinstance(error, exc.OperationalError | exc.InterfaceError)
+            or error.connection_invalidated
+            or _sqlite_code(error.orig) in _SQLITE_ADVICE
+        )
+    return True

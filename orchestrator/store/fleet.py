@@ -1,0 +1,113 @@
+"""The store's side for nodes and reconcilers: workers and leases."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.engine import Connection
+
+from orchestrator import errors
+from orchestrator.core import clock, jobs, states
+from orchestrator.store import base, engine, models, rows, supervisors
+
+#: How long workers that ended are still shown.
+SHOWN_AFTER_END = timedelta(days=1)
+
+_ENDED = (states.WorkerState.STOPPED, states.WorkerState.LOST)
+_jobs = models.jobs.c
+_workers = models.workers.c
+
+
+class Fleet(base.Fleet):
+    """What nodes and reconcilers do, in SQL."""
+
+    database: engine.Database
+    clock: clock.Clock
+
+    @engine.writes
+    def register(self, connection: Connection, worker: jobs.Worker) -> None:
+        """Store a worker as active."""
+        values = {
+            **asdict(worker.identity),
+            "state": states.WorkerState.ACTIVE,
+            "devices": list(worker.devices),
+            "versions": worker.versions,
+            "artifact_root": worker.artifact_root,
+            "started_at": worker.started_at,
+            "beat": worker.beat,
+            "beat_at": worker.beat_at,
+            "ended_at": None,
+        }
+        storing = engine.insert(connection, models.workers).values(values)
+        connection.execute(storing.on_conflict_do_update(index_elements=["id"], set_=values))
+
+    @engine.writes
+    def beat_worker(self, connection: Connection, worker_id: str, state: states.WorkerState) -> None:
+        """Advance a worker's beat counter and store its state; raises NotFound for one that never registered."""
+        now = self.clock.now()
+        values = {"state": state, "beat_at": now, "ended_at": now if state in _ENDED else None}
+        beating = update(models.workers).where(_workers.id == worker_id).values(beat=_workers.beat + 1, **values)
+        if connection.execute(beating).rowcount == 0:
+            raise errors.NotFound(f"There is no worker {worker_id!r}.")
+
+    @engine.reads
+    def workers(self, connection: Connection) -> list[jobs.Worker]:
+        """Return the workers that live, and those that ended within the last day."""
+        shown = or_(_workers.ended_at.is_(None), _workers.ended_at > self.clock.now() - SHOWN_AFTER_END)
+        held = defaultdict(list)
+        running = select(_jobs.id, _jobs.worker).where(_jobs.state == states.JobState.RUNNING).order_by(_jobs.seq)
+        for job in connection.execute(running):
+            held[job.worker].append(job.id)
+        found = connection.execute(select(models.workers).where(shown).order_by(_workers.started_at, _workers.id))
+        return [rows.worker(row, tuple(held[row.id])) for row in found]
+
+    @engine.writes
+    def lose_worker(self, connection: Connection, worker_id: str, *, beat: int) -> bool:
+        """Mark a worker lost if its beat counter is still `beat`."""
+        silent = (_workers.id == worker_id, _workers.beat == beat, _workers.state.not_in(_ENDED))
+        lost = {"state": states.WorkerState.LOST, "ended_at": self.clock.now()}
+        return connection.execute(update(models.workers).where(*silent).values(lost)).rowcount == 1
+
+    @engine.reads
+    def leases(self, connection: Connection) -> list[jobs.Lease]:
+        """Return the leases of all running jobs."""
+        lease = select(_jobs.id, _jobs.attempt, _jobs.beat, _jobs.worker).order_by(_jobs.seq)
+        running = connection.execute(lease.where(_jobs.state == states.JobState.RUNNING))
+        return [jobs.Lease(job_id=row.id, attempt=row.attempt, beat=row.beat, worker=row.worker) for row in running]
+
+    @engine.writes
+    def take_back(self, connection: Connection, lease: jobs.Lease, *, actor: str, detail: str) -> jobs.Job | None:
+        """End an attempt as lost, if (attempt, beat) still stand as in `lease`."""
+        standing = (
+            _jobs.id == lease.job_id,
+            _jobs.attempt == lease.attempt,
+            _jobs.beat == lease.beat,
+            _jobs.state == states.JobState.RUNNING,
+        )
+        locking = update(models.jobs).where(*standing).values(beat=lease.beat).returning(models.jobs)
+        job = connection.execute(locking).first()
+        if job is None:
+            return None
+        lost = jobs.Outcome(kind="failed", reason=states.Reason.LOST, error=detail)
+        return rows.job(supervisors.end(connection, job, lost, how="lost", actor=actor, clock=self.clock))
+
+    def release_host(self, *, actor: str, host: str, alive: Callable[[jobs.WorkerIdentity], bool]) -> list[jobs.Job]:
+        """Take back at once what dead workers of this host hold, and mark these lost."""
+        beats = {identity: beat for identity, beat in self._of_host(host) if not alive(identity)}
+        dead = {identity.id for identity in beats}
+        leases = [lease for lease in self.leases() if lease.worker in dead]
+        detail = f"its worker's process on {host} has ended"
+        taken = [self.take_back(lease, actor=actor, detail=detail) for lease in leases]
+        for identity, beat in beats.items():
+            self.lose_worker(identity.id, beat=beat)
+        return [job for job in taken if job is not None]
+
+    @engine.reads
+    def _of_host(self, connection: Connection, host: str) -> list[tuple[jobs.WorkerIdentity, int]]:
+        """Return the workers of a host that live or hold a job, with their beat counters."""
+        holding = select(_jobs.worker).where(_jobs.state == states.JobState.RUNNING)
+        concerned = or_(_workers.ended_at.is_(None), _workers.id.in_(holding))
+        found = connection.execute(select(models.workers).where(_workers.host == host, concerned))
+        return [(rows.identity(row), row.beat) for row in found]

@@ -1,0 +1,76 @@
+"""The winning line: which rows of which attempts make up the one training that counts.
+
+A later attempt that resumes at step s leaves behind what earlier attempts did past s. `attempts.line_end` keeps the
+lowest such s, so that a row counts exactly where its step is not beyond its attempt's `line_end`.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, or_, select, update
+from sqlalchemy.engine import Connection
+
+from orchestrator.core import jobs, retention
+from orchestrator.store import models, rows
+
+_attempts = models.attempts.c
+_checkpoints = models.checkpoints.c
+
+
+def on_line(table: Any, job_id: str) -> Select[Any]:
+    """Return the SELECT of a job's rows of `table` (with columns job_id, attempt, step) on its winning line."""
+    same_attempt = and_(table.c.job_id == _attempts.job_id, table.c.attempt == _attempts.attempt)
+    counts: ColumnElement[bool] = or_(_attempts.line_end.is_(None), table.c.step <= _attempts.line_end)
+    return select(table).join(models.attempts, same_attempt).where(_attempts.job_id == job_id, counts)
+
+
+def checkpoints(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, ...]:
+    """Return the checkpoints on the line, newest first."""
+    newest_first = on_line(models.checkpoints, job_id).order_by(_checkpoints.step.desc(), _checkpoints.attempt.desc())
+    return tuple(rows.checkpoint(row) for row in connection.execute(newest_first))
+
+
+def cut(connection: Connection, job_id: str, *, attempt: int, step: int) -> None:
+    """Take what attempts before `attempt` did past `step` off the line."""
+    connection.execute(
+        update(models.attempts)
+        .where(
+            _attempts.job_id == job_id,
+            _attempts.attempt < attempt,
+            or_(_attempts.line_end.is_(None), _attempts.line_end > step),
+        )
+        .values(line_end=step)
+    )
+
+
+def mark(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, ...]:
+    """Let the flags `best` and `last` and the job's best accuracy follow the line, and return its checkpoints.
+
+    Of equally accurate checkpoints the earliest is the best.
+    """
+    line = checkpoints(connection, job_id)
+    measured = [checkpoint for checkpoint in reversed(line) if checkpoint.accuracy is not None]
+    best = max(measured, key=lambda checkpoint: checkpoint.accuracy or 0.0, default=None)
+    connection.execute(
+        update(models.checkpoints)
+        .where(_checkpoints.job_id == job_id)
+        .values(best=_is(best), last=_is(line[0] if line else None))
+    )
+    connection.execute(
+        update(models.jobs).where(models.jobs.c.id == job_id).values(best_accuracy=best.accuracy if best else None)
+    )
+    return tuple(replace(checkpoint, best=checkpoint is best, last=checkpoint is line[0]) for checkpoint in line)
+
+
+def prune(connection: Connection, job_id: str, line: tuple[jobs.Checkpoint, ...]) -> tuple[jobs.Checkpoint, ...]:
+    """Delete the rows of the checkpoints that retention lets go, and return these."""
+    let_go = retention.superfluous(line)
+    for checkpoint in let_go:
+        connection.execute(models.checkpoints.delete().where(_checkpoints.job_id == job_id, _is(checkpoint)))
+    return let_go
+
+
+def _is(checkpoint: jobs.Checkpoint | None) -> ColumnElement[bool]:
+    if checkpoint is None:
+        return _checkpoints.step < 0  # none of them
+    return and_(_checkpoints.attempt == checkpoint.attempt, _checkpoints.step == checkpoint.step)

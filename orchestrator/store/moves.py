@@ -1,0 +1,136 @@
+"""What becomes of a job when an attempt ends (a pure rule), and the one writer of moves and their events."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, update
+from sqlalchemy.engine import Connection
+
+from orchestrator.core import jobs, retry, states
+from orchestrator.store import models
+
+#: Values of a job that wait for the next claim afresh.
+NO_PROGRESS: dict[str, Any] = {
+    "progress_done": 0,
+    "progress_total": None,
+    "progress_unit": "steps",
+    "progress_epoch": None,
+    "progress_epochs": None,
+    "progress_rate": None,
+    "progress_at": None,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A change of a job's state, with its event."""
+
+    state: states.JobState
+    kind: str
+    detail: str | None = None
+    reason: states.Reason | None = None  #: of the event; the job keeps one only where it fails
+    values: dict[str, Any]
+
+
+def after(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Move:
+    """Return the move of a running job whose attempt ended with `outcome`.
+
+    A wish to cancel wins over everything but success: who asked for an end must not see the job start again.
+    """
+    following = states.NEXT_STAGE[job.stage]
+    if outcome.kind == "done" and following is None:
+        return _ended(states.JobState.SUCCEEDED, now, detail=outcome.error)
+    if outcome.kind == "cancelled" or job.wish is states.Wish.CANCEL:
+        return _ended(states.JobState.CANCELLED, now, detail=outcome.error)
+    if outcome.kind == "done":
+        return _queued("stage_done", stage=following, retries=0, **NO_PROGRESS)
+    if outcome.kind == "drained":
+        return _queued("drained", detail=outcome.error)
+    return _after_failure(job, outcome, now=now)
+
+
+def cancelled(now: datetime) -> Move:
+    """Return the move of a waiting job that a person cancels."""
+    return _ended(states.JobState.CANCELLED, now, detail=None)
+
+
+def new_run(job: Row[Any]) -> Move:
+    """Return the move of a failed or cancelled job that a person starts again: at its stage, from its checkpoints."""
+    fresh = dict.fromkeys(("reason", "error", "hint", "started_at", "finished_at"))
+    return _queued("new_run", run=job.run + 1, retries=0, total_retries=0, **fresh, **NO_PROGRESS)
+
+
+def apply(connection: Connection, job: Row[Any], move: Move, *, actor: str, now: datetime) -> Row[Any]:
+    """Write a move and its event, and return the job's new row. The caller holds the row's lock."""
+    if not states.may_move(job.state, move.state):
+        raise ValueError(f"{job.state} to {move.state} is no legal move")
+    moved = connection.execute(
+        update(models.jobs)
+        .where(models.jobs.c.id == job.id)
+        .values(state=move.state, worker=None, wish=states.Wish.RUN, **move.values)
+        .returning(models.jobs)
+    ).one()
+    record(connection, moved, kind=move.kind, actor=actor, now=now, old=job, reason=move.reason, detail=move.detail)
+    return moved
+
+
+def record(
+    connection: Connection,
+    job: Row[Any],
+    *,
+    kind: str,
+    actor: str,
+    now: datetime,
+    old: Row[Any] | None = None,
+    reason: states.Reason | None = None,
+    detail: str | None = None,
+) -> None:
+    """Add a line to the history of `job` (its row after the change; `old` before it)."""
+    changed = old is None or old.state is not job.state
+    connection.execute(
+        models.events.insert().values(
+            job_id=job.id,
+            run=job.run,
+            attempt=job.attempt,
+            at=now,
+            actor=actor,
+            kind=kind,
+            old_state=old.state if old is not None and changed else None,
+            new_state=job.state if changed else None,
+            stage=old.stage if old is not None else job.stage,
+            reason=reason,
+            detail=detail,
+        )
+    )
+
+
+def _after_failure(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Move:
+    reason = outcome.reason or states.Reason.INTERNAL
+    decision = retry.decide(reason=reason, retries=job.retries, total=job.total_retries)
+    detail = f"{outcome.error} ({decision.why})" if outcome.error else decision.why
+    if decision.delay is None:
+        # Five workers in a row that vanish with the same job: the job is to blame.
+        final = states.Reason.POISON if reason is states.Reason.LOST else reason
+        values = {"reason": final, "error": outcome.error or decision.why, "hint": outcome.hint}
+        return _ended(states.JobState.FAILED, now, detail=detail, reason=final, **values)
+    return _queued(
+        "lost" if reason is states.Reason.LOST else "retried",
+        detail=detail,
+        reason=reason,
+        retries=job.retries + 1,
+        total_retries=job.total_retries + 1,
+        not_before=now + decision.delay if decision.delay > timedelta(0) else None,
+    )
+
+
+def _queued(kind: str, *, detail: str | None = None, reason: states.Reason | None = None, **values: Any) -> Move:
+    return Move(
+        state=states.JobState.QUEUED, kind=kind, detail=detail, reason=reason, values={"not_before": None, **values}
+    )
+
+
+def _ended(
+    state: states.JobState, now: datetime, *, detail: str | None, reason: states.Reason | None = None, **values: Any
+) -> Move:
+    return Move(state=state, kind=state.value, detail=detail, reason=reason, values={"finished_at": now, **values})

@@ -1,0 +1,275 @@
+"""The store's side for people: submit, look up, steer."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from orchestrator import errors
+from orchestrator.core import clock, ids, ordering, specs, states
+from orchestrator.core.jobs import (
+    Attempt,
+    Checkpoint,
+    Counts,
+    Dataset,
+    EpochMetric,
+    Evaluation,
+    Event,
+    Job,
+    JobFilter,
+    LogChunk,
+    NewJob,
+    StepMetric,
+)
+from orchestrator.store import base, engine, line, models, moves, rows
+
+#: Fresh ids that a submit tries; one collision in 2^40 per stored job is already rare.
+ID_TRIES = 5
+
+#: Candidates that an ambiguous text names.
+MAX_CANDIDATES = 10
+
+_jobs = models.jobs.c
+
+
+class People(base.People):
+    """What people do, in SQL."""
+
+    database: engine.Database
+    clock: clock.Clock
+
+    def submit(self, new: NewJob) -> tuple[Job, bool]:
+        """Store a job, or return the earlier one with its idempotency key."""
+        for _ in range(ID_TRIES):
+            try:
+                return self._submit(new)
+            except IntegrityError:  # the id is taken, or another submit with this key has just committed
+                continue
+        raise errors.OrchError("No free job id was found.", hint="Submit again.")
+
+    @engine.writes
+    def _submit(self, connection: Connection, new: NewJob) -> tuple[Job, bool]:
+        digest = new.spec.digest()
+        if new.idempotency_key is not None:
+            earlier = connection.execute(
+                select(models.jobs).where(_jobs.idempotency_key == new.idempotency_key)
+            ).first()
+            if earlier is not None:
+                _require_same_spec(earlier, digest)
+                return rows.job(earlier), False
+        now = self.clock.now()
+        stored = connection.execute(models.jobs.insert().values(_fresh(new, digest, now)).returning(models.jobs)).one()
+        moves.record(connection, stored, kind="submitted", actor=new.user, now=now)
+        return rows.job(stored), True
+
+    @engine.reads
+    def find(self, connection: Connection, text: str) -> Job:
+        """Return the one job that `text` means."""
+        found = _search(connection, text.strip())
+        if not found:
+            raise errors.NotFound(f"There is no job {text!r}.", hint="`orch list -a` shows every job.")
+        if len(found) > 1:
+            raise errors.Ambiguous(f"{text!r} is ambiguous.", candidates=tuple(row.id for row in found))
+        return rows.job(found[0])
+
+    @engine.reads
+    def get(self, connection: Connection, job_id: str) -> Job:
+        """Return the job with exactly this id."""
+        return rows.job(_row(connection, job_id))
+
+    @engine.reads
+    def jobs(self, connection: Connection, which: JobFilter) -> list[Job]:
+        """Return jobs, the newest first."""
+        chosen = (
+            select(models.jobs).where(*_conditions(connection, which)).order_by(_jobs.seq.desc()).limit(which.limit)
+        )
+        if not which.states:
+            return [rows.job(row) for row in connection.execute(chosen)]
+        # One query a state: each walks its own stretch of the index (state, seq) and stops at the limit.
+        found = [row for state in which.states for row in connection.execute(chosen.where(_jobs.state == state))]
+        found.sort(key=lambda row: row.seq, reverse=True)
+        return [rows.job(row) for row in found[: which.limit]]
+
+    @engine.reads
+    def counts(self, connection: Connection) -> Counts:
+        """Count jobs by state and what could be claimed by stage; both from the index alone."""
+        by_state = connection.execute(select(_jobs.state, func.count()).group_by(_jobs.state)).tuples()
+        ready = connection.execute(
+            select(_jobs.stage, func.count())
+            .where(_jobs.state == states.JobState.QUEUED, self._due())
+            .group_by(_jobs.stage)
+        ).tuples()
+        return Counts(
+            states=dict.fromkeys(states.JobState, 0) | dict(iter(by_state)),
+            eligible=dict.fromkeys(states.Stage, 0) | dict(iter(ready)),
+        )
+
+    @engine.reads
+    def ahead(self, connection: Connection, job_id: str) -> int:
+        """Return how many queued jobs of the same stage would be claimed before this queued one."""
+        job = _row(connection, job_id)
+        before = tuple_(_jobs.rank, _jobs.seq) < tuple_(job.rank, job.seq)
+        same_queue = (_jobs.state == job.state, _jobs.stage == job.stage)
+        if job.state is not states.JobState.QUEUED:
+            return 0
+        return connection.execute(select(func.count()).where(*same_queue, self._due(), before)).scalar_one()
+
+    @engine.writes
+    def cancel(self, connection: Connection, job_id: str, *, actor: str) -> Job:
+        """Cancel: a waiting job at once, a running one by wish."""
+        job = _row(connection, job_id, lock=True)
+        now = self.clock.now()
+        if job.state is states.JobState.CANCELLED or job.wish is states.Wish.CANCEL:
+            return rows.job(job)
+        if job.state is states.JobState.RUNNING:
+            wished = update(models.jobs).where(_jobs.id == job_id).values(wish=states.Wish.CANCEL)
+            wishing = connection.execute(wished.returning(models.jobs)).one()
+            moves.record(connection, wishing, old=job, kind="cancel_requested", actor=actor, now=now)
+            return rows.job(wishing)
+        if not states.may_move(job.state, states.JobState.CANCELLED):
+            raise errors.IllegalMove(f"Job {job_id} has {job.state} already: there is nothing to cancel.")
+        return rows.job(moves.apply(connection, job, moves.cancelled(now), actor=actor, now=now))
+
+    @engine.writes
+    def retry(self, connection: Connection, job_id: str, *, actor: str) -> Job:
+        """Begin a new run of a failed or cancelled job."""
+        job = _row(connection, job_id, lock=True)
+        if job.state not in states.FINAL or not states.may_move(job.state, states.JobState.QUEUED):
+            raise errors.IllegalMove(
+                f"Job {job_id} is {job.state}: only a failed or cancelled job can be retried.",
+                hint="`orch submit` starts a new job." if job.state is states.JobState.SUCCEEDED else None,
+            )
+        return rows.job(moves.apply(connection, job, moves.new_run(job), actor=actor, now=self.clock.now()))
+
+    @engine.reads
+    def attempts(self, connection: Connection, job_id: str) -> list[Attempt]:
+        """Return the job's attempts, oldest first."""
+        of_job = select(models.attempts).where(models.attempts.c.job_id == job_id).order_by(models.attempts.c.attempt)
+        return [rows.attempt(row) for row in connection.execute(of_job)]
+
+    @engine.reads
+    def events(self, connection: Connection, job_id: str, *, after: int = 0) -> list[Event]:
+        """Return the job's history past `after`, oldest first."""
+        event = models.events.c
+        past = select(models.events).where(event.job_id == job_id, event.seq > after).order_by(event.seq)
+        return [rows.event(row) for row in connection.execute(past)]
+
+    @engine.reads
+    def epochs(self, connection: Connection, job_id: str) -> list[EpochMetric]:
+        """Return the epoch metrics on the winning line, by epoch, train before val."""
+        metric = models.epoch_metrics.c
+        ordered = line.on_line(models.epoch_metrics, job_id).order_by(metric.epoch, metric.split)
+        return [rows.epoch_metric(row) for row in connection.execute(ordered)]
+
+    @engine.reads
+    def steps(self, connection: Connection, job_id: str, *, name: str = "loss", after: int = 0) -> list[StepMetric]:
+        """Return the named step metric on the winning line, past `after`, by step."""
+        metric = models.step_metrics.c
+        named = line.on_line(models.step_metrics, job_id).where(metric.name == name, metric.step > after)
+        return [rows.step_metric(row) for row in connection.execute(named.order_by(metric.step))]
+
+    @engine.reads
+    def checkpoints(self, connection: Connection, job_id: str) -> list[Checkpoint]:
+        """Return the checkpoints on the winning line, newest first."""
+        return list(line.checkpoints(connection, job_id))
+
+    @engine.reads
+    def evaluation(self, connection: Connection, job_id: str) -> Evaluation | None:
+        """Return the newest evaluation of the job."""
+        made = models.evaluations.c
+        newest = select(models.evaluations).where(made.job_id == job_id).order_by(made.attempt.desc()).limit(1)
+        found = connection.execute(newest).first()
+        return rows.evaluation(found) if found else None
+
+    @engine.reads
+    def logs(self, connection: Connection, job_id: str, *, after: tuple[int, int] | None = None) -> list[LogChunk]:
+        """Return log chunks past (attempt, sequence), all attempts in order."""
+        chunk = models.log_chunks.c
+        ordered = select(models.log_chunks).where(chunk.job_id == job_id).order_by(chunk.attempt, chunk.sequence)
+        if after is not None:
+            ordered = ordered.where(tuple_(chunk.attempt, chunk.sequence) > tuple_(*after))
+        found = connection.execute(ordered)
+        return [LogChunk(attempt=row.attempt, sequence=row.sequence, text=row.text) for row in found]
+
+    @engine.reads
+    def dataset(self, connection: Connection, content_hash: str) -> Dataset | None:
+        """Return what is known of a data set."""
+        by_hash = select(models.datasets).where(models.datasets.c.hash == content_hash)
+        found = connection.execute(by_hash).first()
+        return rows.dataset(found) if found else None
+
+    def _due(self) -> ColumnElement[bool]:
+        return or_(_jobs.not_before.is_(None), _jobs.not_before <= self.clock.now())
+
+
+def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:
+    return {
+        "id": ids.new_id(),
+        "name": new.name,
+        "submitted_by": new.user,
+        "tags": list(new.tags),
+        "priority": new.priority,
+        "rank": ordering.rank(submitted_at=now, priority=new.priority),
+        "spec": new.spec.model_dump(mode="json"),
+        "spec_hash": digest,
+        "spec_version": specs.SPEC_VERSION,
+        "idempotency_key": new.idempotency_key,
+        "state": states.JobState.QUEUED,
+        "stage": states.Stage.DOWNLOAD,
+        "wish": states.Wish.RUN,
+        "run": 1,
+        "submitted_at": now,
+        **dict.fromkeys(("attempt", "beat", "retries", "total_retries", "furthest_step"), 0),
+        **moves.NO_PROGRESS,
+    }
+
+
+def _require_same_spec(earlier: Row[Any], digest: str) -> None:
+    if earlier.spec_hash != digest:
+        raise errors.IdempotencyConflict(
+            why=f"Job {earlier.id} has the key {earlier.idempotency_key!r}.",
+            hint="Use a new key, or submit the same spec.",
+        )
+
+
+def _row(connection: Connection, job_id: str, *, lock: bool = False) -> Row[Any]:
+    exactly = select(models.jobs).where(_jobs.id == job_id)
+    found = connection.execute(exactly.with_for_update() if lock else exactly).first()
+    if found is None:
+        raise errors.NotFound(f"There is no job {job_id!r}.", hint="`orch list -a` shows every job.")
+    return found
+
+
+def _search(connection: Connection, text: str) -> list[Row[Any]]:
+    """Return the jobs that `text` means, in the first of its meanings that has any."""
+    newest_first = select(models.jobs).order_by(_jobs.seq.desc())
+    failed = _jobs.state == states.JobState.FAILED
+    if text == "@latest":
+        return list(connection.execute(newest_first.limit(1)))
+    if text == "@last-failed":
+        last_end = select(models.jobs).where(failed).order_by(_jobs.finished_at.desc(), _jobs.seq.desc())
+        return list(connection.execute(last_end.limit(1)))
+    prefix = ids.normalise(text)
+    meanings = [_jobs.id == prefix, _jobs.name == text]
+    if ids.is_prefix(prefix):
+        meanings.append(_jobs.id.between(prefix, prefix + "~"))  # ~ sorts behind every character of an id
+    for meaning in meanings:
+        if found := list(connection.execute(newest_first.where(meaning).limit(MAX_CANDIDATES))):
+            return found
+    return []
+
+
+def _conditions(connection: Connection, which: JobFilter) -> list[ColumnElement[bool]]:
+    conditions = [_has_tag(connection, tag) for tag in which.tags]
+    if which.user is not None:
+        conditions.append(_jobs.submitted_by == which.user)
+    if which.ids:
+        conditions.append(_jobs.id.in_(which.ids))
+    return conditions
+
+
+def _has_tag(connection: Connection, tag: str) -> ColumnElement[bool]:
+    split = func.json_each if connection.dialect.name == "sqlite" else func.json_array_elements_text
+    each = split(_jobs.tags).table_valued("value")
+    return select(each.c.value).where(each.c.value == tag).exists()

@@ -1,0 +1,63 @@
+"""The store on a SQL database, and how it is opened: with its schema checked, and the embedded one made."""
+
+from orchestrator import config, errors
+from orchestrator.core.clock import Clock, SystemClock
+from orchestrator.store import engine, fleet, migrations, people, supervisors
+
+
+class SqlStore(people.People, supervisors.Supervisors, fleet.Fleet):
+    """The whole store, `base.Store`, on SQLite or PostgreSQL. Threads may share one; processes may not."""
+
+    def __init__(self, database: engine.Database, *, clock: Clock) -> None:
+        self.database = database
+        self.clock = clock
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self.database.close()
+
+
+def open_store(settings: config.Settings, *, clock: Clock | None = None, create: bool = True) -> SqlStore:
+    """Return the store that the settings name.
+
+    The embedded database is made (not without `create`) and upgraded when that is needed; any other is only checked.
+
+    Raises:
+        SchemaMismatch: the database speaks another version than this orch.
+        DatabaseUnavailable: it is out of reach, or is not there and may not be made.
+
+    """
+    database = engine.Database(settings.database)
+    try:
+        found = migrations.version(database)
+        if settings.embedded_database and migrations.is_older(found):
+            _bring_up(settings, is_new=found is None, create=create)
+            found = migrations.version(database)
+        migrations.require_head(found, name=database.name)
+    except BaseException:
+        database.close()
+        raise
+    return SqlStore(database, clock=clock or SystemClock())
+
+
+def _bring_up(settings: config.Settings, *, is_new: bool, create: bool) -> None:
+    if is_new and not create:
+        raise errors.DatabaseUnavailable(
+            "There is no database yet.",
+            why=f"{settings.home} holds none.",
+            hint="`orch up -d` or `orch submit` makes it.",
+        )
+    make_home(settings)
+    migrations.upgrade(settings.database)
+
+
+def make_home(settings: config.Settings) -> None:
+    """Make the folder of everything orch keeps, for its owner alone."""
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.DatabaseUnavailable(
+            f"The folder {settings.home} cannot be made.",
+            why=error.strerror,
+            hint="Set ORCH_HOME to a folder that you may write to.",
+        ) from error

@@ -1,0 +1,232 @@
+"""The store's side for supervisors: the claim, and writes with the attempt as the fence."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, case, or_, select, update
+from sqlalchemy.engine import Connection
+
+from orchestrator import errors
+from orchestrator.core import clock, jobs, specs, states
+from orchestrator.store import base, engine, line, models, moves, rows
+
+_jobs = models.jobs.c
+_attempts = models.attempts.c
+
+
+class Supervisors(base.Supervisors):
+    """What supervisors do, in SQL."""
+
+    database: engine.Database
+    clock: clock.Clock
+
+    def claim(
+        self, *, worker: jobs.WorkerIdentity, device: str, stages: Sequence[states.Stage], artifact_root: str
+    ) -> jobs.Claim | None:
+        """Claim the first eligible job of the first of `stages` that has one."""
+        # Idle slots look every few seconds: a look takes no lock that anybody waits for.
+        if not self._any_eligible(stages, artifact_root):
+            return None
+        return self._claim(worker, device, stages, artifact_root)
+
+    @engine.reads
+    def _any_eligible(self, connection: Connection, stages: Sequence[states.Stage], artifact_root: str) -> bool:
+        return any(connection.execute(self._eligible(stage, artifact_root)).first() for stage in stages)
+
+    @engine.writes
+    def _claim(
+        self,
+        connection: Connection,
+        worker: jobs.WorkerIdentity,
+        device: str,
+        stages: Sequence[states.Stage],
+        artifact_root: str,
+    ) -> jobs.Claim | None:
+        for stage in stages:
+            # Two claimers at once: the second one skips the row that the first has locked, and takes the next.
+            locking = self._eligible(stage, artifact_root).with_for_update(skip_locked=True)
+            waiting = connection.execute(locking).first()
+            job = self._take(connection, waiting, worker) if waiting else None
+            if waiting and job:
+                self._begin_attempt(connection, job, waiting, worker, device=device, artifact_root=artifact_root)
+                return _claimed(connection, job)
+        return None
+
+    def _eligible(self, stage: states.Stage, artifact_root: str) -> Select[Any]:
+        """Return the SELECT of the first job that may be claimed; it walks the index `ix_jobs_claim` in order."""
+        return (
+            select(models.jobs)
+            .where(
+                _jobs.state == states.JobState.QUEUED,
+                _jobs.stage == stage,
+                or_(_jobs.not_before.is_(None), _jobs.not_before <= self.clock.now()),
+                _jobs.spec_version <= specs.SPEC_VERSION,
+                or_(_jobs.artifact_root.is_(None), _jobs.artifact_root == artifact_root),
+            )
+            .order_by(_jobs.rank, _jobs.seq)
+            .limit(1)
+        )
+
+    def _take(self, connection: Connection, waiting: Row[Any], worker: jobs.WorkerIdentity) -> Row[Any] | None:
+        still = (_jobs.id == waiting.id, _jobs.state == states.JobState.QUEUED, _jobs.attempt == waiting.attempt)
+        taken = {"state": states.JobState.RUNNING, "attempt": waiting.attempt + 1, "worker": worker.id, "beat": 0}
+        times = {"not_before": None, "started_at": waiting.started_at or self.clock.now()}
+        return connection.execute(
+            update(models.jobs).where(*still).values(**taken, **times).returning(models.jobs)
+        ).first()
+
+    def _begin_attempt(
+        self,
+        connection: Connection,
+        job: Row[Any],
+        before: Row[Any],
+        worker: jobs.WorkerIdentity,
+        *,
+        device: str,
+        artifact_root: str,
+    ) -> None:
+        now = self.clock.now()
+        begun = {"job_id": job.id, "attempt": job.attempt, "run": job.run, "stage": job.stage, "started_at": now}
+        where = {"worker": worker.id, "host": worker.host, "device": device, "artifact_root": artifact_root}
+        connection.execute(models.attempts.insert().values(**begun, **where))
+        detail = f"attempt {job.attempt} on {device}"
+        moves.record(connection, job, old=before, kind="claimed", actor=worker.id, now=now, detail=detail)
+
+    @engine.writes
+    def beat(self, connection: Connection, claim: jobs.Claim) -> states.Wish:
+        """Advance the lease's beat counter and return what is wished of the job."""
+        return states.Wish(_own(connection, claim, beat=_jobs.beat + 1).wish)
+
+    @engine.reads
+    def wish(self, connection: Connection, claim: jobs.Claim) -> states.Wish:
+        """Return what is wished of the job, without a write."""
+        wished: states.Wish | None = connection.execute(select(_jobs.wish).where(*_fence(claim))).scalar_one_or_none()
+        if wished is None:
+            raise _stale(claim)
+        return wished
+
+    @engine.writes
+    def record_progress(self, connection: Connection, claim: jobs.Claim, progress: jobs.Progress) -> None:
+        """Store how far the stage is."""
+        values = {f"progress_{name}": value for name, value in asdict(progress).items()}
+        _own(connection, claim, **values | {"progress_at": progress.at or self.clock.now()})
+
+    @engine.writes
+    def record_resumed(self, connection: Connection, claim: jobs.Claim, *, attempt: int | None, step: int) -> None:
+        """Store where training goes on: what earlier attempts did past that step leaves the line."""
+        _own(connection, claim)
+        mine = (_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
+        connection.execute(update(models.attempts).where(*mine).values(resumed_from=attempt, first_step=step))
+        line.cut(connection, claim.id, attempt=claim.attempt, step=step)
+        line.mark(connection, claim.id)
+
+    @engine.writes
+    def record_steps(self, connection: Connection, claim: jobs.Claim, steps: Iterable[jobs.StepMetric]) -> None:
+        """Store step metrics; a row that exists stays as it is."""
+        _own(connection, claim)
+        values = [{"step": step.step, "name": step.name, "value": step.value} for step in steps]
+        _add(connection, models.step_metrics, claim, values)
+
+    @engine.writes
+    def record_checkpoint(
+        self,
+        connection: Connection,
+        claim: jobs.Claim,
+        checkpoint: jobs.Checkpoint,
+        metrics: Iterable[jobs.EpochMetric] = (),
+    ) -> tuple[jobs.Checkpoint, ...]:
+        """Store a checkpoint and the epoch that it closes; return those that retention lets go."""
+        root = select(_attempts.artifact_root).where(_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
+        further = _jobs.furthest_step < checkpoint.step
+        _own(
+            connection,
+            claim,
+            artifact_root=root.scalar_subquery(),
+            retries=case((further, 0), else_=_jobs.retries),
+            furthest_step=case((further, checkpoint.step), else_=_jobs.furthest_step),
+        )
+        stored = asdict(checkpoint) | {"best": False, "last": False}
+        stored |= {"created_at": checkpoint.created_at or self.clock.now()}
+        _add(connection, models.checkpoints, claim, [stored])
+        closed = [asdict(metric) | {"step": checkpoint.step} for metric in metrics]
+        _add(connection, models.epoch_metrics, claim, closed)
+        return line.prune(connection, claim.id, line.mark(connection, claim.id))
+
+    @engine.writes
+    def record_dataset(self, connection: Connection, claim: jobs.Claim, dataset: jobs.Dataset) -> None:
+        """Store the data set and fix the job to its content hash."""
+        _own(connection, claim, data_hash=dataset.hash)
+        values = asdict(dataset) | {"created_at": dataset.created_at or self.clock.now()}
+        adding = engine.insert(connection, models.datasets).values(values)
+        where_it_is = {"source": dataset.source, "path": dataset.path}
+        connection.execute(adding.on_conflict_do_update(index_elements=["hash"], set_=where_it_is))
+
+    @engine.writes
+    def record_evaluation(self, connection: Connection, claim: jobs.Claim, evaluation: jobs.Evaluation) -> None:
+        """Store an evaluation."""
+        _own(connection, claim)
+        values = asdict(evaluation) | {"created_at": evaluation.created_at or self.clock.now()}
+        _add(connection, models.evaluations, claim, [values])
+
+    @engine.writes
+    def record_log(self, connection: Connection, claim: jobs.Claim, chunk: jobs.LogChunk) -> None:
+        """Store a piece of the log; one that exists stays as it is."""
+        _own(connection, claim)
+        _add(connection, models.log_chunks, claim, [asdict(chunk)])
+
+    @engine.writes
+    def note(self, connection: Connection, claim: jobs.Claim, *, kind: str, detail: str) -> None:
+        """Add a line to the job's history that changes no state."""
+        job = _own(connection, claim)
+        moves.record(connection, job, old=job, kind=kind, actor=job.worker, now=self.clock.now(), detail=detail)
+
+    @engine.writes
+    def finish(self, connection: Connection, claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
+        """End the attempt and move the job on."""
+        job = _own(connection, claim)
+        return rows.job(end(connection, job, outcome, how=outcome.kind, actor=job.worker, clock=self.clock))
+
+
+def end(
+    connection: Connection, job: Row[Any], outcome: jobs.Outcome, *, how: str, actor: str, clock: clock.Clock
+) -> Row[Any]:
+    """End the attempt of a job whose row is locked, and return the row after its move."""
+    now = clock.now()
+    mine = (_attempts.job_id == job.id, _attempts.attempt == job.attempt)
+    ended = {"ended_at": now, "outcome": how, "reason": outcome.reason, "last_step": outcome.last_step}
+    connection.execute(update(models.attempts).where(*mine).values(ended))
+    return moves.apply(connection, job, moves.after(job, outcome, now=now), actor=actor, now=now)
+
+
+def _fence(claim: jobs.Claim) -> tuple[ColumnElement[bool], ...]:
+    return (_jobs.id == claim.id, _jobs.attempt == claim.attempt, _jobs.state == states.JobState.RUNNING)
+
+
+def _own(connection: Connection, claim: jobs.Claim, **values: Any) -> Row[Any]:
+    """Update, and so lock, the row of a job that `claim` still holds; return it.
+
+    Every fenced write begins with this: an INSERT alone could slip in behind a successor.
+    """
+    owning = update(models.jobs).where(*_fence(claim)).values(values or {"attempt": claim.attempt})
+    job = connection.execute(owning.returning(models.jobs)).first()
+    if job is None:
+        raise _stale(claim)
+    return job
+
+
+def _stale(claim: jobs.Claim) -> errors.Stale:
+    return errors.Stale(why=f"Job {claim.id} is no longer in attempt {claim.attempt}.")
+
+
+def _add(connection: Connection, table: Any, claim: jobs.Claim, values: list[dict[str, Any]]) -> None:
+    """Insert rows of the claim's attempt; those whose key exists stay as they are."""
+    if values:
+        mine = [row | {"job_id": claim.id, "attempt": claim.attempt} for row in values]
+        connection.execute(engine.insert(connection, table).on_conflict_do_nothing(), mine)
+
+
+def _claimed(connection: Connection, job: Row[Any]) -> jobs.Claim:
+    on_line = line.checkpoints(connection, job.id)
+    resumable = next((checkpoint for checkpoint in on_line if checkpoint.resumable), None)
+    return jobs.Claim(job=rows.job(job), attempt=job.attempt, checkpoint=resumable, checkpoints=on_line)
