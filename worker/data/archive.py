@@ -7,6 +7,7 @@ file and reads overlapping entries without end): names, kinds of file, sizes, ra
 import os
 import shutil
 import stat
+import struct
 import unicodedata
 import zipfile
 import zlib
@@ -27,6 +28,7 @@ _DIRECTORY_ENTRY = 46  # likewise
 _END_RECORD = 22 + 65_535  # the end record with its longest comment
 _END_SIGNATURE = b"PK\5\6"
 _LONGEST_NAME = 255  # bytes of one part, as file systems have it
+_LONGEST_PATH = 1024  # bytes; the kernel takes 4096, the cache's own folders included
 _TYPICAL_NAME = 128  # bytes of a path and its extra fields, generously
 _IN_ZIP64 = 0xFFFF_FFFF
 
@@ -136,25 +138,21 @@ def _checked(file: zipfile.ZipFile, archive: Path, limits: Limits) -> list[zipfi
 def _check_name(member: zipfile.ZipInfo, limits: Limits) -> None:
     name = member.orig_filename  # `filename` is cut at a NUL
     parts = name.removesuffix("/").split("/")
-    fault = None
-    if "\0" in name:
-        fault = "has a NUL in its name"
-    elif "\\" in name:
-        fault = "has a backslash in its name"
-    elif name.startswith("/"):
-        fault = "has an absolute path"
-    elif len(parts[0]) > 1 and parts[0][1] == ":":
-        fault = "names a drive"
-    elif ".." in parts:
-        fault = "leads out of the archive"
-    elif "" in parts or "." in parts:
-        fault = "has an empty part in its path"
-    elif len(parts) > limits.max_depth:
-        fault = f"lies deeper than {limits.max_depth} folders"
-    elif any(len(part.encode(errors="surrogateescape")) > _LONGEST_NAME for part in parts):
-        fault = f"has a name of more than {_LONGEST_NAME} bytes"
-    if fault is not None:
-        raise _member_refused(name, fault, "Nothing of such an archive is unpacked.")
+    lengths = [len(part.encode(errors="surrogateescape")) for part in parts]
+    faults = {
+        "has a NUL in its name": "\0" in name,
+        "has a backslash in its name": "\\" in name,
+        "has an absolute path": name.startswith("/"),
+        "names a drive": parts[0][1:2] == ":",
+        "leads out of the archive": ".." in parts,
+        "has an empty part in its path": "" in parts or "." in parts,
+        f"lies deeper than {limits.max_depth} folders": len(parts) > limits.max_depth,
+        f"has a path of more than {_LONGEST_PATH} bytes": sum(lengths) + len(parts) > _LONGEST_PATH,
+        f"has a name of more than {_LONGEST_NAME} bytes": max(lengths) > _LONGEST_NAME,
+    }
+    for fault, present in faults.items():
+        if present:
+            raise _member_refused(name, fault, "Nothing of such an archive is unpacked.")
 
 
 def _check_file_kind(member: zipfile.ZipInfo) -> None:
@@ -213,7 +211,7 @@ def _check_overlap(raw: IO[bytes], members: list[zipfile.ZipInfo], *, end: int) 
     """
     free_from = 0
     for member in sorted(members, key=lambda member: member.header_offset):
-        raw.seek(member.header_offset)
+        raw.seek(max(0, member.header_offset))  # a damaged directory gives negative ones
         header = raw.read(_LOCAL_HEADER)
         if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\3\4"):
             raise _member_refused(member.filename, "is not where the directory says", "The archive is damaged.")
@@ -269,13 +267,11 @@ def _write(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> int:
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "wb") as out:
         try:
-            with file.open(member) as packed:
+            with file.open(member) as packed:  # which ends at the declared size, whatever the packed bytes say
                 while piece := packed.read(_CHUNK):
-                    written += len(piece)
-                    if written > member.file_size:
-                        break
                     out.write(piece)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                    written += len(piece)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error) as error:
             raise _member_refused(member.filename, "is damaged", f"{error}.") from error
     if written != member.file_size:
         raise _member_refused(member.filename, "lies about its size", f"The directory says {member.file_size:,} bytes.")

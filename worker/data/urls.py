@@ -65,7 +65,7 @@ class Session:
 
     def __init__(self, *, private_hosts_allowed: bool, timeout: tuple[float, float]) -> None:
         self._timeout = timeout  # to connect, between two reads; seconds
-        self._session = requests.Session()
+        self._session = _OneHop()
         self._session.trust_env = private_hosts_allowed
         if not private_hosts_allowed:
             for scheme in _PORTS:
@@ -107,12 +107,19 @@ class Session:
                 url, headers=headers, auth=account or _no_account, timeout=self._timeout, stream=True,
                 allow_redirects=False,
             )  # fmt: skip
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+        except ValueError as error:  # requests' and urllib3's errors about URLs, and Unicode's, are all of this kind
             raise _refused(
                 f"{sources.masked(url)!r} is no URL that can be downloaded.",
                 why="Its host name cannot be one.",
                 hint="Check the URL.",
             ) from error
+
+
+class _OneHop(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # Also where it follows none, requests prepares the next request: it would read an endless body to its end.
+        del resp
+        return None
 
 
 class _GuardedConnection(urllib3.connection.HTTPConnection):

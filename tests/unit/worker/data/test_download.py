@@ -1,0 +1,278 @@
+"""Downloads against a server with every misbehaviour: resumed, limited, retried, and nothing left behind."""
+
+import email.utils
+import hashlib
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator import errors
+from orchestrator.core import states
+from tests.support import httpserver
+from tests.unit.worker.data.conftest import Fails
+from worker.data import download
+
+BODY = random.Random(0).randbytes(300_000)  # noqa: S311 - bytes, no keys
+SHA256 = hashlib.sha256(BODY).hexdigest()
+URL = "/set.zip"
+
+Fetch = Callable[..., download.Archive]
+Reply = httpserver.Reply
+
+
+@pytest.fixture
+def fetch(server: httpserver.Server, tmp_path: Path) -> Fetch:
+    def run(*, sha256: str | None = None, report: download.Report = lambda _done, _total: None, **policy: Any) -> Any:
+        quick: dict[str, Any] = {
+            "max_bytes": 10**7,
+            "max_seconds": 20,
+            "private_hosts_allowed": True,
+            "first_backoff": 0.01,
+            "connect_timeout": 2,
+            "read_timeout": 2,
+            "window": 5,
+        }
+        return download.fetch(
+            server.url(URL),
+            folder=tmp_path,
+            name="set",
+            sha256=sha256,
+            policy=download.Policy(**quick | policy),
+            report=report,
+        )
+
+    return run
+
+
+class Interrupted(Exception):
+    """As if the process had been killed."""
+
+
+def interrupt_at(fetch: Fetch, size: int) -> None:
+    def report(done: int, _total: int | None) -> None:
+        if done >= size:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fetch(report=report)
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_published_under_its_digest(server: httpserver.Server, fetch: Fetch, tmp_path: Path) -> None:
+    server.on(URL, Reply(body=BODY))
+    seen: list[tuple[int, int | None]] = []
+    archive = fetch(sha256=SHA256, report=lambda done, total: seen.append((done, total)))
+    assert archive.path.read_bytes() == BODY
+    assert left(tmp_path) == [f"{SHA256}.zip"]
+    assert seen[-1] == (len(BODY), len(BODY))
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path
+) -> None:
+    server.on(URL, Reply(body=BODY, rate=2_000_000))
+    interrupt_at(fetch, 100_000)
+    had = (tmp_path / "set.part").stat().st_size
+    server.on(URL, Reply(body=BODY))
+    before = server.sent(URL)
+    assert fetch(sha256=SHA256).path.read_bytes() == BODY
+    assert server.sent(URL) - before == len(BODY) - had
+    assert server.requests[-1].headers["range"] == f"bytes={had}-"
+    assert server.requests[-1].headers["if-range"] == '"1"'
+
+
+def test_a_part_that_is_whole_already_is_not_downloaded_again(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path
+) -> None:
+    server.on(URL, Reply(body=BODY))
+    interrupt_at(fetch, len(BODY))
+    (tmp_path / "set.part").write_bytes(BODY)
+    server.on(URL, Reply(status=416, headers={"Content-Range": f"bytes */{len(BODY)}"}))
+    before = server.sent(URL)
+    assert fetch(sha256=SHA256).path.read_bytes() == BODY
+    assert server.sent(URL) == before
+
+
+def test_a_cut_connection_is_resumed_in_the_same_call(server: httpserver.Server, fetch: Fetch) -> None:
+    server.on(URL, Reply(body=BODY, cut_after=120_000), Reply(body=BODY, cut_after=90_000), Reply(body=BODY))
+    assert fetch().sha256 == SHA256
+    assert server.sent(URL) == len(BODY)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Reply(body=BODY, ranges=False),  # no Range support: 200 with everything
+        Reply(body=BODY, etag='"2"'),  # another file by now: If-Range fails, 200
+        Reply(body=BODY, content_range=f"bytes 0-{len(BODY) - 1}/{len(BODY)}"),  # a 206 of another range
+        Reply(body=BODY, content_range="nonsense"),
+        Reply(status=416),  # no longer that long
+    ],
+    ids=["no range", "new etag", "wrong range", "nonsense range", "416"],
+)
+def test_a_part_is_thrown_away_rather_than_appended_to_wrongly(
+    server: httpserver.Server, fetch: Fetch, second: Reply
+) -> None:
+    server.on(URL, Reply(body=BODY, rate=2_000_000))
+    interrupt_at(fetch, 100_000)
+    server.on(URL, second, Reply(body=BODY))
+    assert fetch(sha256=SHA256).path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"1"'])
+def test_without_a_strong_validator_nothing_is_resumed(
+    server: httpserver.Server, fetch: Fetch, etag: str | None
+) -> None:
+    server.on(URL, Reply(body=BODY, etag=etag, cut_after=100_000), Reply(body=BODY, etag=etag))
+    assert fetch(sha256=SHA256).path.exists()
+    assert all("range" not in seen.headers for seen in server.requests)
+
+
+def test_a_modification_time_is_validator_enough(server: httpserver.Server, fetch: Fetch) -> None:
+    date = email.utils.formatdate(usegmt=True)
+    server.on(URL, Reply(body=BODY, etag=None, headers={"Last-Modified": date}, cut_after=100_000), Reply(body=BODY))
+    assert fetch(sha256=SHA256).path.exists()
+    assert server.requests[1].headers["if-range"] == date
+
+
+def test_a_damaged_sidecar_means_a_fresh_start(server: httpserver.Server, fetch: Fetch, tmp_path: Path) -> None:
+    (tmp_path / "set.part").write_bytes(b"of unknown origin")
+    (tmp_path / "set.json").write_bytes(b"{")
+    server.on(URL, Reply(body=BODY))
+    assert fetch(sha256=SHA256).path.read_bytes() == BODY
+
+
+def test_a_tampered_part_is_found_by_its_digest(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path, fails: Fails
+) -> None:
+    server.on(URL, Reply(body=BODY, rate=2_000_000))
+    interrupt_at(fetch, 100_000)
+    with (tmp_path / "set.part").open("r+b") as part:
+        part.write(b"flipped")
+    with fails("is not the file that was asked for"):
+        fetch(sha256=SHA256)
+    assert left(tmp_path) == []
+
+
+def test_a_wrong_sha256_is_refused_and_nothing_is_kept(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path, fails: Fails
+) -> None:
+    server.on(URL, Reply(body=BODY))
+    with fails("is not the file that was asked for"):
+        fetch(sha256="0" * 64)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+def test_a_definite_refusal_is_not_retried(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path, status: int, fails: Fails
+) -> None:
+    server.on(URL, Reply(status=status))
+    with fails(f"The server answers {status}"):
+        fetch()
+    assert len(server.requests) == 1
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_a_passing_refusal_is_retried(server: httpserver.Server, fetch: Fetch, status: int) -> None:
+    server.on(URL, Reply(status=status), Reply(status=status), Reply(body=BODY))
+    assert fetch().sha256 == SHA256
+    assert len(server.requests) == 3
+
+
+def test_retries_are_bounded(server: httpserver.Server, fetch: Fetch, fails: Fails) -> None:
+    server.on(URL, Reply(status=503))
+    with fails("The server answers 503", reason=states.Reason.UNREACHABLE):
+        fetch(tries=3)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured(server: httpserver.Server, fetch: Fetch, form: str) -> None:
+    asked = {"seconds": "1", "date": email.utils.formatdate(time.time() + 2, usegmt=True)}[form]
+    server.on(URL, Reply(status=429, headers={"Retry-After": asked}), Reply(body=BODY))
+    began = time.monotonic()
+    assert fetch().path.exists()
+    assert time.monotonic() - began >= 0.9
+
+
+def test_a_long_retry_after_is_left_to_the_queue(server: httpserver.Server, fetch: Fetch, fails: Fails) -> None:
+    server.on(URL, Reply(status=503, headers={"Retry-After": "3600"}))
+    with fails("asks to wait 3600 seconds", reason=states.Reason.UNREACHABLE):
+        fetch()
+
+
+def test_a_server_that_never_answers_is_unreachable(server: httpserver.Server, fetch: Fetch, fails: Fails) -> None:
+    server.on(URL, Reply(hang=True))
+    with fails("It stopped sending", reason=states.Reason.UNREACHABLE):
+        fetch(read_timeout=0.1, tries=2)
+
+
+def test_a_closed_port_is_unreachable_and_shows_no_secret(
+    tmp_path: Path,
+) -> None:
+    url = f"http://user:s3cret@127.0.0.1:1{URL}?token=s3cret"
+    policy = download.Policy(max_bytes=1, max_seconds=1, private_hosts_allowed=True, tries=1)
+    with pytest.raises(errors.StageFailed) as caught:
+        download.fetch(url, folder=tmp_path, name="x", sha256=None, policy=policy, report=lambda *_: None)
+    assert caught.value.reason == states.Reason.UNREACHABLE
+    assert caught.value.why == "Nothing answers at its address."
+    assert "s3cret" not in f"{caught.value} {vars(caught.value)}"
+
+
+def test_a_slow_drip_is_given_up(server: httpserver.Server, fetch: Fetch, tmp_path: Path, fails: Fails) -> None:
+    server.on(URL, Reply(body=BODY, rate=500))
+    with fails("sends less than 5000 bytes a second", reason=states.Reason.UNREACHABLE):
+        fetch(slowest=5000, window=0.2, tries=2)
+    assert (tmp_path / "set.part").stat().st_size > 0  # kept for a better day
+
+
+def test_an_endless_body_ends_at_the_limit(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path, fails: Fails
+) -> None:
+    server.on(URL, Reply(body=BODY, endless=True))
+    with fails("is larger than 1,000,000 bytes"):
+        fetch(max_bytes=1_000_000)
+    assert left(tmp_path) == []
+
+
+def test_a_declared_size_beyond_the_limit_is_not_even_begun(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path, fails: Fails
+) -> None:
+    server.on(URL, Reply(body=BODY, rate=1000))
+    with fails("is larger than 1,000 bytes"):
+        fetch(max_bytes=1000)
+    assert left(tmp_path) == []
+
+
+def test_a_download_that_takes_too_long_stops_and_keeps_its_part(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path, fails: Fails
+) -> None:
+    server.on(URL, Reply(body=BODY, rate=50_000))
+    with fails("took longer than 0.3 seconds", reason=states.Reason.TIMEOUT):
+        fetch(max_seconds=0.3)
+    assert (tmp_path / "set.part").stat().st_size > 0
+
+
+def test_a_full_disk_is_seen_before_the_download(
+    server: httpserver.Server, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    server.on(URL, Reply(body=BODY))
+    with fails("There is no space", reason=states.Reason.DISK_FULL):
+        fetch()
+
+
+def test_a_body_without_a_length_is_taken_to_its_end(server: httpserver.Server, fetch: Fetch) -> None:
+    server.on(URL, Reply(body=BODY, length=False))
+    assert fetch(sha256=SHA256).path.exists()

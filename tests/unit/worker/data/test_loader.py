@@ -1,0 +1,173 @@
+"""Batches: the same bit for bit for any number of workers, from any step on, and those of the notebook's recipe."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from orchestrator import config
+from orchestrator.core import specs
+from tests.support import pictures
+from worker import protocol
+from worker.data import cache, loader
+
+Load = Callable[..., loader.Loader]
+
+
+@pytest.fixture
+def info(tmp_path: Path) -> protocol.DatasetInfo:
+    """Return a set of 14 training pictures and 7 for validation."""
+    folder = pictures.image_folder(tmp_path / "pets", splits={"train": 7, "validation": 3})
+    (folder / "validation" / "cats" / "9.png").write_bytes(pictures.encoded(pictures.noise(9), "PNG"))
+    spec = specs.parse({"data": str(folder)})
+    return cache.ensure_data(spec, expected_hash=None, settings=config.Settings(home=tmp_path), report=lambda _: None)
+
+
+def recipe(**values: Any) -> specs.JobSpec:
+    return specs.parse({"network": "densenet_tiny", "image_size": 16, "batch_size": 4, "loader_workers": 0, **values})
+
+
+def hashes(batches: Iterable[loader.Batch]) -> list[str]:
+    return [
+        hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest() for images, labels in batches
+    ]
+
+
+@pytest.fixture
+def with_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tiny sets be loaded by workers too."""
+    monkeypatch.setattr(loader, "SMALL_SET_BYTES", 0)
+
+
+@pytest.mark.usefixtures("with_workers")
+def test_worker_count_changes_no_bit_of_any_batch(info: protocol.DatasetInfo) -> None:
+    seen = []
+    for workers in (0, 1, 2):
+        batches = loader.Loader(info, recipe(loader_workers=workers))
+        seen.append([hashes(batches.train(1)), hashes(batches.train(2)), hashes(batches.validation())])
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][0] != seen[0][1]
+
+
+@pytest.mark.usefixtures("with_workers")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_be_entered_at_any_step(info: protocol.DatasetInfo, workers: int) -> None:
+    batches = loader.Loader(info, recipe(loader_workers=workers))
+    whole = hashes(batches.train(3))
+    for start in range(len(whole) + 1):
+        assert hashes(batches.train(3, start_step=start)) == whole[start:]
+
+
+@pytest.mark.usefixtures("with_workers")
+def test_an_abandoned_epoch_does_not_reach_into_the_next(info: protocol.DatasetInfo) -> None:
+    expected = hashes(loader.Loader(info, recipe()).train(2))
+    batches = loader.Loader(info, recipe(loader_workers=2))
+    next(batches.train(1))
+    assert hashes(batches.train(2)) == expected
+
+
+def test_skipped_pictures_are_not_opened(info: protocol.DatasetInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    real = Image.open
+
+    def counting(path: Path) -> Image.Image:
+        opened.append(path)
+        return real(path)
+
+    monkeypatch.setattr(Image, "open", counting)
+    list(loader.Loader(info, recipe()).train(1, start_step=2))
+    assert len(opened) == 14 - 2 * 4
+
+
+def test_seed_epoch_and_index_each_give_another_picture(info: protocol.DatasetInfo) -> None:
+    def picture(seed: int, epoch: int, index: int) -> bytes:
+        dataset = loader.SeededImageFolder(info, recipe(seed=seed), "train")
+        return dataset[epoch, index][0].numpy().tobytes()
+
+    assert picture(0, 1, 2) == picture(0, 1, 2)
+    assert len({picture(0, 1, 2), picture(1, 1, 2), picture(0, 2, 2), picture(0, 1, 3)}) == 4
+
+
+@pytest.mark.usefixtures("with_workers")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_leaves_the_global_generator_alone(info: protocol.DatasetInfo, workers: int) -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    batches = loader.Loader(info, recipe(loader_workers=workers))
+    list(batches.train(1))
+    list(batches.validation())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_picture_is_seen_once_an_epoch_in_an_order_of_its_own(info: protocol.DatasetInfo) -> None:
+    orders = [loader.epoch_order(14, seed=0, epoch=epoch) for epoch in (1, 2)]
+    assert [sorted(order) for order in orders] == [list(range(14))] * 2
+    assert orders[0] != orders[1]
+    labels = torch.cat([labels for _, labels in loader.Loader(info, recipe()).train(1)])
+    assert torch.bincount(labels).tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "sizes"),
+    [
+        (14, 4, [4, 4, 4, 2]),  # the last batch is kept
+        (13, 4, [4, 4, 5]),  # a last one of one joins the one before: BatchNorm needs two
+        (12, 4, [4, 4, 4]),
+        (5, 4, [5]),
+        (3, 4, [3]),
+        (1, 4, [1]),
+    ],
+)
+def test_the_last_batch(images: int, batch_size: int, sizes: list[int]) -> None:
+    assert [len(batch) for batch in loader._batches(range(images), batch_size)] == sizes
+    assert loader.steps_per_epoch(images, batch_size) == len(sizes)
+
+
+def test_validation_is_the_notebooks_over_a_stock_image_folder(info: protocol.DatasetInfo) -> None:
+    spec = recipe()
+    theirs = datasets.ImageFolder(
+        f"{info.path}/validation",
+        transforms.Compose(
+            [
+                transforms.Resize(18),  # int(16 * 256 / 224)
+                transforms.CenterCrop(16),
+                transforms.ToTensor(),
+                transforms.Normalize([0.490, 0.449, 0.411], [0.231, 0.221, 0.230]),
+            ]
+        ),
+    )
+    ours = list(loader.Loader(info, spec).validation())
+    stock = [torch.cat(parts) for parts in zip(*DataLoader(theirs, batch_size=4), strict=True)]
+    assert torch.equal(torch.cat([images for images, _ in ours]), stock[0])
+    assert torch.equal(torch.cat([labels for _, labels in ours]), stock[1])
+
+
+def test_training_pictures_are_cropped_and_mirrored_as_the_recipe_says() -> None:
+    steps = [type(step).__name__ for step in loader.train_transform(recipe()).transforms]
+    assert steps == ["RandomResizedCrop", "RandomHorizontalFlip", "ToTensor", "Normalize"]
+    without = loader.train_transform(recipe(flip=False, crop_scale=(0.5, 1.0))).transforms
+    assert [type(step).__name__ for step in without] == ["RandomResizedCrop", "ToTensor", "Normalize"]
+    assert without[0].scale == (0.5, 1.0)
+
+
+def test_a_mirrored_picture_differs_from_the_same_one_unmirrored(info: protocol.DatasetInfo) -> None:
+    def all_of(*, flip: bool) -> torch.Tensor:
+        dataset = loader.SeededImageFolder(info, recipe(flip=flip, crop_scale=(1.0, 1.0)), "train")
+        return torch.stack([dataset[1, index][0] for index in range(len(dataset))])
+
+    mirrored, plain = all_of(flip=True), all_of(flip=False)
+    same = (mirrored == plain).flatten(1).all(1)
+    flipped = (mirrored == plain.flip(-1)).flatten(1).all(1)
+    assert bool((same | flipped).all())
+    assert 0 < int(flipped.sum()) < len(same)
+
+
+def test_small_sets_need_no_workers(info: protocol.DatasetInfo) -> None:
+    batches = loader.Loader(info, recipe(loader_workers=2))
+    assert batches._train.num_workers == 0

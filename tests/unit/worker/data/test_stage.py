@@ -1,0 +1,118 @@
+"""The download stage over its pipe, in a process of its own: what it says, how it stops, what it leaves."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.core import specs, states
+from tests.support import archives, httpserver, pictures
+from worker import protocol
+from worker.data import stage
+
+ARCHIVE = archives.zipped(pictures.members())
+SPAWNING = multiprocessing.get_context("spawn")
+
+
+def assignment(url: str, folder: Path) -> protocol.Assignment:
+    return protocol.Assignment(
+        job_id="abcd1234",
+        attempt=1,
+        stage=states.Stage.DOWNLOAD,
+        spec=specs.parse({"data": url}),
+        data_hash=None,
+        checkpoints=(),
+        best_accuracy=None,
+        artifact_root=str(folder / "artifacts"),
+        attempt_dir=str(folder / "artifacts" / "1"),
+        data_dir=str(folder / "data"),
+        device="cpu",
+        threads=1,
+    )
+
+
+def _work(message: str, connection: Connection) -> None:
+    os.setsid()
+    raise SystemExit(stage.main(protocol.Assignment.model_validate_json(message), connection))
+
+
+@contextmanager
+def working(task: protocol.Assignment) -> Iterator[tuple[Any, Connection]]:
+    """Start the stage in a process of its own, and end it for certain."""
+    ours, theirs = SPAWNING.Pipe()
+    process = SPAWNING.Process(target=_work, args=(task.model_dump_json(), theirs))
+    process.start()
+    theirs.close()
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def messages(connection: Connection) -> list[Any]:
+    """Return everything that is said until the process has gone."""
+    said: list[Any] = []
+    try:
+        while connection.poll(30):
+            said.append(protocol.receive_up(connection))
+    except EOFError:
+        return said
+    pytest.fail("the stage fell silent")
+
+
+def test_progress_then_the_data_set_then_the_end(server: httpserver.Server, tmp_path: Path) -> None:
+    with working(assignment(server.on("/pets.zip", httpserver.Reply(body=ARCHIVE)), tmp_path)) as (process, pipe):
+        *progress, ready, ended = messages(pipe)
+        process.join(10)
+        assert process.exitcode == protocol.EXIT_DONE
+    assert {step.unit for step in progress} == {"bytes", "pictures"}
+    assert ready.dataset.counts == {"train": 12, "val": 6}
+    assert ready.dataset.path.startswith(str(tmp_path / "data"))
+    assert ended == protocol.Ended(how="done")
+
+
+def test_a_failure_is_told_with_its_reason_and_a_hint(server: httpserver.Server, tmp_path: Path) -> None:
+    with working(assignment(server.url("/missing.zip"), tmp_path)) as (process, pipe):
+        (failed,) = messages(pipe)
+        process.join(10)
+        assert process.exitcode == protocol.EXIT_FAILED
+    assert failed.reason is states.Reason.BAD_INPUT
+    assert "404" in failed.error
+    assert failed.hint
+
+
+@pytest.mark.parametrize("how", ["message", "signal"])
+@pytest.mark.parametrize("reply", [{"rate": 20_000.0}, {"cut_after": 9_000}], ids=["receiving", "waiting to retry"])
+def test_a_stop_ends_it_and_keeps_the_part(
+    server: httpserver.Server, tmp_path: Path, how: str, reply: dict[str, Any]
+) -> None:
+    silent = httpserver.Reply(status=503, headers={"Retry-After": "60"})
+    url = server.on("/pets.zip", httpserver.Reply(body=ARCHIVE, **reply), silent)
+    with working(assignment(url, tmp_path)) as (process, pipe):
+        assert pipe.poll(30)
+        if how == "message":
+            protocol.send(pipe, protocol.Stop())
+        else:
+            os.kill(process.pid, signal.SIGTERM)
+        assert messages(pipe)[-1] == protocol.Ended(how="stopped")
+        process.join(10)
+        assert process.exitcode == protocol.EXIT_STOPPED
+    (part,) = (tmp_path / "data" / "archives").glob("*.part")
+    assert part.stat().st_size > 0
+
+
+def test_it_ends_when_its_supervisor_has_died(server: httpserver.Server, tmp_path: Path) -> None:
+    url = server.on("/pets.zip", httpserver.Reply(body=ARCHIVE, rate=5_000))
+    with working(assignment(url, tmp_path)) as (process, pipe):
+        assert pipe.poll(30)
+        pipe.close()
+        process.join(10)
+        assert process.exitcode == protocol.EXIT_FENCED

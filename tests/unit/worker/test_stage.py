@@ -1,0 +1,139 @@
+"""The frame of a stage: its end is told once, exceptions get their reasons, and stops are heard."""
+
+import errno
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from orchestrator import errors
+from orchestrator.core import states
+from tests.support import httpserver
+from worker import protocol, stage
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+class AcceleratorError(RuntimeError):
+    """Named as torch's."""
+
+
+def run(body: Callable[[stage.Link], protocol.Ended]) -> tuple[int, list[Any]]:
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs:
+        code = stage.run(theirs, body)
+        said = []
+        while ours.poll(0):
+            said.append(protocol.receive_up(ours))
+    return code, said
+
+
+@pytest.mark.parametrize(("how", "code"), [("done", protocol.EXIT_DONE), ("stopped", protocol.EXIT_STOPPED)])
+def test_the_end_is_the_last_message_and_gives_the_exit_code(how: Any, code: int) -> None:
+    def body(link: stage.Link) -> protocol.Ended:
+        link.send(protocol.Progress(done=1))
+        return protocol.Ended(how=how, last_step=3)
+
+    assert run(body) == (code, [protocol.Progress(done=1), protocol.Ended(how=how, last_step=3)])
+
+
+def test_nothing_is_sent_behind_the_last_message() -> None:
+    links: list[stage.Link] = []
+
+    def body(link: stage.Link) -> protocol.Ended:
+        links.append(link)
+        assert link.end(protocol.Ended(how="stopped"))
+        link.send(protocol.Progress(done=1))
+        return protocol.Ended(how="done")
+
+    assert run(body)[1] == [protocol.Ended(how="stopped")]
+
+
+def test_a_stage_failure_keeps_its_reason_words_and_hint(capfd: pytest.CaptureFixture[str]) -> None:
+    def body(_link: stage.Link) -> protocol.Ended:
+        raise errors.StageFailed("It broke.", reason=states.Reason.DIVERGED, why="The loss is NaN.", hint="Lower lr.")
+
+    code, said = run(body)
+    assert code == protocol.EXIT_FAILED
+    assert said == [
+        protocol.Failed(reason=states.Reason.DIVERGED, error="It broke. The loss is NaN.", hint="Lower lr.")
+    ]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), states.Reason.OOM),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), states.Reason.OOM),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), states.Reason.OOM),
+        (OSError(errno.ENOSPC, "No space left on device"), states.Reason.DISK_FULL),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), states.Reason.DISK_FULL),
+        (AcceleratorError("device-side assert triggered"), states.Reason.GPU_ERROR),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), states.Reason.GPU_ERROR),
+        (OSError(errno.EIO, "Input/output error"), states.Reason.INTERNAL),
+        (KeyError("x"), states.Reason.INTERNAL),
+        (errors.InvalidSetting("Unknown setting."), states.Reason.INTERNAL),
+    ],
+)
+def test_other_exceptions_get_a_reason_and_a_traceback_in_the_log(
+    error: Exception, reason: states.Reason, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def body(_link: stage.Link) -> protocol.Ended:
+        raise error
+
+    code, said = run(body)
+    assert (code, said[0].reason) == (protocol.EXIT_FAILED, reason)
+    assert "\n" not in said[0].error
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_stop_and_sigterm_are_heard_and_the_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ours, theirs = multiprocessing.Pipe()
+    heard: list[str] = []
+
+    def by_message(link: stage.Link) -> protocol.Ended:
+        protocol.send(ours, protocol.Stop())
+        httpserver.wait_until(link.stop_requested.is_set)
+        heard.append("message")
+        return protocol.Ended(how="stopped")
+
+    def by_signal(link: stage.Link) -> protocol.Ended:
+        os.kill(os.getpid(), signal.SIGTERM)
+        httpserver.wait_until(link.stop_requested.is_set)
+        heard.append("signal")
+        return protocol.Ended(how="stopped")
+
+    with ours, theirs:
+        assert stage.run(theirs, by_message) == protocol.EXIT_STOPPED
+    assert run(by_signal)[0] == protocol.EXIT_STOPPED
+    assert heard == ["message", "signal"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def _orphaned(connection: Connection) -> None:
+    def body(link: stage.Link) -> protocol.Ended:
+        link.send(protocol.Progress(done=0))
+        link.stop_requested.wait(30)
+        return protocol.Ended(how="done")
+
+    raise SystemExit(stage.run(connection, body))
+
+
+def test_a_process_whose_supervisor_died_ends_by_itself() -> None:
+    spawning = multiprocessing.get_context("spawn")
+    ours, theirs = spawning.Pipe()
+    process = spawning.Process(target=_orphaned, args=(theirs,))
+    process.start()
+    theirs.close()
+    assert ours.poll(30)
+    ours.close()
+    process.join(10)
+    assert process.exitcode == protocol.EXIT_FENCED
