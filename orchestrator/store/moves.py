@@ -110,10 +110,10 @@ def _after_failure(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Mo
     decision = retry.decide(reason=reason, retries=job.retries, total=job.total_retries)
     detail = f"{outcome.error} ({decision.why})" if outcome.error else decision.why
     if decision.delay is None:
-        # Five workers in a row that vanish with the same job: the job is to blame.
+        # One worker after the other vanished with this job: it is the job that kills them.
         final = states.Reason.POISON if reason is states.Reason.LOST else reason
         values = {"reason": final, "error": outcome.error or decision.why, "hint": outcome.hint}
-        return _ended(states.JobState.FAILED, now, detail=detail, reason=final, **values)
+        return _ended(states.JobState.FAILED, now, detail=detail, **values)
     return _queued(
         "lost" if reason is states.Reason.LOST else "retried",
         detail=detail,
@@ -130,7 +130,11 @@ def _queued(kind: str, *, detail: str | None = None, reason: states.Reason | Non
     )
 
 
-def _ended(
-    state: states.JobState, now: datetime, *, detail: str | None, reason: states.Reason | None = None, **values: Any
-) -> Move:
-    return Move(state=state, kind=state.value, detail=detail, reason=reason, values={"finished_at": now, **values})
+def _ended(state: states.JobState, now: datetime, *, detail: str | None, **values: Any) -> Move:
+    return Move(
+        state=state,
+        kind=state.value,
+        detail=detail,
+        reason=values.get("reason"),
+        values={"finished_at": now, **values},
+    )
