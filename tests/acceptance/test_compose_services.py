@@ -49,6 +49,7 @@ def postgres(place: compose.Place) -> Iterator[psycopg.Connection]:
         "PATH": f"{binaries}:{place.environment({})['PATH']}",
         "PGDATA": str(place.folder / "pg" / "data"),
         "PGPORT": str(place.postgres_port),
+        "LC_ALL": "C.UTF-8",  # the image sets its own
     }
     # What the image's entry point does before it runs the command.
     wanted = compose.services()["postgres"]["environment"]
@@ -89,6 +90,17 @@ def _postgres_user(folder: Path, binaries: Path) -> str | None:
     return "pgserver"
 
 
+def cli(place: compose.Place, *arguments: str) -> str:
+    """Run the service `cli` as `docker compose run` does: with `arguments` in the place of its command."""
+    service = compose.services()["cli"]
+    command = [*service["entrypoint"], *(arguments or service["command"])]
+    done = subprocess.run(
+        command, env=place.environment(service), cwd=place.folder, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_broker_asks_for_the_password(place: compose.Place, broker: redis.Redis) -> None:
     assert broker.ping()
     with redis.Redis(port=place.broker_port) as stranger, pytest.raises(redis.AuthenticationError):
@@ -116,7 +128,7 @@ def test_database_lets_nobody_in_without_the_password(place: compose.Place, post
 
 
 def test_migrate_makes_the_schema_and_may_run_again(place: compose.Place, migrated: psycopg.Connection) -> None:
-    assert migrated.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+    assert migrated.execute("SELECT to_regclass('jobs') IS NOT NULL").fetchone() == (True,)
     with place.start("migrate") as process:
         assert process.wait(60) == 0, place.log("migrate")
 
@@ -124,20 +136,12 @@ def test_migrate_makes_the_schema_and_may_run_again(place: compose.Place, migrat
 def test_cli_submits_and_looks_at_the_cluster(
     place: compose.Place, broker: redis.Redis, migrated: psycopg.Connection
 ) -> None:
-    service = compose.services()["cli"]
-    submit = [*service["entrypoint"], "submit", "--data", "digits", "-q"]
-    done = subprocess.run(
-        submit, env=place.environment(service), cwd=place.folder, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert migrated.execute("SELECT state FROM jobs WHERE id = %s", [done.stdout.strip()]).fetchone() == ("queued",)
+    job = cli(place, "submit", "--data", "digits", "-q").strip()
+    assert migrated.execute("SELECT state FROM jobs WHERE id = %s", [job]).fetchone() == ("queued",)
     assert broker.dbsize() > 0
-    look = [*service["entrypoint"], *service["command"]]
-    shown = subprocess.run(
-        look, env=place.environment(service), cwd=place.folder, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.strip() in shown.stdout
-    migrated.execute("UPDATE jobs SET state = 'cancelled'")
+    assert job in cli(place)
+    cli(place, "cancel", job)
+    assert migrated.execute("SELECT state FROM jobs WHERE id = %s", [job]).fetchone() == ("cancelled",)
 
 
 @pytest.mark.usefixtures("broker")
