@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, new or empty")
     arguments = parser.parse_args()
     try:
-        stage.train(assignment(arguments.spec, arguments.out), Printer())
+        stage.with_data(stage.train, assignment(arguments.spec, arguments.out), Printer())
     except errors.OrchError as error:
         for line in filter(None, (error.message, error.why, error.hint)):
             sys.stderr.write(line + "\n")

@@ -20,7 +20,10 @@ def named(spec: specs.JobSpec) -> Iterator[None]:
         raise _out_of_memory(spec) from error
     except torch.AcceleratorError as error:
         raise errors.StageFailed(
-            "The GPU failed.", reason=states.Reason.GPU_ERROR, why=str(error).splitlines()[0]
+            "The GPU failed.",
+            reason=states.Reason.GPU_ERROR,
+            why=str(error).splitlines()[0],
+            hint="`orch doctor` checks driver and devices.",
         ) from error
     except RuntimeError as error:
         if _CPU_ALLOCATOR in str(error):

@@ -87,12 +87,13 @@ class Meter:
 
 def unless_stopped(items: Iterable[_Item], link: Link) -> Iterator[_Item]:
     """Pass `items` on; raise `Stopped` before the first or behind any of them, as soon as a stop is wished."""
-    _raise_if_stopped(link)
+    raise_if_stopped(link)
     for item in items:
         yield item
-        _raise_if_stopped(link)
+        raise_if_stopped(link)
 
 
-def _raise_if_stopped(link: Link) -> None:
+def raise_if_stopped(link: Link) -> None:
+    """Raise `Stopped` if a stop is wished."""
     if link.stop_requested.is_set():
         raise Stopped

@@ -5,7 +5,7 @@ tensor operation and no CUDA call, whose threads would not survive the fork.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -18,27 +18,44 @@ from worker.data import cache, loader
 from worker.models import densenet, zoo
 from worker.training import checkpoint, evaluate, faults, loop, metrics, numerics, report, trainer
 
+#: A stage's work, once its data is on this host.
+Work = Callable[[protocol.DatasetInfo, protocol.Assignment, report.Link], protocol.Ended]
+
 
 def main_train(assignment: protocol.Assignment, connection: Connection) -> int:
     """Train, and return the exit code of the process."""
-    return stage.run(connection, functools.partial(train, assignment))
+    return stage.run(connection, lambda link: with_data(train, assignment, link))
 
 
 def main_evaluate(assignment: protocol.Assignment, connection: Connection) -> int:
     """Evaluate the best checkpoint, and return the exit code of the process."""
-    return stage.run(connection, functools.partial(measure, assignment))
+    return stage.run(connection, lambda link: with_data(measure, assignment, link))
 
 
-def train(assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
-    """Fetch the data where this host lacks it, train, and return how it ended."""
-    return train_on(_data(assignment, link), assignment, link)
+def with_data(work: Work, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
+    """Fetch the data set where this host lacks it, then do the work; return how it ended."""
+
+    def tell(progress: protocol.Progress) -> None:
+        report.raise_if_stopped(link)
+        link.send(progress)
+
+    try:
+        data = cache.ensure_data(
+            assignment.spec,
+            expected_hash=assignment.data_hash,
+            settings=config.load(data_cache=Path(assignment.data_dir)),
+            report=tell,
+        )
+    except report.Stopped:
+        return protocol.Ended(how="stopped")
+    return work(data, assignment, link)
 
 
-def train_on(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
+def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Train on `data` from the newest checkpoint that verifies, or from the start; return how it ended."""
     spec = assignment.spec
     device = numerics.use(assignment.device, threads=assignment.threads)
-    check_batch(data, batch_size=spec.batch_size)
+    _check_batch(data, batch_size=spec.batch_size)
     with faults.named(spec):
         learner = trainer.Trainer(spec, data_hash=data.hash, classes=data.classes, device=device)
         _resume(learner, assignment, link)
@@ -52,12 +69,7 @@ def train_on(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: 
         ).run()
 
 
-def measure(assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
-    """Fetch the data where this host lacks it, measure, and return how it ended."""
-    return measure_on(_data(assignment, link), assignment, link)
-
-
-def measure_on(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
+def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Measure the best checkpoint that verifies, else the newest, on the validation split; return how it ended."""
     spec = assignment.spec
     device = numerics.use(assignment.device, threads=assignment.threads)
@@ -98,36 +110,15 @@ def measure_on(data: protocol.DatasetInfo, assignment: protocol.Assignment, link
     return protocol.Ended(how="done", last_step=info.step)
 
 
-def check_batch(data: protocol.DatasetInfo, *, batch_size: int) -> None:
-    """Check that the training split fills a batch.
-
-    Raises:
-        StageFailed: bad_input with fewer than two pictures, user_error with fewer than `batch_size`.
-
-    """
+def _check_batch(data: protocol.DatasetInfo, *, batch_size: int) -> None:
+    """Raise `StageFailed` (user_error) unless the training split fills a batch."""
     images = data.counts["train"]
-    if images < 2:  # noqa: PLR2004 - BatchNorm has no variance over one
-        raise errors.StageFailed(
-            f"The training split has {images} picture.",
-            reason=states.Reason.BAD_INPUT,
-            why="Batch normalisation needs two.",
-            hint="Add pictures to the training split.",
-        )
     if images < batch_size:
         raise errors.StageFailed(
             f"A batch of {batch_size} is larger than the training split, which has {images} pictures.",
             reason=states.Reason.USER_ERROR,
             hint=f"Use --batch-size {images} or smaller.",
         )
-
-
-def _data(assignment: protocol.Assignment, link: report.Link) -> protocol.DatasetInfo:
-    return cache.ensure_data(
-        assignment.spec,
-        expected_hash=assignment.data_hash,
-        settings=config.load(data_cache=assignment.data_dir),
-        report=link.send,
-    )
 
 
 def _resume(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:

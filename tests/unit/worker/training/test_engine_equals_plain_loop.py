@@ -64,7 +64,7 @@ def test_losses_metrics_and_weights_equal_the_plain_loops_to_the_last_bit(
     torch.set_num_threads(threads)
     model, losses, rows, best = plain_loop(data, spec)
     follower = support.Follower()
-    stage.train_on(data, support.assignment(root, spec, threads=threads), follower)
+    stage.train(data, support.assignment(root, spec, threads=threads), follower)
     assert follower.steps == [(step, "loss", loss) for step, loss in enumerate(losses, start=1)]
     assert [{key: row[key] for key in ("epoch", "split", "loss", "accuracy")} for row in follower.rows] == rows
     _, tensors = follower.last(root)
@@ -76,7 +76,7 @@ def test_losses_metrics_and_weights_equal_the_plain_loops_to_the_last_bit(
 
 def test_rows_tell_images_time_and_learning_rate(data: protocol.DatasetInfo, root: Path) -> None:
     follower = support.Follower()
-    stage.train_on(data, support.assignment(root, support.spec(epochs=1)), follower)
+    stage.train(data, support.assignment(root, support.spec(epochs=1)), follower)
     train, val = follower.of(protocol.CheckpointWritten)[-1].metrics
     assert (train.images, train.lr, val.images, val.lr) == (10, 1e-2, 6, None)
     assert train.seconds > 0
@@ -85,17 +85,17 @@ def test_rows_tell_images_time_and_learning_rate(data: protocol.DatasetInfo, roo
 
 def test_another_seed_trains_otherwise(data: protocol.DatasetInfo, root: Path) -> None:
     first, second = support.Follower(), support.Follower()
-    stage.train_on(data, support.assignment(root, support.spec(seed=1)), first)
-    stage.train_on(data, support.assignment(root, support.spec(seed=2), attempt=2), second)
+    stage.train(data, support.assignment(root, support.spec(seed=1)), first)
+    stage.train(data, support.assignment(root, support.spec(seed=2), attempt=2), second)
     assert first.steps != second.steps
 
 
 def test_the_state_around_it_does_not_matter(data: protocol.DatasetInfo, root: Path) -> None:
     first, second = support.Follower(), support.Follower()
-    stage.train_on(data, support.assignment(root, support.spec()), first)
+    stage.train(data, support.assignment(root, support.spec()), first)
     torch.manual_seed(123)
     random.seed(123)
     np.random.seed(123)  # noqa: NPY002 - the global generator is what is tested
-    stage.train_on(data, support.assignment(root, support.spec(), attempt=2), second)
+    stage.train(data, support.assignment(root, support.spec(), attempt=2), second)
     assert first.steps == second.steps
     assert support.same(first.last(root)[1], second.last(root)[1])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.worker.training import support
 from worker import protocol
-from worker.training import stage
+from worker.training import checkpoint, stage
 
 SPEC = support.spec(epochs=3, seed=3)
 STEPS = 9  # three epochs of three
@@ -21,7 +21,7 @@ def whole(data: protocol.DatasetInfo, tmp_path_factory: pytest.TempPathFactory) 
     """A training that was never stopped."""
     root = tmp_path_factory.mktemp("whole")
     follower = support.Follower()
-    ended = stage.train_on(data, support.assignment(root, SPEC), follower)
+    ended = stage.train(data, support.assignment(root, SPEC), follower)
     assert ended == protocol.Ended(how="done", last_step=STEPS)
     assert follower.looks == LOOKS
     return root, follower
@@ -33,7 +33,7 @@ def run(data: protocol.DatasetInfo, root: Path, stops: list[int]) -> list[suppor
     for attempt, stop in enumerate([*stops, LOOKS + 1], start=1):
         follower = support.Follower(support.stop_at(stop))
         told = support.assignment(root, SPEC, attempt=attempt, earlier=tuple(followers))
-        ended = stage.train_on(data, told, follower)
+        ended = stage.train(data, told, follower)
         followers.append(follower)
         if ended.how == "done":
             break
@@ -84,15 +84,15 @@ def test_it_says_first_where_it_goes_on(data: protocol.DatasetInfo, root: Path) 
 
 def test_a_stop_before_the_first_step_writes_nothing(data: protocol.DatasetInfo, root: Path) -> None:
     follower = support.Follower(support.stop_at(1))
-    ended = stage.train_on(data, support.assignment(root, SPEC), follower)
+    ended = stage.train(data, support.assignment(root, SPEC), follower)
     assert ended == protocol.Ended(how="stopped", last_step=0)
     assert not list(root.rglob("*.safetensors"))
 
 
 def test_a_stop_at_once_after_a_resume_writes_no_second_checkpoint(data: protocol.DatasetInfo, root: Path) -> None:
     first, again = support.Follower(support.stop_at(3)), support.Follower(support.stop_at(1))
-    stage.train_on(data, support.assignment(root, SPEC), first)
-    ended = stage.train_on(data, support.assignment(root, SPEC, attempt=2, earlier=(first,)), again)
+    stage.train(data, support.assignment(root, SPEC), first)
+    ended = stage.train(data, support.assignment(root, SPEC, attempt=2, earlier=(first,)), again)
     assert ended == protocol.Ended(how="stopped", last_step=2)
     assert not again.of(protocol.CheckpointWritten)
 
@@ -103,12 +103,12 @@ def test_a_finished_training_just_ends(
     whole_root, one = whole
     follower = support.Follower()
     told = support.assignment(root, SPEC, attempt=2, earlier=(one,), artifact_root=str(whole_root))
-    assert stage.train_on(data, told, follower) == protocol.Ended(how="done", last_step=STEPS)
+    assert stage.train(data, told, follower) == protocol.Ended(how="done", last_step=STEPS)
     assert [type(message) for message in follower.messages] == [protocol.Resumed, protocol.Progress]
 
 
 def test_an_epochs_seconds_span_its_attempts(data: protocol.DatasetInfo, root: Path) -> None:
     first, second = run(data, root, [3])
     saved = first.last(root)[0]
-    before = stage.checkpoint.read(root / saved.path, size=saved.bytes, sha256=saved.sha256).state.sums.seconds
+    before = checkpoint.read(root / saved.path, size=saved.bytes, sha256=saved.sha256).state.sums.seconds
     assert second.of(protocol.CheckpointWritten)[0].metrics[0].seconds > before > 0

@@ -1,0 +1,81 @@
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator import errors
+from orchestrator.core import states
+from tests.unit.worker.training import support
+from worker import protocol
+from worker.training import report, stage, trainer
+
+
+def test_a_loss_that_is_not_finite_fails_with_its_step_and_writes_nothing(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer.Trainer.train_step
+
+    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
+        whole(self, images * float("nan") if self.step == 1 else images, targets)
+
+    monkeypatch.setattr(trainer.Trainer, "train_step", poisoned)
+    follower = support.Follower()
+    with pytest.raises(errors.StageFailed, match="loss of step 2 is not finite") as failed:
+        stage.train(data, support.assignment(root, support.spec()), follower)
+    assert failed.value.reason == states.Reason.DIVERGED
+    assert [step for step, _, _ in follower.steps] == [1]
+    assert not list(root.rglob("*.safetensors"))
+
+
+def test_weights_that_are_not_finite_are_not_written_though_every_loss_was(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer.Trainer.train_step
+
+    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
+        whole(self, images, targets)
+        if self.step == 2:
+            next(self.model.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(trainer.Trainer, "train_step", poisoned)
+    with pytest.raises(errors.StageFailed, match="not finite after step 2") as failed:
+        stage.train(data, support.assignment(root, support.spec(checkpoint_steps=2)), support.Follower())
+    assert failed.value.reason == states.Reason.DIVERGED
+    assert not list(root.rglob("*.safetensors"))
+
+
+def test_a_validation_loss_that_is_not_finite_fails_as_diverged(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer.Trainer.train_step
+
+    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
+        whole(self, images, targets)
+        next(self.model.buffers()).fill_(float("nan"))
+
+    monkeypatch.setattr(trainer.Trainer, "train_step", poisoned)
+    with pytest.raises(errors.StageFailed, match="validation split is not finite") as failed:
+        stage.train(data, support.assignment(root, support.spec()), support.Follower())
+    assert failed.value.reason == states.Reason.DIVERGED
+    assert not list(root.rglob("*.safetensors"))
+
+
+def test_progress_begins_at_once_and_the_first_step_is_told_at_once(data: protocol.DatasetInfo, root: Path) -> None:
+    follower = support.Follower()
+    stage.train(data, support.assignment(root, support.spec(epochs=2)), follower)
+    begin, first, *_ = follower.of(protocol.Progress)
+    assert (begin.done, begin.total, begin.unit, begin.epoch, begin.epochs) == (0, 6, "steps", 1, 2)
+    assert first.done == 1
+    assert first.rate is not None
+    assert len(follower.of(protocol.Steps)[0].values) == 1
+
+
+def test_steps_come_in_batches_and_progress_twice_a_second_at_most(data: protocol.DatasetInfo, root: Path) -> None:
+    follower = support.Follower()
+    began = time.monotonic()
+    stage.train(data, support.assignment(root, support.spec(batch_size=2, epochs=10)), follower)
+    seconds = time.monotonic() - began
+    assert len(follower.steps) == 50
+    assert len(follower.of(protocol.Progress)) <= 2 + seconds / report.PROGRESS_EVERY
+    assert len(follower.of(protocol.Steps)) <= 1 + seconds / report.STEPS_EVERY + 10  # one before each checkpoint
