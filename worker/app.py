@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 from pydantic import BaseModel
 
 from orchestrator import config, errors, log
@@ -55,6 +57,8 @@ def main() -> int:
     signals.worker_shutting_down.connect(lambda **_: draining.set(), weak=False)
     threading.Thread(target=_go_with_the_node, name="lifeline", daemon=True).start()
     threading.Thread(target=slot.look_every, args=(2 * settings.sweep,), name="look", daemon=True).start()
+    # It warns of root because of pickle, which is never accepted here.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         hostname=f"{plan.slot}@{plan.worker.id}",
         pool="threads",

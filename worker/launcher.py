@@ -40,6 +40,8 @@ class Process:
 
     def collect(self) -> None:
         """Wait for the end and take in the wait status; a dead fork server leaves it None."""
+        if self.ended:
+            return
         with self.ending.makefile("rb") as answers:
             line = answers.readline()
         self.ended = True

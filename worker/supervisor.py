@@ -12,7 +12,7 @@ from orchestrator import config, errors, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, states
 from orchestrator.store import base
-from worker import protocol
+from worker import protocol, stage
 from worker.heartbeat import Heartbeat
 from worker.launcher import Launcher, Process, kill_leftover
 from worker.logtail import LogTail
@@ -70,15 +70,25 @@ class Supervisor:
 
     def run(self, claim: jobs.Claim) -> jobs.Job | None:
         """Run the claimed stage to its end and return the job as it stands then; None where the job was lost to us."""
-        attempt_dir = self._prepare(claim)
         recorder = Recorder(self._store, claim, root=self._place.artifact_dir, clock=self._clock)
         with Heartbeat(self._store, claim, beat_every=self._settings.heartbeat) as heartbeat:
             try:
-                outcome = self._work(claim, attempt_dir, recorder, heartbeat)
-                return self._finish(claim, outcome, recorder, heartbeat)
+                return self._finish(claim, self._attempt(claim, recorder, heartbeat), recorder, heartbeat)
             except errors.Stale:
                 _log.info("fenced", job=claim.id, attempt=claim.attempt)
                 return None
+
+    def _attempt(self, claim: jobs.Claim, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Outcome:
+        """Do the work and return how it ended; what goes wrong on this side of the pipe fails the attempt as well."""
+        try:
+            outcome = self._work(claim, self._prepare(claim), recorder, heartbeat)
+            if outcome.kind == "cancelled" and claim.job.stage is states.Stage.DOWNLOAD:
+                self._drop_partial_download(claim)
+        except errors.Stale:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge: a job must never stay running because of a defect of ours
+            return _failed(stage.failure(error), recorder)
+        return outcome
 
     def _prepare(self, claim: jobs.Claim) -> Path:
         """Make this attempt's directory, and clear away earlier ones that no checkpoint needs."""
@@ -168,6 +178,11 @@ class Supervisor:
                 return None
         raise errors.Stale
 
+    def _drop_partial_download(self, claim: jobs.Claim) -> None:
+        from worker.data import cache  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
+
+        cache.drop_partial(claim.job.spec, settings=self._settings)
+
     def _assignment(self, claim: jobs.Claim, attempt_dir: Path) -> protocol.Assignment:
         job = claim.job
         return protocol.Assignment(
@@ -195,13 +210,7 @@ def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcom
         }[watch.killed_for]
         return jobs.Outcome(kind="failed", reason=watch.killed_for, error=error, last_step=recorder.last_step)
     if isinstance(watch.last, protocol.Failed):
-        return jobs.Outcome(
-            kind="failed",
-            reason=watch.last.reason,
-            error=watch.last.error,
-            hint=watch.last.hint,
-            last_step=recorder.last_step,
-        )
+        return _failed(watch.last, recorder)
     if isinstance(watch.last, protocol.Ended) and watch.last.how == "done":
         return jobs.Outcome(kind="done", last_step=watch.last.last_step)
     if watch.asked_for == "cancelled":
@@ -210,6 +219,12 @@ def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcom
         return jobs.Outcome(kind="drained", last_step=recorder.last_step)
     reason, error, hint = _cause_of_death(process, watch)
     return jobs.Outcome(kind="failed", reason=reason, error=error, hint=hint, last_step=recorder.last_step)
+
+
+def _failed(message: protocol.Failed, recorder: Recorder) -> jobs.Outcome:
+    return jobs.Outcome(
+        kind="failed", reason=message.reason, error=message.error, hint=message.hint, last_step=recorder.last_step
+    )
 
 
 def _cause_of_death(process: Process, watch: _Watch) -> tuple[states.Reason, str, str | None]:

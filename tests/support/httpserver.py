@@ -29,6 +29,7 @@ class Reply:
     etag: str | None = '"1"'
     ranges: bool = True  #: honour Range (and If-Range); False answers 200 with everything
     content_range: str | None = None  #: a lie to send instead of the true Content-Range of a 206
+    range_from: int | None = None  #: answer every Range with the bytes from here on, and say so
     length: bool = True  #: send Content-Length; False ends the body by closing
     cut_after: int | None = None  #: close the connection after so many body bytes
     rate: float | None = None  #: body bytes a second
@@ -146,7 +147,7 @@ class Server:
         condition = request.headers.get("If-Range")
         if condition is not None and condition != reply.etag:
             return 0
-        return int(asked.removeprefix("bytes=").partition("-")[0])
+        return int(asked.removeprefix("bytes=").partition("-")[0]) if reply.range_from is None else reply.range_from
 
     def _send_body(self, request: BaseHTTPRequestHandler, reply: Reply, body: bytes) -> None:
         allowed = len(body) if reply.cut_after is None else reply.cut_after
