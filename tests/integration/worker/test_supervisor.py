@@ -1,0 +1,211 @@
+"""The supervisor against stages that behave and misbehave; a real store, a real fork server, real processes."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import config, errors
+from orchestrator.core import clock as clocks
+from orchestrator.core import jobs, specs, states
+from orchestrator.store import sql
+from tests.support.waiting import until
+from worker import identity, protocol
+from worker.launcher import Launcher
+from worker.supervisor import Place, Supervisor
+
+pytestmark = pytest.mark.slow
+
+ME = identity.mine("test")
+
+
+class Bench:
+    """A supervisor, its store, and a job to run."""
+
+    def __init__(self, settings: config.Settings, store: sql.SqlStore, fork_server: Path) -> None:
+        self.settings = settings
+        self.store = store
+        self.draining = threading.Event()
+        self.supervisor = Supervisor(
+            store=store,
+            settings=settings,
+            launcher=Launcher(fork_server, gpu=None),
+            place=Place(device="cpu", threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir),
+            draining=self.draining,
+            clock=clocks.SystemClock(),
+        )
+        self.job = store.submit(jobs.NewJob(spec=specs.JobSpec(), user="tester"))[0]
+
+    def claim(self) -> jobs.Claim:
+        """Claim the job for a download."""
+        claim = self.store.claim(worker=ME, device="CPU", stages=[states.Stage.DOWNLOAD], artifact_root="root")
+        assert claim is not None
+        return claim
+
+    def run(self) -> jobs.Job | None:
+        """Claim the job and run its stage to the end."""
+        return self.supervisor.run(self.claim())
+
+    def run_beside(self, act: Callable[[], None]) -> jobs.Job | None:
+        """Run the stage, and `act` once its process has said that it works."""
+
+        def when_it_works() -> None:
+            until(lambda: self.store.get(self.job.id).progress.done)
+            act()
+
+        beside = threading.Thread(target=when_it_works)
+        beside.start()
+        try:
+            return self.run()
+        finally:
+            beside.join()
+
+    @property
+    def log(self) -> str:
+        """The job's log."""
+        return "".join(chunk.text for chunk in self.store.logs(self.job.id))
+
+    @property
+    def attempt(self) -> jobs.Attempt:
+        """The last attempt."""
+        return self.store.attempts(self.job.id)[-1]
+
+
+@pytest.fixture
+def bench(settings: config.Settings, store: sql.SqlStore, fork_server: Path) -> Iterator[Bench]:
+    return Bench(settings, store, fork_server)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def choose(name: str) -> None:
+        monkeypatch.setitem(protocol.ENTRY_POINTS, states.Stage.DOWNLOAD, f"tests.support.stages:{name}")
+
+    return choose
+
+
+def test_a_stage_that_ends_well_moves_the_job_on(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("succeed")
+    job = bench.run()
+    assert job is not None
+    assert (job.state, job.stage) == (states.JobState.QUEUED, states.Stage.TRAIN)
+    assert bench.attempt.outcome == "done"
+    assert bench.log == f"attempt 1 of {bench.job.id}\n"
+
+
+def test_a_defect_fails_the_attempt_and_its_traceback_is_in_the_log(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("fail")
+    job = bench.run()
+    assert job is not None
+    assert (job.state, job.total_retries) == (states.JobState.QUEUED, 1)
+    assert bench.attempt.reason is states.Reason.INTERNAL
+    assert "ZeroDivisionError: by design" in bench.log
+
+
+def test_a_crash_is_a_lost_attempt_that_names_the_signal(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("crash")
+    bench.run()
+    assert bench.attempt.reason is states.Reason.LOST
+    assert "SIGSEGV" in str(bench.store.events(bench.job.id)[-1].detail)
+
+
+def test_a_silent_end_keeps_its_last_words(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("leave_in_silence")
+    bench.run()
+    assert bench.attempt.reason is states.Reason.INTERNAL
+    assert "code 3" in str(bench.store.events(bench.job.id)[-1].detail)
+    assert bench.log == "the last words\n"
+
+
+def test_a_drain_asks_and_the_job_goes_back_uncounted(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("wait_for_stop")
+    job = bench.run_beside(bench.draining.set)
+    assert job is not None
+    assert (job.state, job.total_retries) == (states.JobState.QUEUED, 0)
+    assert bench.attempt.outcome == "drained"
+
+
+def test_a_cancel_asks_first(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("wait_for_stop")
+    job = bench.run_beside(lambda: _cancel(bench))
+    assert job is not None
+    assert job.state is states.JobState.CANCELLED
+
+
+def test_a_cancel_kills_what_does_not_listen(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("ignore_stop")
+    job = bench.run_beside(lambda: _cancel(bench))
+    assert job is not None
+    assert job.state is states.JobState.CANCELLED
+
+
+def test_a_stalled_stage_is_ended_with_that_reason(
+    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+) -> None:
+    bench = Bench(settings.model_copy(update={"stall": 1.5}), store, fork_server)
+    stage("ignore_stop")
+    bench.run()
+    assert bench.attempt.reason is states.Reason.STALLED
+
+
+def test_a_job_that_was_taken_back_is_let_go_and_nothing_more_is_written(
+    bench: Bench, stage: Callable[[str], None]
+) -> None:
+    stage("ignore_stop")
+
+    def take_back() -> None:
+        while not any(
+            bench.store.take_back(lease, actor="reconciler", detail="a test") for lease in bench.store.leases()
+        ):
+            pass
+
+    assert bench.run_beside(take_back) is None
+    after = bench.store.events(bench.job.id)
+    assert after[-1].kind == "lost"
+    assert bench.attempt.outcome == "lost"
+
+
+def test_a_directory_that_cannot_be_made_fails_the_job_and_not_the_slot(
+    bench: Bench, stage: Callable[[str], None], settings: config.Settings
+) -> None:
+    stage("succeed")
+    settings.artifact_dir.mkdir(parents=True)
+    (settings.artifact_dir / bench.job.id).write_text("in the way", encoding="utf-8")
+    job = bench.run()
+    assert job is not None
+    assert bench.attempt.reason is states.Reason.INTERNAL
+
+
+def test_writes_wait_for_a_database_that_is_away(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("succeed")
+    refusals = iter(range(5))
+    finish = bench.store.finish
+
+    def away(claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
+        if next(refusals, None) is not None:
+            raise errors.DatabaseUnavailable(why="a test")
+        return finish(claim, outcome)
+
+    monkeypatch.setattr(bench.store, "finish", away)
+    monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
+    job = bench.run()
+    assert job is not None
+    assert job.stage is states.Stage.TRAIN
+
+
+def test_directories_of_earlier_attempts_go_unless_a_checkpoint_needs_them(
+    bench: Bench, stage: Callable[[str], None], settings: config.Settings
+) -> None:
+    stage("succeed")
+    old = settings.artifact_dir / bench.job.id / "attempt-0000"
+    old.mkdir(parents=True)
+    (old / "half a checkpoint").touch()
+    bench.run()
+    assert not old.exists()
+
+
+def _cancel(bench: Bench) -> None:
+    bench.store.cancel(bench.job.id, actor="tester")
