@@ -1,5 +1,6 @@
 """What all tests may ask for: settings of their own, a store on each database, a clock that is moved by hand."""
 
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -46,9 +47,19 @@ def settings(tmp_path: Path) -> config.Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with our schema, to be copied: that is ten times as fast as the migrations."""
+    home = tmp_path_factory.mktemp("migrated")
+    sql.open_store(config.Settings(home=home)).close()
+    return home / "orch.db"
+
+
 @pytest.fixture
-def store(settings: config.Settings, clock: HandClock) -> Iterator[sql.SqlStore]:
+def store(settings: config.Settings, clock: HandClock, migrated_file: Path) -> Iterator[sql.SqlStore]:
     """The embedded store, on SQLite."""
+    sql.make_home(settings)
+    shutil.copy(migrated_file, settings.home)
     with closing(sql.open_store(settings, clock=clock)) as opened:
         yield opened
 
@@ -99,6 +110,8 @@ def empty_postgres_url(postgres_server: str) -> Iterator[str]:
 def any_settings(request: pytest.FixtureRequest, settings: config.Settings) -> config.Settings:
     """Settings of a test that holds on both databases."""
     if request.param == "sqlite":
+        sql.make_home(settings)
+        shutil.copy(request.getfixturevalue("migrated_file"), settings.home)
         return settings
     return settings.model_copy(update={"database_url": SecretStr(request.getfixturevalue("postgres_url"))})
 

@@ -117,16 +117,16 @@ def _after_failure(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Mo
     return _queued(
         "lost" if reason is states.Reason.LOST else "retried",
         detail=detail,
-        reason=reason,
+        because=reason,
         retries=job.retries + 1,
         total_retries=job.total_retries + 1,
         not_before=now + decision.delay if decision.delay > timedelta(0) else None,
     )
 
 
-def _queued(kind: str, *, detail: str | None = None, reason: states.Reason | None = None, **values: Any) -> Move:
+def _queued(kind: str, *, detail: str | None = None, because: states.Reason | None = None, **values: Any) -> Move:
     return Move(
-        state=states.JobState.QUEUED, kind=kind, detail=detail, reason=reason, values={"not_before": None, **values}
+        state=states.JobState.QUEUED, kind=kind, detail=detail, reason=because, values={"not_before": None, **values}
     )
 
 

@@ -94,15 +94,15 @@ class People(base.People):
     @engine.reads
     def counts(self, connection: Connection) -> Counts:
         """Count jobs by state and what could be claimed by stage; both from the index alone."""
-        by_state = connection.execute(select(_jobs.state, func.count()).group_by(_jobs.state)).tuples()
+        by_state = connection.execute(select(_jobs.state, func.count()).group_by(_jobs.state)).all()
         ready = connection.execute(
             select(_jobs.stage, func.count())
             .where(_jobs.state == states.JobState.QUEUED, self._due())
             .group_by(_jobs.stage)
-        ).tuples()
+        ).all()
         return Counts(
-            states=dict.fromkeys(states.JobState, 0) | dict(iter(by_state)),
-            eligible=dict.fromkeys(states.Stage, 0) | dict(iter(ready)),
+            states=dict.fromkeys(states.JobState, 0) | dict(by_state),
+            eligible=dict.fromkeys(states.Stage, 0) | dict(ready),
         )
 
     @engine.reads
