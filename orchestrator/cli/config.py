@@ -50,12 +50,12 @@ def show(
 def paths(context: typer.Context) -> None:
     """Print where orch keeps and looks for things."""
     from orchestrator import config  # noqa: PLC0415 - takes 0.1 s, and help needs none
+    from orchestrator.service import health  # noqa: PLC0415
 
     settings = options.settings(context)
-    database = settings.home / "orch.db" if settings.embedded_database else config.masked(settings.database)
     found = {
         "home": settings.home,
-        "database": database,
+        "database": health.database(settings),
         "artifacts": settings.artifact_dir,
         "data": settings.data_dir,
         "run": settings.run_dir,

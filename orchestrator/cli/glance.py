@@ -1,5 +1,6 @@
 """The queue and the workers at a glance, as `orch status` prints them."""
 
+from collections import Counter
 from datetime import UTC, datetime
 
 from rich.text import Text
@@ -76,7 +77,13 @@ def _workers(*, heartbeat: float) -> tuple[render.Column[Worker], ...]:
             title="STATE", value=lambda worker: worker.state, shown=lambda worker: render.state(worker.state)
         ),
         render.Column(title="HOST", value=lambda worker: worker.identity.host, wide=True),
-        render.Column(title="DEVICES", value=lambda worker: worker.devices),
-        render.Column(title="JOBS", value=lambda worker: worker.jobs),
+        render.Column(title="DEVICES", value=lambda worker: worker.devices, shown=_devices, elastic=True),
+        render.Column(title="JOBS", value=lambda worker: worker.jobs, elastic=True),
         render.Column(title="HEARD OF", value=lambda worker: worker.beat_at, shown=heard),
     )
+
+
+def _devices(worker: Worker) -> str:
+    """Return the devices, equal ones counted."""
+    counts = Counter(worker.devices)
+    return ", ".join(f"{count} x {device}" if count > 1 else device for device, count in counts.items())

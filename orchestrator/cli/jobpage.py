@@ -96,7 +96,8 @@ def _summary(report: query.Report) -> Iterator[tuple[str, str | Text]]:
     yield "recipe", _recipe(job)
     yield "data", _data(report)
     if job.tags or job.priority:
-        yield "queued with", ", ".join([*(f"tag {tag}" for tag in job.tags), f"priority {job.priority}"])
+        priority = [f"priority {job.priority}"] if job.priority else []
+        yield "queued with", ", ".join([*(f"tag {tag}" for tag in job.tags), *priority])
     if job.attempt:
         yield "attempt", _attempt(job)
     yield "submitted", f"{words.moment(job.submitted_at)} by {job.user}"
@@ -129,13 +130,14 @@ def _data(report: query.Report) -> str:
     if report.dataset is None:
         return report.job.spec.data
     counts = ", ".join(f"{count} {split}" for split, count in report.dataset.counts.items())
-    return f"{report.job.spec.data}: {words.plural(len(report.dataset.classes), 'class')[:-1]}es, {counts}"
+    return f"{report.job.spec.data}: {len(report.dataset.classes)} classes, {counts}"
 
 
 def _attempt(job: Job) -> str:
     run = f"run {job.run}, " if job.run > 1 else ""
-    held = f" on {job.worker}" if job.worker else ""
-    return f"{run}{job.attempt}, {words.plural(job.retries, 'retry').replace('retrys', 'retries')}{held}"
+    retries = f", {job.retries} {'retry' if job.retries == 1 else 'retries'} since the last progress"
+    held = f", on {job.worker}" if job.worker else ""
+    return f"{run}{job.attempt}{retries if job.retries else ''}{held}"
 
 
 def _heading(console: Console, title: str) -> None:

@@ -24,9 +24,15 @@ def columns() -> Sequence[render.Column[Job]]:
             value=query.doing,
             shown=lambda job: render.state(query.doing(job), of=job.state),
         ),
-        render.Column(title="NAME", value=lambda job: job.name),
+        render.Column(title="NAME", value=lambda job: job.name, elastic=True),
         render.Column(title="NETWORK", value=lambda job: job.spec.network, wide=True),
-        render.Column(title="DATA", value=lambda job: job.spec.data, shown=lambda job: _short(job.spec.data)),
+        render.Column(
+            title="DATA",
+            value=lambda job: job.spec.data,
+            shown=lambda job: _short(job.spec.data),
+            wide=True,
+            elastic=True,
+        ),
         render.Column(title="PROGRESS", value=_share, shown=_how_far),
         render.Column(
             title="BEST",
@@ -34,7 +40,7 @@ def columns() -> Sequence[render.Column[Job]]:
             shown=lambda job: words.percent(job.best_accuracy),
             right=True,
         ),
-        render.Column(title="TAGS", value=lambda job: job.tags, wide=True),
+        render.Column(title="TAGS", value=lambda job: job.tags, wide=True, elastic=True),
         render.Column(title="USER", value=lambda job: job.user, wide=True),
         render.Column(
             title="SUBMITTED", value=lambda job: job.submitted_at, shown=lambda job: words.ago(job.submitted_at, now)

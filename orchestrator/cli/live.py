@@ -1,5 +1,6 @@
 """The live picture of a job on a terminal: bar, rate, curves of loss and accuracy."""
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from orchestrator.store.base import Store
 
 _PLOT_HEIGHT = 11
+_TICKS = 6
+
+#: Markers differ, so that the lines can be told apart without colours.
+_LINES = (("braille", "cyan"), ("dot", "green"))
 
 #: Narrower terminals draw the two curves below each other.
 _SIDE_BY_SIDE = 100
@@ -70,7 +75,7 @@ def _bar(job: Job, width: int) -> RenderableType:
     said = [words.progress(job), words.rate(job) if not job.final else "", f"{words.duration(eta)} left" if eta else ""]
     line = Table.grid(padding=(0, 2))
     share = 1.0 if job.state == "succeeded" else progress.done / progress.total if progress.total else 0.0
-    line.add_row(ProgressBar(total=1.0, completed=share, width=min(40, width // 2)), ", ".join(filter(None, said)))
+    line.add_row(ProgressBar(total=1.0, completed=share, width=min(40, width // 3)), ", ".join(filter(None, said)))
     return line
 
 
@@ -95,5 +100,8 @@ def _plot(title: str, lines: list[tuple[str, list[tuple[int, float]]]], *, colou
     for number, (name, points) in enumerate(lines):
         xs, ys = [x for x, _ in points], [y for _, y in points]
         label = name if len(lines) > 1 else None
-        plotext.plot(xs, ys, label=label, marker="braille", color=("cyan", "green")[number] if colour else None)
+        marker, hue = _LINES[number]
+        plotext.plot(xs, ys, label=label, marker=marker, color=hue if colour else None)
+    steps = sorted({x for _, points in lines for x, _ in points})
+    plotext.xticks(steps[:: math.ceil(len(steps) / _TICKS)])
     return Text.from_ansi(plotext.build().rstrip("\n"))

@@ -127,7 +127,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         code = program().main(arguments, prog_name="orch", standalone_mode=False)
         sys.stdout.flush()
-    except Exception as error:  # noqa: BLE001 - the edge: people see no traceback
+    except Exception as error:
         if debug:
             raise
         return _end(error)

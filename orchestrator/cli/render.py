@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 
 #: A terminal from this width on shows the wide columns too.
-WIDE = 110
+WIDE = 130
+
+_GAP = 2
+_NARROWEST = 6
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -45,7 +48,8 @@ class Column(Generic[Row]):
     shown: "Callable[[Row], str | Text] | None" = None
     right: bool = False
     wide: bool = False  #: left out on a narrow terminal, never in a pipe
-    fold: bool = False  #: long values wrap, others are cut at the terminal's edge
+    elastic: bool = False  #: cut on a terminal where room is short; all others are always whole
+    fold: bool = False  #: long values wrap on a terminal
 
 
 def mode(*, as_json: bool = False) -> Mode:
@@ -80,17 +84,35 @@ def grid(columns: Sequence[Column[Row]], rows: Iterable[Row], *, width: int) -> 
     from rich.table import Table  # noqa: PLC0415 - terminals only
 
     chosen = [column for column in columns if width >= WIDE or not column.wide]
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, column in enumerate(chosen):
+    lines = [[_cell(column, row) for column in chosen] for row in rows]
+    drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for column, fitting in zip(chosen, _widths(chosen, lines, width), strict=True):
         drawn.add_column(
             column.title,
             justify="right" if column.right else "left",
             no_wrap=not column.fold,
-            min_width=None if number else 8,  # the first names the row: an id is never cut
+            width=None if column.fold else fitting,
         )
-    for row in rows:
-        drawn.add_row(*(_cell(column, row) for column in chosen))
+    for cells in lines:
+        drawn.add_row(*cells)
     return drawn
+
+
+def _widths(columns: "Sequence[Column[Row]]", lines: "Sequence[Sequence[str | Text]]", room: int) -> list[int]:
+    """Return the width of each column: as its cells need it, elastic ones narrower where they must be."""
+    from rich.cells import cell_len  # noqa: PLC0415 - terminals only
+
+    widths = [
+        max([cell_len(column.title), *(cell_len(str(cells[number])) for cells in lines)])
+        for number, column in enumerate(columns)
+    ]
+    elastic = [number for number, column in enumerate(columns) if column.elastic]
+    while elastic and sum(widths) + _GAP * len(widths) > room:
+        widest = max(elastic, key=lambda number: widths[number])
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
 
 
 def pairs(rows: Iterable[tuple[str, "str | Text"]]) -> "RenderableType":

@@ -21,18 +21,18 @@ def up(
 
     After a reboot it goes on where things stood. Without -d it stays in the foreground, and Ctrl-C drains it.
     """
-    from orchestrator.service import node, schema  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import node  # noqa: PLC0415 - SQLAlchemy is not for help
 
     settings = options.settings(context, devices=devices)
     if systemd:
         sys.stdout.write(node.unit(settings))
         return
     node.prepare(settings)
-    schema.check(settings)
-    if not detach:
+    with options.opened(context, devices=devices) as opened:  # also says here what is wrong with the database
+        started = node.start(settings, opened.store) if detach else None
+    if started is None:
         node.run(settings, node.ONLY_ONE)
-    with options.opened(context, devices=devices) as opened:
-        started = node.start(settings, opened.store)
+        return
     render.talk(f"{'Already up' if started.was_running else 'Up'}: node {started.pid}, its log is {started.log}.")
     render.following(["orch status", "orch submit --data digits", "orch down"])
 

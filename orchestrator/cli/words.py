@@ -55,7 +55,11 @@ def moment(when: datetime | None) -> str:
 
 def ago(when: datetime | None, now: datetime) -> str:
     """Return how long ago something was."""
-    return "" if when is None else f"{duration(max(0.0, (now - when).total_seconds()))} ago"
+    if when is None:
+        return ""
+    seconds = max(0, int((now - when).total_seconds()))
+    units = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
+    return next((f"{seconds // size} {unit} ago" for size, unit in units if seconds >= size), "now")
 
 
 def size(count: int) -> str:

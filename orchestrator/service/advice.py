@@ -52,7 +52,7 @@ def forward_macs(spec: specs.JobSpec) -> float:
 def on_cpu(workers: Iterable[Worker], nvidia: Path = Path("/dev/nvidiactl")) -> bool:
     """Whether the job will train on a CPU: as the workers have it, else as this host has it."""
     devices = [device for worker in workers for device in worker.devices]
-    return all(device.startswith("cpu") for device in devices) if devices else not nvidia.exists()
+    return all(device.lower().startswith("cpu") for device in devices) if devices else not nvidia.exists()
 
 
 def for_cpu(spec: specs.JobSpec) -> Advice | None:

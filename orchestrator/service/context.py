@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from orchestrator import config
-from orchestrator.service import schema
 from orchestrator.store.base import Store
 from orchestrator.store.sql import open_store
 
@@ -20,14 +19,13 @@ class Context:
 
 @contextmanager
 def opened(settings: config.Settings) -> Iterator[Context]:
-    """Open the store that the settings name, once its schema is known to be ours.
+    """Open the store that the settings name; the embedded one is made and upgraded where that is needed.
 
     Raises:
         DatabaseUnavailable: it is out of reach.
         SchemaMismatch: it has another version than this orch.
 
     """
-    schema.check(settings)
     store = open_store(settings)
     try:
         yield Context(settings=settings, store=store)

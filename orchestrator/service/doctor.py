@@ -16,7 +16,7 @@ import humanize
 from orchestrator import config, errors
 from orchestrator.core.jobs import Worker
 from orchestrator.core.states import Stage
-from orchestrator.service import context, files, query, schema
+from orchestrator.service import context, files, health, query, schema
 
 #: Less free disk than this is worth a word; a fifth of it is too little for a checkpoint and a data set.
 LOW_DISK_BYTES = 10 * 2**30
@@ -120,7 +120,7 @@ def _disk(settings: config.Settings) -> Iterator[Check]:
 
 
 def _database(settings: config.Settings) -> Iterator[Check]:
-    where = config.masked(settings.database)
+    where = health.database(settings)
     try:
         found, wanted = schema.current(settings)
     except errors.OrchError as error:

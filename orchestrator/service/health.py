@@ -1,4 +1,7 @@
-"""Whether the broker answers: one PING over a plain socket, since the client library takes 0.15 s to import."""
+"""What orch stands on: which database, and whether the broker answers.
+
+One PING over a plain socket asks the broker, since the client library takes 0.15 s to import.
+"""
 
 import socket
 from contextlib import closing
@@ -20,6 +23,11 @@ class Broker:
     where: str  #: which one, without its password
     answers: bool
     why: str | None  #: why it does not
+
+
+def database(settings: config.Settings) -> str:
+    """Return which database the settings mean: the embedded one's file, or the URL without its password."""
+    return str(settings.home / "orch.db") if settings.embedded_database else config.masked(settings.database)
 
 
 def broker(settings: config.Settings) -> Broker:

@@ -74,7 +74,7 @@ def overview(settings: config.Settings, store: Store) -> Overview:
         active=tuple(reversed(active)),
         workers=living(store),
         broker=health.broker(settings),
-        database=config.masked(settings.database),
+        database=health.database(settings),
     )
 
 

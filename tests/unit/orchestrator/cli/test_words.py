@@ -26,7 +26,8 @@ def test_durations_have_the_two_units_that_matter(seconds: float | None, said: s
 
 def test_a_clock_that_is_ahead_does_not_make_the_future() -> None:
     now = datetime.now(UTC)
-    assert words.ago(now + timedelta(seconds=5), now) == "0 s ago"
+    assert words.ago(now + timedelta(seconds=5), now) == "now"
+    assert words.ago(now - timedelta(minutes=119), now) == "1 h ago"
 
 
 def test_small_things() -> None:
