@@ -18,9 +18,17 @@ def installed(tmp_path: Path) -> Iterator[running.Installation]:
         yield installation
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> str:
-    return str(pictures.write(tmp_path / "pictures", pictures.members(size=(16, 16))))
+@pytest.fixture(scope="module")
+def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
+    """An installation whose node runs, for the tests that leave it running."""
+    with running.installation(tmp_path_factory.mktemp("at-work") / "home") as installation:
+        installation.start_node()
+        yield installation
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(pictures.write(tmp_path_factory.mktemp("pictures"), pictures.members(size=(16, 16))))
 
 
 def tiny(data: str, **fields: object) -> specs.JobSpec:
@@ -61,8 +69,9 @@ def test_max_jobs_takes_no_job_more(installed: running.Installation, data: str) 
     first, second = (installed.submit(tiny(data, seed=seed)) for seed in (1, 2))
     node = installed.start_node("--max-jobs", "1")
     assert node.wait(timeout=90) == 0
-    assert installed.store.get(first.id).state is states.JobState.SUCCEEDED
-    assert installed.store.get(second.id).state is states.JobState.QUEUED
+    # Their downloads run side by side: either may be trained first.
+    ends = sorted(installed.store.get(job.id).state for job in (first, second))
+    assert ends == [states.JobState.QUEUED, states.JobState.SUCCEEDED]
 
 
 def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint(installed: running.Installation, data: str) -> None:
@@ -78,24 +87,22 @@ def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint(installed: run
     assert installed.store.attempts(job.id)[-1].last_step == newest.step
 
 
-def test_a_running_job_is_cancelled_and_its_process_group_with_it(installed: running.Installation, data: str) -> None:
-    job = installed.submit(tiny(data, **LONG, loader_workers=2))
-    installed.start_node()
-    until(lambda: _running(installed, job), seconds=60)
-    process = until(lambda: running.training_process(installed, installed.store.get(job.id)))
-    installed.store.cancel(job.id, actor="tester")
-    installed.wait(job.id, states.JobState.CANCELLED)
+def test_a_running_job_is_cancelled_and_its_process_group_with_it(at_work: running.Installation, data: str) -> None:
+    job = at_work.submit(tiny(data, **LONG, loader_workers=2))
+    until(lambda: _running(at_work, job), seconds=60)
+    process = until(lambda: running.training_process(at_work, at_work.store.get(job.id)))
+    at_work.store.cancel(job.id, actor="tester")
+    at_work.wait(job.id, states.JobState.CANCELLED)
     until(lambda: not process.is_running())
 
 
-def test_a_frozen_training_that_is_cancelled_is_killed(installed: running.Installation, data: str) -> None:
-    job = installed.submit(tiny(data, **LONG))
-    installed.start_node()
-    until(lambda: _running(installed, job), seconds=60)
-    process = until(lambda: running.training_process(installed, installed.store.get(job.id)))
+def test_a_frozen_training_that_is_cancelled_is_killed(at_work: running.Installation, data: str) -> None:
+    job = at_work.submit(tiny(data, **LONG))
+    until(lambda: _running(at_work, job), seconds=60)
+    process = until(lambda: running.training_process(at_work, at_work.store.get(job.id)))
     process.suspend()
-    installed.store.cancel(job.id, actor="tester")
-    installed.wait(job.id, states.JobState.CANCELLED, seconds=30)
+    at_work.store.cancel(job.id, actor="tester")
+    at_work.wait(job.id, states.JobState.CANCELLED, seconds=30)
     until(lambda: not process.is_running())
 
 
@@ -112,18 +119,16 @@ def test_a_job_that_does_not_move_is_stopped(tmp_path: Path, data: str) -> None:
         until(lambda: not process.is_running())
 
 
-def test_a_job_that_runs_too_long_is_failed(installed: running.Installation, data: str) -> None:
-    job = installed.submit(tiny(data, **LONG, max_duration=3 / 3600))
-    installed.start_node()
-    failed = installed.wait(job.id, states.JobState.FAILED)
+def test_a_job_that_runs_too_long_is_failed(at_work: running.Installation, data: str) -> None:
+    job = at_work.submit(tiny(data, **LONG, max_duration=3 / 3600))
+    failed = at_work.wait(job.id, states.JobState.FAILED)
     assert failed.reason is states.Reason.TIMEOUT
 
 
-def test_bad_data_fails_the_job_once_with_its_reason(installed: running.Installation, tmp_path: Path) -> None:
+def test_bad_data_fails_the_job_once_with_its_reason(at_work: running.Installation, tmp_path: Path) -> None:
     files = pictures.members(classes=("cats",))
-    job = installed.submit(tiny(str(pictures.write(tmp_path / "one", files))))
-    installed.start_node()
-    failed = installed.wait(job.id, states.JobState.FAILED)
+    job = at_work.submit(tiny(str(pictures.write(tmp_path / "one", files))))
+    failed = at_work.wait(job.id, states.JobState.FAILED)
     assert (failed.reason, failed.total_retries, failed.attempt) == (states.Reason.BAD_INPUT, 0, 1)
     assert failed.error is not None
     assert failed.hint is not None
