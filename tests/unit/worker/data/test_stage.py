@@ -90,9 +90,16 @@ def test_a_failure_is_told_with_its_reason_and_a_hint(server: httpserver.Server,
 
 
 @pytest.mark.parametrize("how", ["message", "signal"])
-@pytest.mark.parametrize("reply", [{"rate": 20_000.0}, {"cut_after": 9_000}], ids=["receiving", "waiting to retry"])
+@pytest.mark.parametrize(
+    ("reply", "left"),
+    [
+        ({"rate": 20_000.0}, 0),
+        ({"cut_after": 9_000}, 1),  # waits to try again: it is ended from outside, as a kill would
+    ],
+    ids=["receiving", "waiting to retry"],
+)
 def test_a_stop_ends_it_and_keeps_the_part(
-    server: httpserver.Server, tmp_path: Path, how: str, reply: dict[str, Any]
+    server: httpserver.Server, tmp_path: Path, how: str, reply: dict[str, Any], left: int
 ) -> None:
     silent = httpserver.Reply(status=503, headers={"Retry-After": "60"})
     url = server.on("/pets.zip", httpserver.Reply(body=ARCHIVE, **reply), silent)
@@ -107,6 +114,7 @@ def test_a_stop_ends_it_and_keeps_the_part(
         assert process.exitcode == protocol.EXIT_STOPPED
     (part,) = (tmp_path / "data" / "archives").glob("*.part")
     assert part.stat().st_size > 0
+    assert len(list((tmp_path / "data" / "locks").glob("*.progress"))) == left
 
 
 def test_it_ends_when_its_supervisor_has_died(server: httpserver.Server, tmp_path: Path) -> None:
