@@ -1,0 +1,175 @@
+from datetime import timedelta
+
+import pytest
+
+from orchestrator import errors
+from orchestrator.core import jobs, states
+from orchestrator.store import sql
+from tests.conftest import HandClock
+from tests.contract import parts
+
+State, Reason, WorkerState = states.JobState, states.Reason, states.WorkerState
+
+
+def register(store: sql.SqlStore, clock: HandClock, name: str = "worker-a", **identity: object) -> jobs.Worker:
+    worker = jobs.Worker(
+        identity=parts.identity(name, **identity),  # type: ignore[arg-type] # host or pid
+        state=WorkerState.ACTIVE,
+        devices=("cpu", "cpu"),
+        versions={"orch": "0.1.0"},
+        artifact_root=parts.ROOT,
+        started_at=clock.now(),
+        beat=0,
+        beat_at=clock.now(),
+    )
+    store.register(worker)
+    return worker
+
+
+def test_registered_worker_is_listed_with_its_jobs(any_store: sql.SqlStore, clock: HandClock) -> None:
+    worker = register(any_store, clock)
+    assert any_store.workers() == [worker]
+    parts.submit(any_store)
+    held = parts.claimed(any_store, worker=worker.id)
+    assert any_store.workers()[0].jobs == (held.id,)
+    any_store.finish(held, parts.DRAINED)
+    assert any_store.workers()[0].jobs == ()
+
+
+def test_worker_beats(any_store: sql.SqlStore, clock: HandClock) -> None:
+    register(any_store, clock)
+    clock.move(seconds=5)
+    any_store.beat_worker("worker-a", WorkerState.DRAINING)
+    (worker,) = any_store.workers()
+    assert (worker.beat, worker.beat_at, worker.state) == (1, clock.now(), WorkerState.DRAINING)
+
+
+def test_unknown_worker_cannot_beat(any_store: sql.SqlStore) -> None:
+    with pytest.raises(errors.NotFound):
+        any_store.beat_worker("nobody", WorkerState.ACTIVE)
+
+
+def test_worker_that_registers_again_is_active_again(any_store: sql.SqlStore, clock: HandClock) -> None:
+    register(any_store, clock)
+    any_store.beat_worker("worker-a", WorkerState.STOPPED)
+    register(any_store, clock, pid=200)
+    (worker,) = any_store.workers()
+    assert (worker.state, worker.identity.pid) == (WorkerState.ACTIVE, 200)
+
+
+def test_ended_workers_are_shown_for_a_day(any_store: sql.SqlStore, clock: HandClock) -> None:
+    register(any_store, clock)
+    any_store.beat_worker("worker-a", WorkerState.STOPPED)
+    clock.move(hours=23)
+    assert [worker.state for worker in any_store.workers()] == [WorkerState.STOPPED]
+    clock.move(hours=2)
+    assert any_store.workers() == []
+
+
+def test_silent_worker_is_lost_once(any_store: sql.SqlStore, clock: HandClock) -> None:
+    register(any_store, clock)
+    any_store.beat_worker("worker-a", WorkerState.ACTIVE)
+    assert not any_store.lose_worker("worker-a", beat=0)  # it has beaten since
+    assert any_store.lose_worker("worker-a", beat=1)
+    assert not any_store.lose_worker("worker-a", beat=1)
+    assert any_store.workers()[0].state is WorkerState.LOST
+    any_store.beat_worker("worker-a", WorkerState.ACTIVE)  # it was only frozen
+    assert any_store.workers()[0].state is WorkerState.ACTIVE
+
+
+def test_stopped_worker_is_not_lost(any_store: sql.SqlStore, clock: HandClock) -> None:
+    register(any_store, clock)
+    any_store.beat_worker("worker-a", WorkerState.STOPPED)
+    assert not any_store.lose_worker("worker-a", beat=1)
+
+
+def test_dead_lease_is_taken_back(any_store: sql.SqlStore, clock: HandClock) -> None:
+    held = parts.training(any_store)
+    clock.move(seconds=30)
+    job = any_store.take_back(any_store.leases()[0], actor="reconciler-b", detail="no beat for 30 s")
+    assert job is not None
+    assert (job.state, job.stage, job.retries, job.not_before, job.worker) == (
+        State.QUEUED,
+        states.Stage.TRAIN,
+        1,
+        None,  # the first loss has no backoff
+        None,
+    )
+    attempt = any_store.attempts(held.id)[-1]
+    assert (attempt.outcome, attempt.reason, attempt.ended_at) == ("lost", Reason.LOST, clock.now())
+    event = any_store.events(held.id)[-1]
+    assert (event.kind, event.actor, event.reason, event.new_state) == (
+        "lost",
+        "reconciler-b",
+        Reason.LOST,
+        State.QUEUED,
+    )
+    assert "no beat for 30 s" in str(event.detail)
+    assert any_store.leases() == []
+
+
+def test_second_loss_in_a_row_backs_off(any_store: sql.SqlStore) -> None:
+    parts.training(any_store)
+    any_store.take_back(any_store.leases()[0], actor="r", detail="silent")
+    parts.claimed(any_store)
+    job = any_store.take_back(any_store.leases()[0], actor="r", detail="silent")
+    assert job is not None
+    assert job.not_before is not None
+
+
+def test_lease_that_moved_is_left_alone(any_store: sql.SqlStore) -> None:
+    held = parts.training(any_store)
+    (seen,) = any_store.leases()
+    any_store.beat(held)
+    assert any_store.take_back(seen, actor="r", detail="silent") is None
+    assert any_store.get(held.id).state is State.RUNNING
+
+
+def test_lease_of_an_earlier_attempt_is_left_alone(any_store: sql.SqlStore) -> None:
+    held = parts.training(any_store)
+    (seen,) = any_store.leases()
+    any_store.finish(held, parts.DRAINED)
+    assert any_store.take_back(seen, actor="r", detail="silent") is None
+    again = parts.claimed(any_store)
+    assert any_store.take_back(seen, actor="r", detail="silent") is None
+    assert any_store.get(again.id).state is State.RUNNING
+
+
+def test_lost_job_that_was_to_be_cancelled_is_cancelled(any_store: sql.SqlStore) -> None:
+    held = parts.training(any_store)
+    any_store.cancel(held.id, actor="ada")
+    job = any_store.take_back(any_store.leases()[0], actor="r", detail="silent")
+    assert job is not None
+    assert (job.state, job.reason) == (State.CANCELLED, None)
+
+
+def test_host_releases_what_its_dead_workers_held(any_store: sql.SqlStore, clock: HandClock) -> None:
+    for name, host in (("dead", "host-a"), ("alive", "host-a"), ("elsewhere", "host-b")):
+        register(any_store, clock, name, host=host)
+        parts.submit(any_store)
+        parts.claimed(any_store, worker=name)
+    asked: list[str] = []
+
+    def alive(identity: jobs.WorkerIdentity) -> bool:
+        asked.append(identity.id)
+        return identity.id == "alive"
+
+    (job,) = any_store.release_host(actor="node", host="host-a", alive=alive)
+    assert sorted(asked) == ["alive", "dead"]
+    assert (job.state, any_store.attempts(job.id)[0].worker) == (State.QUEUED, "dead")
+    assert {worker.id: worker.state for worker in any_store.workers()} == {
+        "dead": WorkerState.LOST,
+        "alive": WorkerState.ACTIVE,
+        "elsewhere": WorkerState.ACTIVE,
+    }
+    assert any_store.release_host(actor="node", host="host-a", alive=alive) == []
+
+
+def test_job_of_a_worker_long_lost_is_released_too(any_store: sql.SqlStore, clock: HandClock) -> None:
+    register(any_store, clock, "dead")
+    parts.submit(any_store)
+    held = parts.claimed(any_store, worker="dead")
+    any_store.lose_worker("dead", beat=0)
+    clock.move(seconds=timedelta(days=3).total_seconds())
+    released = any_store.release_host(actor="node", host="host-a", alive=lambda _: False)
+    assert [job.id for job in released] == [held.id]

@@ -1,0 +1,115 @@
+"""Queries that must not slow down with the number of jobs: what SQLite plans, and how many statements they take."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy
+
+from orchestrator.core import jobs, states
+from orchestrator.store import sql
+from tests.contract import parts
+
+State = states.JobState
+
+
+@contextmanager
+def watched(store: sql.SqlStore) -> Iterator[list[tuple[str, tuple[object, ...]]]]:
+    """Yield the list that fills with the statements that run, and their parameters."""
+    seen: list[tuple[str, tuple[object, ...]]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: tuple[object, ...], *_: object) -> None:
+        seen.append((statement, parameters))
+
+    engine = store.database._engine
+    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+
+
+def plans(store: sql.SqlStore, call: Callable[[], object]) -> list[str]:
+    """Return how SQLite goes about every SELECT, UPDATE and DELETE of `call`."""
+    with watched(store) as seen:
+        call()
+    changing_or_reading = [(text, values) for text, values in seen if text.startswith(("SELECT", "UPDATE", "DELETE"))]
+    return store.database.read(
+        lambda connection: [
+            row.detail
+            for text, values in changing_or_reading
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)
+        ]
+    )
+
+
+@pytest.fixture
+def held(store: sql.SqlStore) -> jobs.Claim:
+    parts.submit(store, name="waiting")
+    return parts.training(store)
+
+
+CALLS: dict[str, Callable[[sql.SqlStore, jobs.Claim], object]] = {
+    "claim": lambda store, _: parts.claim(store),
+    "beat": lambda store, held: store.beat(held),
+    "wish": lambda store, held: store.wish(held),
+    "checkpoint": lambda store, held: store.record_checkpoint(held, parts.checkpoint(held, 1), parts.epoch_rows(1)),
+    "finish": lambda store, held: store.finish(held, parts.DONE),
+    "find by prefix": lambda store, held: store.find(held.id[:5]),
+    "find by name": lambda store, _: store.find("waiting"),
+    "latest": lambda store, _: store.find("@latest"),
+    "list by state": lambda store, _: store.jobs(jobs.JobFilter(states=(State.QUEUED, State.FAILED), limit=20)),
+    "counts": lambda store, _: store.counts(),
+    "ahead": lambda store, _: store.ahead(store.find("waiting").id),
+    "leases": lambda store, _: store.leases(),
+    "attempts": lambda store, held: store.attempts(held.id),
+    "events": lambda store, held: store.events(held.id),
+    "epochs": lambda store, held: store.epochs(held.id),
+    "steps": lambda store, held: store.steps(held.id),
+    "checkpoints": lambda store, held: store.checkpoints(held.id),
+    "logs": lambda store, held: store.logs(held.id, after=(1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_table_is_read_from_end_to_end(store: sql.SqlStore, held: jobs.Claim, name: str) -> None:
+    steps = plans(store, lambda: CALLS[name](store, held))
+    assert steps
+    # "SCAN jobs USING INDEX" in the order of seq, stopped by LIMIT, and the count over an index are fine.
+    assert [step for step in steps if step.startswith("SCAN") and "INDEX" not in step and name != "latest"] == []
+
+
+def test_claim_walks_its_index_in_order(store: sql.SqlStore, held: jobs.Claim) -> None:
+    del held
+    steps = plans(store, lambda: parts.claim(store, states.Stage.DOWNLOAD))
+    # The look, the look under the lock, the taking; what follows is of this one job.
+    assert steps[:3] == [
+        "SEARCH jobs USING INDEX ix_jobs_claim (state=? AND stage=?)",
+        "SEARCH jobs USING INDEX ix_jobs_claim (state=? AND stage=?)",
+        "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
+    ]
+
+
+def test_list_by_state_walks_its_index_in_order(store: sql.SqlStore, held: jobs.Claim) -> None:
+    steps = plans(store, lambda: CALLS["list by state"](store, held))
+    assert steps == ["SEARCH jobs USING INDEX ix_jobs_state_seq (state=?)"] * 2
+
+
+def test_counts_touch_an_index_alone(store: sql.SqlStore, held: jobs.Claim) -> None:
+    steps = plans(store, lambda: CALLS["counts"](store, held))
+    assert [step for step in steps if "jobs" in step and "COVERING INDEX" not in step] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "statements"),
+    [("beat", 2), ("wish", 2), ("claim", 9), ("steps", 2), ("counts", 3), ("list by state", 3)],
+)
+def test_statements_are_few(store: sql.SqlStore, held: jobs.Claim, name: str, statements: int) -> None:
+    """With BEGIN: a claim looks (2), then begins, looks, takes, and writes attempt, event, and reads the line."""
+    with watched(store) as seen:
+        CALLS[name](store, held)
+    assert len(seen) <= statements, [text for text, _ in seen]
+
+
+def test_idle_slot_takes_no_lock(store: sql.SqlStore) -> None:
+    with watched(store) as seen:
+        assert parts.claim(store) is None
+    assert "BEGIN IMMEDIATE" not in [text for text, _ in seen]
