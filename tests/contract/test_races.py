@@ -83,7 +83,8 @@ def test_finish_and_take_back_have_one_winner(any_store: sql.SqlStore) -> None:
         def take_back(lease: jobs.Lease = lease) -> bool:
             return any_store.take_back(lease, actor="r", detail="silent") is not None
 
-        assert sorted(at_once([finish, take_back])) == [False, True]
+        works: list[Callable[[], bool]] = [finish, take_back]
+        assert sorted(at_once(works)) == [False, True]
         ends = [event for event in any_store.events(held.id) if event.old_state is states.JobState.RUNNING]
         assert len(ends) == 2  # of the download, and of the training
         if any_store.get(held.id).state is states.JobState.QUEUED:

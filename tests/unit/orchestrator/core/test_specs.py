@@ -1,0 +1,113 @@
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import errors
+from orchestrator.core import specs
+
+
+def test_defaults_are_the_notebook_s() -> None:
+    spec = specs.JobSpec()
+    assert (spec.data, spec.network, spec.stem) == ("cats_and_dogs", "densenet121", "cifar")
+    assert (spec.growth_rate, spec.blocks, spec.reduction) == (32, (6, 12, 24, 16), 0.5)
+    assert (spec.optimizer, spec.lr, spec.epochs, spec.batch_size) == ("adam", 1e-4, 5, 4)
+    assert (spec.image_size, spec.resize, spec.flip, spec.loader_workers) == (224, 256, True, 2)
+    assert (spec.mean, spec.std) == ((0.490, 0.449, 0.411), (0.231, 0.221, 0.230))
+
+
+#: What is given, and what the spec holds: given before presets before defaults.
+PRESETS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"network": "densenet161"}, {"growth_rate": 48, "blocks": (6, 12, 36, 24)}),
+    ({"network": "densenet161", "growth_rate": 12}, {"growth_rate": 12, "blocks": (6, 12, 36, 24)}),
+    ({"data": "digits"}, {"image_size": 32, "flip": False}),
+    ({"data": "digits", "image_size": 64}, {"image_size": 64, "flip": False}),
+    ({"lr": "1e-3"}, {"lr": 0.001}),  # what PyYAML makes of 1e-3
+]
+
+
+@pytest.mark.parametrize(("given_fields", "expected"), PRESETS)
+def test_presets_fill_what_is_not_given(given_fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    spec = specs.parse(given_fields)
+    assert {name: getattr(spec, name) for name in expected} == expected
+
+
+#: What is refused, and a word of the message.
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"epochs": 0}, "epochs"),
+    ({"epochs": -1}, "greater than or equal to 1"),
+    ({"epochs": 1e9}, "100000"),
+    ({"epochs": 2.5}, "epochs"),
+    ({"lr": 0}, "lr"),
+    ({"lr": -1e-4}, "greater than 0"),
+    ({"lr": 1e9}, "lr"),
+    ({"lr": float("nan")}, "lr"),
+    ({"lr": float("inf")}, "lr"),
+    ({"lr": "fast"}, "lr"),
+    ({"batch_size": 1}, "batch_size"),  # BatchNorm needs two
+    ({"seed": -1}, "seed"),
+    ({"data": ""}, "data"),
+    ({"data_sha256": "abc"}, "64 hexadecimal"),
+    ({"data_sha256": "A" * 64}, "lower case"),
+    ({"network": "densenet12"}, "did you mean 'densenet121'"),
+    ({"network": "resnet50"}, "unknown network"),
+    ({"learning_rate": 1}, "unknown key 'learning_rate'"),
+    ({"epoch": 5}, "did you mean 'epochs'"),
+    ({"image_size": 7}, "image_size"),
+    ({"image_size": 16, "stem": "imagenet"}, "at least 29 pixels"),
+    ({"crop_scale": (0.9, 0.1)}, "smallest, largest"),
+    ({"crop_scale": (0.0, 1.0)}, "crop_scale"),
+    ({"blocks": ()}, "blocks"),
+    ({"blocks": (6, 0)}, "blocks"),
+    ({"std": (0.2, 0.2, 0.0)}, "std"),
+    ({"optimizer": "sgd"}, "optimizer"),
+    ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
+    ({"max_duration": -1}, "max_duration"),
+]
+
+
+@pytest.mark.parametrize(("given_fields", "word"), REFUSED)
+def test_what_cannot_be_run_is_refused(given_fields: dict[str, Any], word: str) -> None:
+    with pytest.raises(errors.InvalidSpec) as caught:
+        specs.parse(given_fields)
+    assert word in caught.value.message
+    assert "orch submit --help" in str(caught.value.hint)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(errors.InvalidSpec) as caught:
+        specs.parse({"epochs": 0, "lr": -1, "batchsize": 4})
+    told = f"{caught.value.message} {caught.value.why}"
+    assert all(word in told for word in ("epochs", "lr", "batchsize"))
+
+
+def test_digest_is_of_the_content() -> None:
+    assert specs.JobSpec().digest() == specs.parse({"epochs": 5, "network": "densenet121"}).digest()
+    assert specs.JobSpec().digest() != specs.JobSpec(seed=1).digest()
+
+
+@given(
+    epochs=st.integers(1, 100_000),
+    lr=st.floats(1e-12, 10),
+    seed=st.integers(0, 2**63 - 1),
+    blocks=st.lists(st.integers(1, 64), min_size=1, max_size=5),
+)
+def test_specs_survive_the_database(epochs: int, lr: float, seed: int, blocks: list[int]) -> None:
+    spec = specs.parse({"epochs": epochs, "lr": lr, "seed": seed, "blocks": blocks})
+    stored = json.loads(json.dumps(spec.model_dump(mode="json")))
+    assert specs.JobSpec.model_validate(stored) == spec
+    assert specs.JobSpec.model_validate(stored).digest() == spec.digest()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*specs.JobSpec.model_fields, "x"]),
+        st.none() | st.text() | st.integers() | st.floats() | st.lists(st.integers()),
+    )
+)
+def test_nothing_but_our_own_error_comes_out(given_fields: dict[str, Any]) -> None:
+    with contextlib.suppress(errors.InvalidSpec):
+        specs.parse(given_fields)
