@@ -65,7 +65,7 @@ def _refuse_servers(settings: "Settings") -> None:
 
 
 def _train_and_show(opened: "Context", folder: Path) -> None:
-    from orchestrator.cli import jobpage, predict, watch  # noqa: PLC0415 - SQLAlchemy and rich are not for help
+    from orchestrator.cli import jobpage, jobpipe, predict, watch  # noqa: PLC0415 - SQLAlchemy and rich are not for help
     from orchestrator.core import specs  # noqa: PLC0415
     from orchestrator.core.jobs import NewJob  # noqa: PLC0415
     from orchestrator.service import predict as predictions  # noqa: PLC0415
@@ -80,7 +80,7 @@ def _train_and_show(opened: "Context", folder: Path) -> None:
     watch.follow(opened.store, job.id, to=to)
     _step("What came out", f"orch --home {folder} status {job.id}")
     report = query.report(opened.store, job.id)
-    jobpage.show(report, opened.settings, to=to)
+    (jobpage if to is render.Mode.TERMINAL else jobpipe).show(report, opened.settings)
     pictures = _some_pictures(Path(report.dataset.path)) if report.dataset else []
     if pictures:
         _step("Classifying pictures that it has not trained on", f"orch --home {folder} predict {job.id} IMAGE…")

@@ -10,7 +10,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog="Example:\n\norch doctor")
 def doctor(context: typer.Context, as_json: options.AsJson = False) -> None:
-    """Find out what is missing or broken: one line each, with a fix. Fails where something does not work."""
+    """Find out what is missing or broken.
+
+    One line each, with a fix. The exit code is 1 where something does not work; warnings are no failure.
+    """
     from orchestrator.service import doctor as service  # noqa: PLC0415 - SQLAlchemy is not for help
 
     to = render.mode(as_json=as_json)

@@ -9,7 +9,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog="Examples:\n\norch events k3f9m2qa\n\norch events @latest --json | jq .kind")
 def events(context: typer.Context, job: options.Job, as_json: options.AsJson = False) -> None:
-    """Print a job's history, with reasons: who did what and when, every change of state."""
+    """Print a job's history, with reasons.
+
+    Who did what and when: every change of state, and what else is worth knowing.
+    """
     from orchestrator.core.jobs import Event  # noqa: PLC0415 - pydantic is not for help
 
     with options.opened(context) as opened:

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from datetime import UTC, datetime
-
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from orchestrator.cli import jobrows, render, words
 from orchestrator.core.jobs import Worker
 from orchestrator.core.states import JobState
 from orchestrator.service import query
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 #: More waiting jobs than this are counted, not shown, on a terminal.
 _SHOWN = 15
@@ -32,6 +34,8 @@ def _to_pipe(overview: query.Overview) -> None:
 
 
 def _to_people(overview: query.Overview, heartbeat: float) -> None:
+    from rich.text import Text  # noqa: PLC0415 - terminals only
+
     console = render.console()
     counts = Text("   ").join(
         render.state(f"{overview.counts.states.get(state, 0)} {state}", of=state)
@@ -67,7 +71,9 @@ def _to_people(overview: query.Overview, heartbeat: float) -> None:
 def _workers(*, heartbeat: float) -> tuple[render.Column[Worker], ...]:
     now = datetime.now(UTC)
 
-    def heard(worker: Worker) -> Text:
+    def heard(worker: Worker) -> "Text":
+        from rich.text import Text  # noqa: PLC0415 - terminals only
+
         silent = query.silent(worker, now=now, heartbeat=heartbeat)
         return Text(words.ago(worker.beat_at, now), style="yellow" if silent else "")
 

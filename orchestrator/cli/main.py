@@ -37,7 +37,7 @@ COMMANDS = {
     "wait": Entry(module="wait", panel=_JOBS, summary="Wait until jobs have ended."),
     "cancel": Entry(module="steer", panel=_JOBS, summary="End jobs for good."),
     "retry": Entry(module="steer", panel=_JOBS, summary="Queue failed or cancelled jobs again."),
-    "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with what a job has trained."),
+    "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
     "up": Entry(module="up", panel=_MACHINE, summary="Start broker, database and worker on this machine."),
     "down": Entry(module="up", panel=_MACHINE, summary="Drain the worker of this machine and stop its broker."),
     "demo": Entry(module="demo", panel=_MACHINE, summary="Train the packaged sample, from submit to prediction."),

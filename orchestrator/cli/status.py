@@ -30,7 +30,11 @@ def status(context: typer.Context, job: options.MaybeJob = None, as_json: option
         from orchestrator.cli import glance  # noqa: PLC0415
 
         glance.show(overview, heartbeat=opened.settings.heartbeat, to=to)
-    else:
-        from orchestrator.cli import jobpage  # noqa: PLC0415
+    elif to is render.Mode.PIPE:
+        from orchestrator.cli import jobpipe  # noqa: PLC0415
 
-        jobpage.show(report, opened.settings, to=to)
+        jobpipe.show(report, opened.settings)
+    else:
+        from orchestrator.cli import jobpage  # noqa: PLC0415 - with rich, for terminals alone
+
+        jobpage.show(report, opened.settings)

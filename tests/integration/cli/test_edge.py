@@ -1,0 +1,178 @@
+"""The edge of the program: what help imports, where errors end, pipes that close, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator import config, errors
+from orchestrator.cli import main
+from orchestrator.core import jobs, specs, states
+from orchestrator.store import base
+from tests.contract import parts
+from tests.integration.cli.conftest import Orch
+
+HEAVY = ("sqlalchemy", "celery", "kombu", "redis", "alembic", "torch", "pydantic_settings")
+ORCH = [sys.executable, "-m", "orchestrator"]
+
+
+def loaded(words: list[str], env: dict[str, str] | None = None) -> set[str]:
+    """Return the modules that a command line has imported at its end."""
+    script = (
+        "import contextlib, io, json, sys\nfrom orchestrator.cli import main\n"
+        f"with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    main.run({words!r})\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["submit", "--help"], ["status", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    assert loaded(words).isdisjoint(HEAVY)
+
+
+def test_the_overview_imports_not_even_pydantic() -> None:
+    assert "pydantic" not in loaded(["--help"])
+
+
+def test_completion_imports_nothing_heavy(settings: config.Settings) -> None:
+    env = {
+        **config.child_environment(settings),
+        "_ORCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": "orch status x",
+        "COMP_CWORD": "2",
+    }
+    assert loaded([], env).isdisjoint(HEAVY)
+
+
+def test_looking_imports_neither_celery_nor_rich_in_a_pipe(store: base.Store, settings: config.Settings) -> None:
+    parts.submit(store)
+    env = config.child_environment(settings)
+    for words in (["status"], ["status", "@latest"], ["list"]):
+        assert loaded(words, env).isdisjoint({"celery", "redis", "rich", "alembic", "torch"})
+
+
+def complete(words: str, settings: config.Settings) -> list[str]:
+    env = {
+        **config.child_environment(settings),
+        "_ORCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    return subprocess.run(ORCH, env=env, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_commands_flags_and_ids_are_completed(store: base.Store, settings: config.Settings) -> None:
+    job = parts.submit(store)
+    assert complete("orch sta", settings) == ["status"]
+    assert complete("orch submit --ep", settings) == ["--epochs"]
+    assert complete(f"orch status {job.id[:3]}", settings) == [job.id]
+
+
+def test_completion_without_a_database_is_empty(settings: config.Settings) -> None:
+    assert complete("orch status abc", settings) == []
+
+
+@pytest.mark.parametrize("name", list(main.COMMANDS))
+def test_the_overview_says_what_the_command_says_and_its_help_has_an_example(name: str) -> None:
+    command = main.load(name)
+    assert str(command.help).split("\n")[0] == main.COMMANDS[name].summary
+    described = getattr(command, "commands", {name: command})
+    assert all("Example" in member.epilog and "orch " in member.epilog for member in described.values())
+
+
+def test_an_unknown_command_is_code_2_with_the_nearest(orch: Orch) -> None:
+    ran = orch("statsu")
+    assert ran.code == 2
+    assert "Did you mean 'status'?" in ran.err
+
+
+def test_no_command_is_the_overview(orch: Orch) -> None:
+    ran = orch()
+    assert ran.code == 0
+    assert "Queue a training job." in ran.out
+
+
+def test_an_error_has_three_parts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def explain(_: str) -> None:
+        raise errors.Unavailable("It is away.", why="It is off.", hint="orch up -d")
+
+    monkeypatch.setattr(main, "load", explain)
+    assert main.run(["status"]) == 4
+    assert capsys.readouterr().err == "error: It is away.\n  why: It is off.\n  try: orch up -d\n"
+
+
+def test_a_defect_shows_a_traceback_only_where_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(_: str) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(main, "load", break_down)
+    assert main.run(["status"]) == 1
+    assert "defect in orch.\n  why: ZeroDivisionError: by zero" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        main.run(["status"], debug=True)
+
+
+def test_an_unknown_setting_is_code_2_with_the_nearest(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_LEESE", "3")
+    ran = orch("list")
+    assert ran.code == 2
+    assert "Did you mean ORCH_LEASE?" in ran.err
+
+
+def test_the_home_flag_beats_the_environment(orch: Orch, store: base.Store, tmp_path: Path) -> None:
+    parts.submit(store)
+    assert orch("--home", str(tmp_path / "other"), "list").out == ""
+    assert len(orch("list").rows) == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_a_pipe_that_closes_early_is_no_error(settings: config.Settings) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as closed:
+        env = config.child_environment(settings)
+        done = subprocess.run([*ORCH, "status"], env=env, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_full_disk_behind_stdout_is_said(settings: config.Settings) -> None:
+    with Path("/dev/full").open("w") as full:
+        env = config.child_environment(settings)
+        done = subprocess.run([*ORCH, "status"], env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: The output cannot be written.\n  why: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", [("wait",), ("watch",), ("logs", "-f")])
+def test_ctrl_c_leaves_the_job_alone_and_says_so(
+    store: base.Store, settings: config.Settings, words: tuple[str, ...]
+) -> None:
+    held = parts.training(store, spec=specs.parse({"data": "digits"}))
+    store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=0, text="here\n"))
+    waiting = [parts.submit(store).id] if words == ("wait",) else []
+    with subprocess.Popen(
+        [*ORCH, *words, *(["--json"] if words == ("watch",) else []), held.id, *waiting],
+        env={**config.child_environment(settings), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as looking:
+        assert looking.stdout is not None
+        if words == ("wait",):
+            store.cancel(waiting[0], actor="ada")  # its line says that the waiting has begun
+        looking.stdout.readline()
+        looking.send_signal(signal.SIGINT)
+        _, said = looking.communicate(timeout=30)
+    assert looking.returncode == 130
+    assert f"Detached: {held.id}" in said
+    assert store.get(held.id).state is states.JobState.RUNNING
+    assert store.beat(held) is states.Wish.RUN

@@ -1,0 +1,140 @@
+"""`orch submit`: what it stores, what it says, what it refuses."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core import jobs, states
+from orchestrator.store import base
+from tests.integration.cli.conftest import Orch, living_worker
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.usefixtures("store")  # a database that has its schema
+
+
+def test_the_id_that_is_printed_is_in_the_database(orch: Orch, store: base.Store) -> None:
+    ran = orch("submit", "--data", "digits", "--lr", "1e-3", "--name", "first", "--tag", "a", "--tag", "b")
+    job = store.find("first")
+    assert (ran.code, ran.out) == (0, f"{job.id}\tqueued\t0\n")
+    assert (job.spec.data, job.spec.lr, job.tags, job.user) == ("digits", 1e-3, ("a", "b"), "tester")
+    assert "No worker is running" in ran.err
+    assert "orch up -d" in ran.err
+
+
+def test_quiet_prints_the_id_alone_and_the_place_counts_what_is_ahead(orch: Orch, store: base.Store) -> None:
+    first = orch("submit", "--data", "digits", "-q").out
+    assert store.get(first.strip()).state is states.JobState.QUEUED
+    assert orch("submit", "--data", "digits").rows[0][2] == "1"
+
+
+def test_a_job_file_is_overridden_by_flags(orch: Orch, store: base.Store, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("data: digits\nlr: 1e-2\nepochs: 7\nname: from-file\npriority: 3\n", encoding="utf-8")
+    orch("submit", str(file), "--epochs", "2", "--priority", "0")
+    job = store.find("from-file")
+    assert (job.spec.lr, job.spec.epochs, job.priority) == (1e-2, 2, 0)
+
+
+def test_a_job_comes_from_stdin(orch: Orch, store: base.Store) -> None:
+    orch("submit", "-", stdin=b'data = "digits"\nname = "piped"\n')
+    assert store.find("piped").spec.image_size == 32
+
+
+def test_json_holds_the_job_and_what_would_have_been_said(orch: Orch) -> None:
+    told = json.loads(orch("submit", "--data", "digits", "--json").out)
+    assert (told["schema_version"], told["is_new"], told["ahead"]) == (1, True, 0)
+    assert told["job"]["state"] == "queued"
+    assert told["job"]["spec"]["image_size"] == 32
+    assert any("No worker" in note for note in told["notes"])
+
+
+def test_a_known_key_returns_its_job_and_refuses_another_spec(orch: Orch, store: base.Store) -> None:
+    first = orch("submit", "--data", "digits", "--idempotency-key", "k", "-q").out
+    again = orch("submit", "--data", "digits", "--idempotency-key", "k")
+    assert again.rows[0][0] == first.strip()
+    assert "idempotency key is known" in again.err
+    assert orch("submit", "--data", "digits", "--idempotency-key", "k", "--lr", "1").code == 2
+    assert len(store.jobs(jobs.JobFilter())) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--epoch", "3"), "Did you mean --epochs?"),
+        (("--epochs", "-3"), "epochs = '-3'"),
+        (("--lr", "1e9"), "lr = 1000000000.0"),
+        (("--lr", "nan"), "lr"),
+        (("--batch-size", "1"), "batch_size = '1'"),
+        (("--image-size", "many"), "image_size = 'many'"),
+        (("--network", "densenet12"), "did you mean 'densenet121'?"),
+        (("--blocks", "6,x"), "blocks.1 = 'x'"),
+        (("--data", "digits", "--image-size", "8", "--stem", "imagenet"), "too small"),
+        (("--priority", "high"), "--priority"),
+        (("gone.toml",), "gone.toml cannot be read"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_name_and_leaves_nothing(
+    orch: Orch, store: base.Store, words: tuple[str, ...], said: str
+) -> None:
+    ran = orch("submit", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert store.jobs(jobs.JobFilter()) == []
+
+
+def test_a_dry_run_shows_origins_and_queues_nothing(orch: Orch, store: base.Store) -> None:
+    rows = orch("submit", "--data", "digits", "--lr", "1e-3", "--dry-run").rows
+    assert ["lr", "0.001", "flag"] in rows
+    assert ["image_size", "32", "data digits"] in rows
+    assert ["epochs", "5", "default"] in rows
+    assert store.jobs(jobs.JobFilter()) == []
+
+
+def test_the_notebooks_job_on_a_cpu_gets_a_warning_and_a_command_to_paste(orch: Orch) -> None:
+    ran = orch("submit", "--lr", "3e-4", "--image-size", "200", "--dry-run")
+    assert "GMAC a picture" in ran.err
+    assert "orch submit --image-size 64 --lr 3e-4 --batch-size 16" in ran.err
+
+
+def test_a_broker_that_is_away_costs_nothing(orch: Orch, store: base.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_BROKER_URL", "redis://:canary@127.0.0.1:1/0")
+    ran = orch("submit", "--data", "digits")
+    assert ran.code == 0
+    assert store.get(ran.rows[0][0]).state is states.JobState.QUEUED
+    assert "The broker is away" in ran.err
+    assert "canary" not in ran.err
+
+
+def test_a_required_broker_that_is_away_is_code_4_and_names_the_job(orch: Orch, store: base.Store) -> None:
+    ran = orch("submit", "--data", "digits", "--require-broker")
+    assert (ran.code, ran.out) == (4, "")
+    assert store.find("@latest").id in ran.err
+
+
+def test_a_database_that_is_away_is_code_4_without_its_password(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_DATABASE_URL", "postgresql://ada:canary@127.0.0.1:1/orch")
+    ran = orch("submit", "--data", "digits")
+    assert (ran.code, ran.out) == (4, "")
+    assert "Traceback" not in ran.err
+    assert "canary" not in ran.err
+
+
+@pytest.mark.parametrize("flag", ["--wait", "--follow"])
+def test_waiting_returns_with_the_code_of_the_job(orch: Orch, store: base.Store, flag: str) -> None:
+    def cancel() -> None:
+        job = until(lambda: store.jobs(jobs.JobFilter()))[0]
+        store.cancel(job.id, actor="somebody")
+
+    person = threading.Thread(target=cancel)
+    person.start()
+    ran = orch("submit", "--data", "digits", flag)
+    person.join()
+    assert ran.code == 6
+    assert ran.rows[-1][1] == "cancelled"
+
+
+def test_a_running_worker_is_not_asked_for(orch: Orch, store: base.Store) -> None:
+    store.register(living_worker())
+    assert "No worker" not in orch("submit", "--data", "digits").err
