@@ -55,7 +55,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.name = config.masked(url)
-        self._url = make_url(url)
+        self._url = _parsed(url)
         self._engine = _engine(self._url)
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_worth_another_try),
@@ -141,24 +141,32 @@ def insert(connection: Connection, table: sqlalchemy.Table) -> Any:
     return postgresql.insert(table)
 
 
+def _parsed(text: str) -> URL:
+    hint = "Use postgresql://user:password@host/name or sqlite:////path/to/file."
+    try:
+        url = make_url(text)
+    except (exc.ArgumentError, ValueError):
+        raise errors.InvalidSetting("The setting database_url is no database's URL.", hint=hint) from None
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        why = f"orch does not know databases of the kind {url.get_backend_name()}."
+        raise errors.InvalidSetting("The setting database_url cannot be used.", why=why, hint=hint)
+    return url
+
+
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False})
         sqlalchemy.event.listen(engine, "connect", _prepare_sqlite)
         sqlalchemy.event.listen(engine, "begin", _begin_sqlite)
         return engine
-    if url.get_backend_name() == "postgresql":
-        patience = {"connect_timeout": CONNECT_TIMEOUT, "tcp_user_timeout": CONNECT_TIMEOUT * 1000}
-        return sqlalchemy.create_engine(
-            url.set(drivername="postgresql+psycopg").update_query_dict(
-                {name: str(seconds) for name, seconds in patience.items() if name not in url.query}
-            ),
-            pool_pre_ping=True,
-        )
-    raise errors.InvalidSetting(
-        f"database_url names a kind of database that orch does not know: {url.get_backend_name()}.",
-        hint="Use postgresql://… or sqlite:///….",
-    )
+    patience = {"connect_timeout": str(CONNECT_TIMEOUT), "tcp_user_timeout": str(CONNECT_TIMEOUT * 1000)}
+    server = url.set(drivername="postgresql+psycopg").set(query={**patience, **url.query})
+    try:
+        return sqlalchemy.create_engine(server, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise errors.InvalidSetting(
+            "The driver of PostgreSQL is not installed.", hint="Install orch with its extra `postgres`."
+        ) from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:

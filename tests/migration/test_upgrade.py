@@ -1,0 +1,203 @@
+import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from alembic import config as alembic_config
+from alembic import script
+from pydantic import SecretStr
+from sqlalchemy import Connection
+
+from orchestrator import config, errors
+from orchestrator.core import jobs
+from orchestrator.service import schema
+from orchestrator.store import engine, migrations, models, sql
+from tests.contract import parts
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without any table."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'some.db'}"
+    return str(request.getfixturevalue("empty_postgres_url"))
+
+
+def elsewhere(settings: config.Settings, url: str) -> config.Settings:
+    """Return the settings with a database that is not the embedded one."""
+    return settings.model_copy(update={"database_url": SecretStr(url)})
+
+
+def pretend(url: str, statement: str | sqlalchemy.Executable) -> None:
+    """Run one statement on the database at `url`."""
+    change = sqlalchemy.text(statement) if isinstance(statement, str) else statement
+    with closing(engine.Database(url)) as database:
+        database.write(lambda connection: connection.execute(change))
+
+
+def set_version(url: str, version: str) -> None:
+    table = sqlalchemy.table("alembic_version", sqlalchemy.column("version_num"))
+    pretend(url, table.update().values(version_num=version))
+
+
+def test_head_is_the_newest_script() -> None:
+    settings = alembic_config.Config()
+    settings.set_main_option("script_location", str(migrations.scripts()))
+    assert script.ScriptDirectory.from_config(settings).get_heads() == [migrations.HEAD]
+
+
+def test_upgrade_makes_what_the_models_say(empty_url: str) -> None:
+    assert migrations.current(empty_url) is None
+    migrations.upgrade(empty_url)
+    assert migrations.current(empty_url) == migrations.HEAD
+    migrations.check(empty_url)
+    migrations.upgrade(empty_url)  # nothing left to do
+
+
+def test_constraints_and_comments_are_those_of_the_models(empty_url: str) -> None:
+    """Alembic compares neither CHECK constraints nor, on SQLite, names: make the tables from the models beside them."""
+    migrations.upgrade(empty_url)
+    with closing(engine.Database(empty_url)) as database:
+        migrated = database.read(_picture)
+        database.write(models.metadata.drop_all)
+        database.write(models.metadata.create_all)
+        assert database.read(_picture) == migrated
+
+
+def _picture(connection: Connection) -> dict[str, object]:
+    inspector = sqlalchemy.inspect(connection)
+    with_comments = connection.dialect.supports_comments
+    return {
+        table: (
+            sorted((check["name"], check["sqltext"]) for check in inspector.get_check_constraints(table)),
+            sorted((index["name"], tuple(index["column_names"])) for index in inspector.get_indexes(table)),
+            sorted(
+                (unique["name"], tuple(unique["column_names"])) for unique in inspector.get_unique_constraints(table)
+            ),
+            sorted((key["name"], tuple(key["constrained_columns"])) for key in inspector.get_foreign_keys(table)),
+            inspector.get_pk_constraint(table)["constrained_columns"],
+            [(column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)],
+            [column.get("comment") for column in inspector.get_columns(table)],
+            inspector.get_table_comment(table) if with_comments else None,
+        )
+        for table in sorted(set(inspector.get_table_names()) - {"alembic_version"})
+    }
+
+
+def test_everything_carries_a_comment() -> None:
+    bare = [str(column) for table in models.metadata.tables.values() for column in table.c if not column.comment]
+    assert bare == []
+    assert all(table.comment for table in models.metadata.tables.values())
+
+
+def test_check_names_what_differs(empty_url: str) -> None:
+    migrations.upgrade(empty_url)
+    pretend(empty_url, "DROP INDEX ix_jobs_claim")
+    with pytest.raises(errors.SchemaMismatch) as caught:
+        migrations.check(empty_url)
+    assert "ix_jobs_claim" in str(caught.value.why)
+
+
+def test_two_upgrades_at_once_are_one(empty_url: str) -> None:
+    gate = threading.Barrier(3)
+
+    def upgrade() -> None:
+        gate.wait(30)
+        migrations.upgrade(empty_url)
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(upgrade) for _ in range(3)]:
+            done.result(60)
+    migrations.check(empty_url)
+
+
+def test_upgrade_that_fails_leaves_nothing_behind(empty_url: str) -> None:
+    pretend(empty_url, "CREATE TABLE log_chunks (other INTEGER)")  # in the way of the last tables
+    with pytest.raises((sqlalchemy.exc.ProgrammingError, errors.DatabaseUnavailable), match=r"exist|out of reach"):
+        migrations.upgrade(empty_url)
+    with closing(engine.Database(empty_url)) as database:
+        names = database.read(lambda connection: sqlalchemy.inspect(connection).get_table_names())
+    assert names == ["log_chunks"]
+
+
+def test_embedded_database_is_made_at_first_use(settings: config.Settings) -> None:
+    with closing(sql.open_store(settings)) as store:
+        assert store.jobs(jobs.JobFilter()) == []
+    assert stat.S_IMODE(settings.home.stat().st_mode) == 0o700
+    assert migrations.current(settings.database) == migrations.HEAD
+
+
+def test_embedded_database_upgrades_itself(settings: config.Settings) -> None:
+    sql.make_home(settings)
+    pretend(settings.database, "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    with closing(sql.open_store(settings)) as store:
+        assert parts.submit(store).seq == 1
+
+
+def test_looking_makes_nothing(settings: config.Settings) -> None:
+    with pytest.raises(errors.DatabaseUnavailable) as caught:
+        sql.open_store(settings, create=False)
+    assert "orch up" in str(caught.value.hint)
+    assert schema.current(settings) == (None, migrations.HEAD)
+    assert not settings.home.exists()
+
+
+def test_home_that_cannot_be_made_is_explained(settings: config.Settings) -> None:
+    settings.home.write_text("a file in its place")
+    with pytest.raises(errors.DatabaseUnavailable) as caught:
+        sql.open_store(settings)
+    assert str(settings.home) in str(caught.value.message)
+
+
+def test_other_databases_are_never_upgraded_unasked(settings: config.Settings, empty_url: str) -> None:
+    there = elsewhere(settings, empty_url)
+    with pytest.raises(errors.SchemaMismatch) as caught:
+        sql.open_store(there)
+    assert "none" in caught.value.message
+    assert migrations.HEAD in caught.value.message
+    assert "orch db upgrade" in str(caught.value.hint)
+    assert migrations.current(empty_url) is None
+    assert schema.upgrade(there) == (None, migrations.HEAD)
+    assert schema.current(there) == (migrations.HEAD, migrations.HEAD)
+    schema.check(there)
+    sql.open_store(there).close()
+
+
+REFUSING: list[Callable[[config.Settings], object]] = [sql.open_store, schema.upgrade, schema.check]
+
+
+@pytest.mark.parametrize("use", REFUSING)
+def test_newer_database_is_refused_with_both_versions(
+    settings: config.Settings, empty_url: str, use: Callable[[config.Settings], object]
+) -> None:
+    migrations.upgrade(empty_url)
+    set_version(empty_url, "9999")
+    with pytest.raises(errors.SchemaMismatch) as caught:
+        use(elsewhere(settings, empty_url))
+    assert "9999" in caught.value.message
+    assert migrations.HEAD in caught.value.message
+    assert "newer orch" in str(caught.value.hint)
+
+
+def test_newer_embedded_database_is_refused(settings: config.Settings) -> None:
+    sql.open_store(settings).close()
+    set_version(settings.database, "9999")
+    with pytest.raises(errors.SchemaMismatch, match="9999"):
+        sql.open_store(settings)
+
+
+@pytest.mark.parametrize("use", [sql.open_store, schema.check])
+def test_older_database_is_refused_with_both_versions(
+    settings: config.Settings, empty_url: str, use: Callable[[config.Settings], object]
+) -> None:
+    migrations.upgrade(empty_url)
+    set_version(empty_url, "0000")
+    with pytest.raises(errors.SchemaMismatch) as caught:
+        use(elsewhere(settings, empty_url))
+    assert "0000" in caught.value.message
+    assert migrations.HEAD in caught.value.message
+    assert "orch db upgrade" in str(caught.value.hint)
