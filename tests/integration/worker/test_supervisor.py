@@ -1,7 +1,7 @@
 """The supervisor against stages that behave and misbehave; a real store, a real fork server, real processes."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,7 +73,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(settings: config.Settings, store: sql.SqlStore, fork_server: Path) -> Iterator[Bench]:
+def bench(settings: config.Settings, store: sql.SqlStore, fork_server: Path) -> Bench:
     return Bench(settings, store, fork_server)
 
 
