@@ -1,5 +1,7 @@
 """`orch demo`: the packaged sample from submit to prediction, in a folder of its own."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +27,8 @@ RECIPE = {
 
 _PICTURES = 5
 
+_TERMINATED = 143
+
 
 @app.command(epilog="Examples:\n\norch demo\n\norch --home .orch/demo status @latest")
 def demo(
@@ -39,7 +43,8 @@ def demo(
     from orchestrator.service import context as service  # noqa: PLC0415
     from orchestrator.service import node  # noqa: PLC0415
 
-    settings = config.load(home=folder.absolute(), devices=None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that it stops what it started
+    settings = config.load(home=folder.absolute())
     _refuse_servers(settings)
     node.need_torch()
     node.prepare(settings)
@@ -77,7 +82,7 @@ def _train_and_show(opened: "Context", folder: Path) -> None:
     new = NewJob(spec=specs.parse(RECIPE), user=submit.user(opened.settings), name="demo")
     job = submit.submit(opened.settings, opened.store, new).job
     _step("Watching it", f"orch --home {folder} watch {job.id}")
-    watch.follow(opened.store, job.id, to=to)
+    watch.follow(opened, job.id, to=to)
     _step("What came out", f"orch --home {folder} status {job.id}")
     report = query.report(opened.store, job.id)
     (jobpage if to is render.Mode.TERMINAL else jobpipe).show(report, opened.settings)

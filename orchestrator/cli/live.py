@@ -17,7 +17,7 @@ from orchestrator.service import follow as service
 from orchestrator.service import query
 
 if TYPE_CHECKING:
-    from orchestrator.store.base import Store
+    from orchestrator.service.context import Context
 
 _PLOT_HEIGHT = 11
 _TICKS = 6
@@ -29,13 +29,13 @@ _LINES = (("braille", "cyan"), ("dot", "green"))
 _SIDE_BY_SIDE = 100
 
 
-def follow(store: "Store", job_id: str) -> Job:
+def follow(opened: "Context", job_id: str) -> Job:
     """Draw the job until it has ended; return it as it is then."""
     console = render.console()
     last: Job | None = None
     with Live(console=console, auto_refresh=False) as live:
-        for job in service.changes(store, job_id):
-            curves = query.curves(store, job_id)
+        for job in service.changes(opened.store, job_id):
+            curves = query.curves(opened.store, job_id)
             live.update(
                 picture(job, curves, width=console.width, colour=console.color_system is not None), refresh=True
             )

@@ -87,11 +87,11 @@ def submit(
         if follow:
             from orchestrator.cli import watch  # noqa: PLC0415
 
-            watch.follow(opened.store, done.job.id, to=to)
+            watch.follow(opened, done.job.id, to=to)
         elif wait:
             from orchestrator.cli import wait as waiting  # noqa: PLC0415
 
-            waiting.until_ended(opened.store, [done.job.id], to=to)
+            waiting.until_ended(opened, [done.job.id], to=to)
 
 
 def _read(jobfile: str) -> "JobFile":

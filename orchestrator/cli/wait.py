@@ -9,7 +9,7 @@ from orchestrator.cli import options, render, words
 from orchestrator.core.jobs import Job
 
 if TYPE_CHECKING:
-    from orchestrator.store.base import Store
+    from orchestrator.service.context import Context
 
 app = typer.Typer(add_completion=False)
 
@@ -30,17 +30,17 @@ def wait(
     """
     with options.opened(context) as opened:
         job_ids = [opened.store.find(text).id for text in jobs]
-        until_ended(opened.store, job_ids, timeout=timeout, to=render.mode(as_json=as_json))
+        until_ended(opened, job_ids, timeout=timeout, to=render.mode(as_json=as_json))
 
 
-def until_ended(store: "Store", job_ids: Iterable[str], *, to: render.Mode, timeout: float | None = None) -> None:
+def until_ended(opened: "Context", job_ids: Iterable[str], *, to: render.Mode, timeout: float | None = None) -> None:
     """Wait for jobs, print each as it ends, and raise what the worst of them is worth."""
     from orchestrator.service import follow  # noqa: PLC0415 - not for help
 
     ids = list(job_ids)
     ended: list[Job] = []
     with options.detaching(*ids):
-        for job in follow.wait(store, ids, timeout=timeout):
+        for job in follow.wait(opened.store, ids, timeout=timeout):
             ended.append(job)
             _show(job, to)
     follow.verdict(ended)

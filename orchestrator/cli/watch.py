@@ -9,7 +9,7 @@ from orchestrator.cli import options, render, words
 from orchestrator.core.jobs import Job
 
 if TYPE_CHECKING:
-    from orchestrator.store.base import Store
+    from orchestrator.service.context import Context
 
 app = typer.Typer(add_completion=False)
 
@@ -21,10 +21,10 @@ def watch(context: typer.Context, job: options.Job, as_json: options.AsJson = Fa
     Returns when the job has ended: 0 succeeded, 5 failed, 6 cancelled. Ctrl-C leaves the job alone.
     """
     with options.opened(context) as opened:
-        follow(opened.store, opened.store.find(job).id, to=render.mode(as_json=as_json))
+        follow(opened, opened.store.find(job).id, to=render.mode(as_json=as_json))
 
 
-def follow(store: "Store", job_id: str, *, to: render.Mode) -> None:
+def follow(opened: "Context", job_id: str, *, to: render.Mode) -> None:
     """Follow one job until it has ended, and raise what it is worth."""
     from orchestrator.service import follow as service  # noqa: PLC0415 - not for help
 
@@ -32,17 +32,17 @@ def follow(store: "Store", job_id: str, *, to: render.Mode) -> None:
         if to is render.Mode.TERMINAL and not render.console().is_dumb_terminal:
             from orchestrator.cli import live  # noqa: PLC0415 - terminals only
 
-            last = live.follow(store, job_id)
+            last = live.follow(opened, job_id)
         else:
-            last = _lines(store, job_id, to)
+            last = _lines(opened, job_id, to)
     service.verdict([last])
 
 
-def _lines(store: "Store", job_id: str, to: render.Mode) -> Job:
+def _lines(opened: "Context", job_id: str, to: render.Mode) -> Job:
     from orchestrator.service import follow as service  # noqa: PLC0415 - not for help
 
     last: Job | None = None
-    for job in service.changes(store, job_id):
+    for job in service.changes(opened.store, job_id):
         if to is render.Mode.JSON:
             from orchestrator.service import views  # noqa: PLC0415
 
