@@ -40,11 +40,12 @@ class Home:
 
 
 @contextmanager
-def home() -> Iterator[Home]:
+def home(**settings: str) -> Iterator[Home]:
     """Make a home with an empty database; take down what was started in it, and remove it."""
     with tempfile.TemporaryDirectory(prefix="orch-bench-") as folder:
-        settings = config.load(home=Path(folder), lock_dir=Path(folder) / "locks")
-        here = Home(settings, clean_environment(ORCH_HOME=folder, ORCH_LOCK_DIR=str(settings.lock_dir)))
+        settings |= {"home": folder, "lock_dir": f"{folder}/locks"}
+        variables = {config.variable(name): value for name, value in settings.items()}
+        here = Home(config.load(**settings), clean_environment(**variables))
         here.orch("db", "upgrade")
         try:
             yield here
@@ -53,9 +54,9 @@ def home() -> Iterator[Home]:
 
 
 @contextmanager
-def node() -> Iterator[Home]:
+def node(**settings: str) -> Iterator[Home]:
     """Make a home with a node that has a CPU slot and waits for work."""
-    with home() as here:
+    with home(**settings) as here:
         here.orch("up", "-d", "--devices", "cpu")
         yield here
 

@@ -29,11 +29,11 @@ WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 def main() -> None:
     """Train the digits as the demo does, and draw the job while it trains and after it."""
-    with place.node() as home:
+    with place.node(user="ada", worker_name="desk") as home:
         flags = [word for name, value in demo.RECIPE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         job = home.orch("submit", *flags, "-q").strip()
         frames = REDRAW.split(recorded([str(place.ORCH), "watch", job], home))
-        training = [frame for frame in frames if "training" in frame]
+        training = [frame for frame in frames if " training " in frame.lstrip().partition("\n")[0]]
         draw("watch", training[-1], command=f"orch watch {job}")
         draw("status", recorded([str(place.ORCH), "status", job], home), command=f"orch status {job}")
 
