@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, TypeVar
 
+from pydantic import SecretStr
+from sqlalchemy import Connection
+
 from orchestrator import config, errors
 from orchestrator.core import jobs, states
-from orchestrator.store import sql
+from orchestrator.store import engine, models, sql
 from tests.contract import parts
 
 T = TypeVar("T")
@@ -59,6 +62,20 @@ def test_processes_claim_every_job_once(any_settings: config.Settings) -> None:
         while (late := parts.claim(store)) is not None:
             taken.append((late.id, late.attempt))
     assert sorted(taken) == sorted((job_id, 1) for job_id in submitted)
+
+
+def test_claim_passes_over_a_job_that_another_claimer_holds(postgres_url: str, settings: config.Settings) -> None:
+    """On a server claimers do not wait for each other: each takes the next job that is free."""
+    there = settings.model_copy(update={"database_url": SecretStr(postgres_url)})
+    with closing(sql.open_store(there)) as store, closing(engine.Database(postgres_url)) as other:
+        first, second = parts.submit(store), parts.submit(store)
+
+        def hold_first(connection: Connection) -> str:
+            holding = models.jobs.select().where(models.jobs.c.id == first.id).with_for_update()
+            connection.execute(holding)
+            return parts.claimed(store).id
+
+        assert other.write(hold_first) == second.id
 
 
 def test_one_key_from_many_sides_makes_one_job(any_store: sql.SqlStore) -> None:

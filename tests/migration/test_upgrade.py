@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import filelock
 import pytest
 import sqlalchemy
 from alembic import config as alembic_config
@@ -113,6 +114,15 @@ def test_two_upgrades_at_once_are_one(empty_url: str) -> None:
         for done in [pool.submit(upgrade) for _ in range(3)]:
             done.result(60)
     migrations.check(empty_url)
+
+
+def test_upgrade_waits_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "PATIENCE", 0.05)
+    url = f"sqlite:///{tmp_path / 'some.db'}"
+    with filelock.FileLock(tmp_path / "some.db.upgrade.lock"), pytest.raises(errors.DatabaseUnavailable) as caught:
+        migrations.upgrade(url)
+    assert "cannot be upgraded" in caught.value.message
+    migrations.upgrade(url)
 
 
 def test_upgrade_that_fails_leaves_nothing_behind(empty_url: str) -> None:
