@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
+from celery.worker import state as celery_state
 from pydantic import BaseModel
 
 from orchestrator import config, errors, log
@@ -49,9 +50,22 @@ class Plan(BaseModel):
 def main() -> int:
     """Serve until told to go."""
     log.configure()
-    plan = Plan.model_validate_json(sys.stdin.readline())
-    settings = config.load()
+    try:
+        return _serve(Plan.model_validate_json(sys.stdin.readline()), config.load())
+    except errors.OrchError as error:
+        _log.error(error.message, why=error.why, hint=error.hint)
+        return error.exit_code
+
+
+def _serve(plan: Plan, settings: config.Settings) -> int:
     draining = threading.Event()
+
+    def leave(*_: object) -> None:
+        draining.set()
+        celery_state.should_stop = 0  # type: ignore[assignment]  # the stubs know its first value alone
+
+    # Celery hears SIGTERM only once it has started, and the slot may have claimed a job by then.
+    signal.signal(signal.SIGTERM, leave)
     slot = build(plan, settings, draining)
     app = create(settings, plan, slot)
     signals.worker_shutting_down.connect(lambda **_: draining.set(), weak=False)
@@ -69,6 +83,8 @@ def main() -> int:
         quiet=True,
     )
     worker.start()
+    # Nothing more to hear; and a handler must not set the event while this thread does: its lock is not reentrant.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     draining.set()
     slot.wait_until_free()
     return int(worker.exitcode or 0)
@@ -99,7 +115,7 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
         device=plan.device,
         artifact_root=plan.artifact_root,
         stages=plan.stages,
-        permits=Permits(plan.permits),
+        permits=Permits(plan.permits, store=store, worker=plan.worker.id),
         ring=_bell(settings),
         draining=draining,
     )

@@ -9,16 +9,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator import config, errors, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, states
+from orchestrator.core import jobs, specs, states
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
@@ -29,8 +29,10 @@ from worker.permits import Permits
 
 _log = log.get("node")
 
+T = TypeVar("T")
+
 _TICK_SECONDS = 0.2
-_DATABASE_RETRY_SECONDS = 2.0
+_DATABASE_RETRY_SECONDS = 1.0
 #: What the slots need after their trainings have stopped: the last writes, and Celery's own goodbye.
 _GOODBYE_SECONDS = 10.0
 ROOT_ID_FILE = ".orch-root"
@@ -53,8 +55,8 @@ class Node:
     ) -> None:
         self._settings = settings
         self._exit_when_idle = exit_when_idle
+        self._asked_to_go = 0  #: by signals; a handler that set an event could hang on the lock it interrupted
         self._stop = threading.Event()
-        self._hurry = threading.Event()
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         self._clock = clocks.SystemClock()
@@ -62,9 +64,11 @@ class Node:
         self._identity = identity.mine(settings.worker_name)
         self._devices = devices.claim(settings)
         self._root = root_id(settings.artifact_dir)
-        self._store = resources.enter_context(_opened(settings, self._stop))
-        self._socket = config.socket_path(settings, f"fork-{self._identity.id}.sock")
-        self._permits = self._make_permits(max_jobs)
+        self._store: base.Store = self._patiently(lambda: sql.open_store(settings))
+        resources.callback(self._store.close)
+        key = secrets.token_hex(3)  # not the id: a worker's name may hold any character
+        self._socket = config.socket_path(settings, f"fork-{key}.sock")
+        self._permits = self._make_permits(max_jobs, settings.run_dir / f"{key}.permits")
         resources.callback(self._clean_up)
         self._fork_server = self._make_fork_server()
         self._slots = self._make_slots()
@@ -73,32 +77,51 @@ class Node:
         """Work until a signal, or until there is nothing left to do where that is asked for."""
         if self._settings.embedded_broker:
             embedded.ensure(self._settings)
-        self._register()
-        self._release_the_dead()
+        self._patiently(self._register)
+        self._patiently(self._release_the_dead)
         self._fork_server.start()
         for slot in self._slots:
             slot.start()
-        reconciler = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
-        reconciler.start()
+        helpers = [
+            threading.Thread(target=work, name=work.__name__, daemon=True) for work in (self._reconcile, self._ring)
+        ]
+        for helper in helpers:
+            helper.start()
         _log.info("ready", worker=self._identity.id, slots=[slot.name for slot in self._slots])
         self._watch()
         self._drain()
-        reconciler.join(timeout=_GOODBYE_SECONDS)
+        for helper in helpers:
+            helper.join(timeout=_TICK_SECONDS)
         return 0
 
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, trying again while the database is away: a cluster's parts start in any order."""
+        while True:
+            try:
+                return work()
+            except errors.DatabaseUnavailable as error:
+                _log.warning("database away", why=error.why)
+                if self._asked_to_go:
+                    raise
+                time.sleep(_DATABASE_RETRY_SECONDS)
+
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        # The second one means now.
-        (self._hurry if self._stop.is_set() else self._stop).set()
+        self._asked_to_go += 1
 
     def _watch(self) -> None:
-        while not self._stop.wait(_TICK_SECONDS):
+        while not self._asked_to_go:
             for child in (self._fork_server, *self._slots):
                 child.keep()
             if self._beat_if_due(states.WorkerState.ACTIVE) and self._done():
                 return
+            time.sleep(_TICK_SECONDS)
 
     def _done(self) -> bool:
-        return self._permits.used_up or (self._exit_when_idle and self._idle())
+        try:
+            return self._permits.used_up() or (self._exit_when_idle and self._idle())
+        except errors.DatabaseUnavailable as error:
+            _log.warning("database away", why=error.why)
+            return False
 
     def _drain(self) -> None:
         """Ask every slot to give its job back, and leave none behind."""
@@ -109,9 +132,10 @@ class Node:
             slot.ask_to_stop()
         deadline = time.monotonic() + self._settings.drain + _GOODBYE_SECONDS
         while any(slot.running for slot in self._slots) and time.monotonic() < deadline:
-            if self._hurry.wait(_TICK_SECONDS):
+            if self._asked_to_go > 1:  # the second signal means now
                 break
             self._beat_if_due(states.WorkerState.DRAINING)
+            time.sleep(_TICK_SECONDS)
         for slot in self._slots:
             if not slot.wait(time.monotonic()):
                 _log.warning("killed", child=slot.name)
@@ -126,26 +150,32 @@ class Node:
             for lease in self._store.leases():
                 if lease.worker == self._identity.id:
                     self._store.take_back(lease, actor=self._identity.id, detail="the worker was stopped in a hurry")
+                    self._kill_leftover(lease.job_id, lease.attempt)
 
     def _reconcile(self) -> None:
-        with dispatch.Doorbell(self._settings, queue_app.WORKER) as doorbell:
-            reconciler = reconcile.Reconciler(
-                store=self._store,
-                doorbell=doorbell,
-                clock=self._clock,
-                lease_seconds=self._settings.lease,
-                actor=self._identity.id,
-            )
-            while not self._stop.wait(self._settings.sweep):
-                self._keep_broker()
-                reconciler.sweep()
+        reconciler = reconcile.Reconciler(
+            store=self._store, clock=self._clock, lease_seconds=self._settings.lease, actor=self._identity.id
+        )
+        self._every_sweep(reconciler.sweep)
 
-    def _keep_broker(self) -> None:
-        if self._settings.embedded_broker:
+    def _ring(self) -> None:
+        with dispatch.Doorbell(self._settings, queue_app.WORKER) as doorbell:
+
+            def ring() -> None:
+                if self._settings.embedded_broker:
+                    embedded.ensure(self._settings)
+                reconcile.top_up(self._store, doorbell)
+
+            self._every_sweep(ring)
+
+    def _every_sweep(self, work: Callable[[], None]) -> None:
+        while not self._stop.wait(self._settings.sweep):
             try:
-                embedded.ensure(self._settings)
-            except (errors.BrokerUnavailable, TimeoutError, OSError) as error:
-                _log.warning("the embedded broker does not start", why=str(error))
+                work()
+            except errors.Unavailable as error:
+                _log.warning(error.message, why=error.why)
+            except Exception:  # noqa: BLE001 - the edge: the next round must come, whatever went wrong in this one
+                _log.exception("a round failed")
 
     def _beat(self, state: states.WorkerState) -> None:
         self._beat_at = time.monotonic() + self._settings.heartbeat
@@ -162,13 +192,18 @@ class Node:
         return due
 
     def _idle(self) -> bool:
-        """Whether nothing waits that could ever run here, and nothing runs."""
-        try:
-            waiting = self._store.counts().states.get(states.JobState.QUEUED, 0)
-            mine = [lease for lease in self._store.leases() if lease.worker == self._identity.id]
-        except errors.DatabaseUnavailable:
-            return False
-        return not waiting and not mine
+        """Whether nothing waits that could ever run here, and nothing runs; one look, lest a job move between two."""
+        unfinished = jobs.JobFilter(states=(states.JobState.QUEUED, states.JobState.RUNNING))
+        return not any(self._concerns_me(job) for job in self._store.jobs(unfinished))
+
+    def _concerns_me(self, job: jobs.Job) -> bool:
+        if job.state is states.JobState.RUNNING:
+            return job.worker == self._identity.id
+        return (
+            job.artifact_root in {None, self._root}
+            and job.spec_version <= specs.SPEC_VERSION
+            and (bool(self._devices) or job.stage is states.Stage.DOWNLOAD)
+        )
 
     def _register(self) -> None:
         now = self._clock.now()
@@ -189,13 +224,16 @@ class Node:
         """Take back at once what dead workers of this host held, and end what they left running."""
         released = self._store.release_host(actor=self._identity.id, host=self._identity.host, alive=identity.alive)
         for job in released:
-            launcher.kill_leftover(self._settings.artifact_dir / job.id / f"attempt-{job.attempt:04d}")
+            self._kill_leftover(job.id, job.attempt)
             _log.info("took back from a dead worker of this host", job=job.id, state=job.state)
 
-    def _make_permits(self, limit: int | None) -> Permits:
+    def _kill_leftover(self, job_id: str, attempt: int) -> None:
+        launcher.kill_leftover(self._settings.artifact_dir / job_id / f"attempt-{attempt:04d}")
+
+    def _make_permits(self, limit: int | None, path: Path) -> Permits:
         if limit is None:
-            return Permits(None)
-        return Permits.create(self._settings.run_dir / f"{self._identity.id}.permits", limit)
+            return Permits(None, store=self._store, worker=self._identity.id)
+        return Permits.create(path, limit, store=self._store, worker=self._identity.id)
 
     def _make_fork_server(self) -> Child:
         return Child(
@@ -304,23 +342,6 @@ def _only_one(settings: config.Settings) -> Iterator[None]:
             yield
         finally:
             pid_file.unlink(missing_ok=True)
-
-
-@contextmanager
-def _opened(settings: config.Settings, stop: threading.Event) -> Iterator[base.Store]:
-    """Open the store, waiting for a database that is away: parts of a cluster start in any order."""
-    while True:
-        try:
-            store = sql.open_store(settings)
-            break
-        except errors.DatabaseUnavailable as error:
-            _log.warning("database away", why=error.why)
-            if stop.wait(_DATABASE_RETRY_SECONDS):
-                raise
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _versions() -> dict[str, str]:

@@ -1,74 +1,83 @@
-"""How many jobs a worker may still take on: a number in a file, shared by its slots, for `--max-jobs`."""
+"""How many jobs a worker may still take on, for `--max-jobs`: a tally in a file, shared by its slots.
+
+What became of a job that was taken on is read from the database, so that no slot that is killed leaves a wrong count.
+"""
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+
+from orchestrator.core import jobs, states
+from orchestrator.store import base
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """Jobs taken on and jobs ended, of those the worker may take."""
+    """Jobs that have ended, and those whose training began here and that have not."""
 
     limit: int
-    taken: int = 0
     ended: int = 0
+    mine: list[str] = field(default_factory=list)  #: ids
 
 
 class Permits:
     """A tally under a file lock. Without a file there is no limit."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, store: base.People, worker: str) -> None:
         self.path = path
+        self._store = store
+        self._worker = worker
 
     @classmethod
-    def create(cls, path: Path, limit: int) -> "Permits":
+    def create(cls, path: Path, limit: int, *, store: base.People, worker: str) -> "Permits":
         """Write a fresh tally and return it."""
         path.write_text(json.dumps(vars(Tally(limit=limit))), encoding="ascii")
-        return cls(path)
+        return cls(path, store=store, worker=worker)
 
-    def take(self) -> bool:
-        """Take on one more job; False where the limit is reached."""
+    def take(self, claim: Callable[[], jobs.Claim | None]) -> jobs.Claim | None:
+        """Return the job that `claim` claims for training; None where there is none, or the limit is reached."""
         if self.path is None:
-            return True
-        with self._open() as tally:
-            free = tally.taken < tally.limit
-            tally.taken += free
-        return free
-
-    def give_back(self) -> None:
-        """Undo `take`: there was no job, or it went back to the queue."""
-        if self.path is not None:
-            with self._open() as tally:
-                tally.taken -= 1
+            return claim()
+        with self._open(self.path) as tally:
+            claimed = claim() if tally.ended + len(tally.mine) < tally.limit else None
+            if claimed is not None:
+                tally.mine.append(claimed.id)
+        return claimed
 
     def end(self) -> None:
-        """Count a job that has ended."""
+        """Count a job that ended before its training."""
         if self.path is not None:
-            with self._open() as tally:
+            with self._open(self.path) as tally:
                 tally.ended += 1
 
-    @property
     def used_up(self) -> bool:
-        """Whether as many jobs have ended as may be taken on."""
+        """Whether as many jobs have ended as may be taken on, and none is in work."""
         if self.path is None:
             return False
-        with self._open() as tally:
-            return tally.ended >= tally.limit
+        with self._open(self.path) as tally:
+            return tally.ended >= tally.limit and not tally.mine
 
     @contextmanager
-    def _open(self) -> Iterator[Tally]:
-        if self.path is None:
-            raise ValueError("there is no limit")
-        with self.path.open("r+", encoding="ascii") as file:
+    def _open(self, path: Path) -> Iterator[Tally]:
+        with path.open("r+", encoding="ascii") as file:
             flock(file, LOCK_EX)
-            tally = Tally(**json.load(file))
+            text = file.read()
+            tally = Tally(**json.loads(text))
+            self._look_at_mine(tally)
             yield tally
             file.seek(0)
-            file.truncate()
-            file.write(json.dumps(vars(tally)))
-            file.flush()
-            os.fsync(file.fileno())
+            # One write and no truncation: whoever is killed at it leaves a whole tally.
+            file.write(json.dumps(vars(tally)).ljust(len(text)))
+
+    def _look_at_mine(self, tally: Tally) -> None:
+        taken_on = [self._store.get(job_id) for job_id in tally.mine]
+        tally.ended += sum(job.final for job in taken_on)
+        tally.mine = [job.id for job in taken_on if not job.final and self._is_mine(job)]
+
+    def _is_mine(self, job: jobs.Job) -> bool:
+        """Whether the job trains here or has done so: one that went back to the queue is anybody's again."""
+        trains_here = job.state is states.JobState.RUNNING and job.worker == self._worker
+        return trains_here or job.stage is states.Stage.EVALUATE

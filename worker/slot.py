@@ -42,16 +42,13 @@ class Slot:
     def serve(self) -> None:
         """Run what is eligible; returns when nothing is, when the worker drains, or when the database is away."""
         with self._busy:
-            while not self._draining.is_set():
-                try:
-                    claim = self._claim()
-                except errors.DatabaseUnavailable as error:
-                    _log.warning("database away", why=error.why)
-                    return
-                if claim is None:
-                    return
-                _log.info("claimed", job=claim.id, attempt=claim.attempt, stage=claim.job.stage)
-                self._settle(claim, self._supervisor.run(claim))
+            try:
+                while not self._draining.is_set() and self._serve_one():
+                    pass
+            except errors.DatabaseUnavailable as error:
+                _log.warning("database away", why=error.why)
+            except Exception:  # noqa: BLE001 - the edge: a job's trouble must not end the slot's thread
+                _log.exception("a job could not be served")
 
     def look_every(self, seconds: float) -> None:
         """Serve at once, and again every `seconds`, until the worker drains: no doorbell is needed for a job to run."""
@@ -64,15 +61,21 @@ class Slot:
         with self._busy:
             return
 
+    def _serve_one(self) -> bool:
+        """Claim one job and run its stage to the end; return whether there was one."""
+        claim = self._claim()
+        if claim is None:
+            return False
+        _log.info("claimed", job=claim.id, attempt=claim.attempt, stage=claim.job.stage)
+        self._settle(claim, self._supervisor.run(claim))
+        return True
+
     def _claim(self) -> jobs.Claim | None:
         # What is already on its way needs no permit: only a training that begins does.
         claim = self._ask([stage for stage in self._stages if stage is not states.Stage.TRAIN])
-        if claim is not None or states.Stage.TRAIN not in self._stages or not self._permits.take():
+        if claim is not None or states.Stage.TRAIN not in self._stages:
             return claim
-        claim = self._ask([states.Stage.TRAIN])
-        if claim is None:
-            self._permits.give_back()
-        return claim
+        return self._permits.take(lambda: self._ask([states.Stage.TRAIN]))
 
     def _ask(self, stages: Sequence[states.Stage]) -> jobs.Claim | None:
         if not stages:
@@ -82,13 +85,12 @@ class Slot:
         )
 
     def _settle(self, claim: jobs.Claim, job: jobs.Job | None) -> None:
-        """Count what became of the job, and ring for its next stage."""
-        trained = claim.job.stage is states.Stage.TRAIN
-        if job is not None and job.final:
-            _log.info("ended", job=job.id, state=job.state, reason=job.reason)
-            self._permits.end()
+        """Count a job that came to an end, and ring for one that goes on."""
+        if job is None:
             return
-        if trained and (job is None or job.stage is states.Stage.TRAIN):
-            self._permits.give_back()
-        if job is not None and job.state is states.JobState.QUEUED and job.not_before is None:
+        if job.final:
+            _log.info("ended", job=job.id, state=job.state, reason=job.reason)
+            if claim.job.stage is states.Stage.DOWNLOAD:
+                self._permits.end()
+        elif job.not_before is None:
             self._ring(job.stage)

@@ -1,12 +1,13 @@
-"""The reconciler: it rings for what waits, takes back what is held by nobody, and notices silent workers.
+"""The reconciler: it takes back what is held by nobody, notices silent workers, and rings for what waits.
 
-Every node runs one; conditional updates in the store decide which of them acts.
+Every node runs one; conditional updates in the store decide which of them acts. The ringing is a function of its own,
+for a thread of its own: a broker that hangs must not keep dead leases from being noticed.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator import errors, log
+from orchestrator import log
 from orchestrator.core import clock as clocks
 from orchestrator.core import states
 from orchestrator.queue import dispatch
@@ -47,7 +48,6 @@ class Reconciler:
     """One node's reconciler; `sweep` is called every few seconds."""
 
     store: base.Store
-    doorbell: dispatch.Doorbell
     clock: clocks.Clock
     lease_seconds: float
     actor: str
@@ -57,15 +57,9 @@ class Reconciler:
         self._workers = Stillness(self.lease_seconds)
 
     def sweep(self) -> None:
-        """Do one round; what is away is tried again in the next."""
-        try:
-            self._take_back()
-            self._lose_workers()
-            self._ring()
-        except errors.DatabaseUnavailable as error:
-            _log.warning("database away", why=error.why)
-        except errors.BrokerUnavailable as error:
-            _log.warning("broker away", why=error.why)
+        """Do one round; raises DatabaseUnavailable."""
+        self._take_back()
+        self._lose_workers()
 
     def _take_back(self) -> None:
         leases = {lease.job_id: lease for lease in self.store.leases()}
@@ -83,11 +77,13 @@ class Reconciler:
             if self.store.lose_worker(worker_id, beat=beats[worker_id][0]):
                 _log.warning("lost worker", worker=worker_id)
 
-    def _ring(self) -> None:
-        eligible = {stage: count for stage, count in self.store.counts().eligible.items() if count}
-        if not eligible:
-            return
-        for stage, lying in self.doorbell.waiting(eligible).items():
-            missing = min(eligible[stage], MOST_DOORBELLS) - lying
-            if missing > 0:
-                self.doorbell.ring(stage, missing)
+
+def top_up(store: base.Store, doorbell: dispatch.Doorbell) -> None:
+    """Ring for what waits and is not rung for already; raises DatabaseUnavailable or BrokerUnavailable."""
+    eligible = {stage: count for stage, count in store.counts().eligible.items() if count}
+    if not eligible:
+        return
+    for stage, lying in doorbell.waiting(eligible).items():
+        missing = min(eligible[stage], MOST_DOORBELLS) - lying
+        if missing > 0:
+            doorbell.ring(stage, missing)

@@ -74,6 +74,40 @@ def test_max_jobs_takes_no_job_more(installed: running.Installation, data: str) 
     assert ends == [states.JobState.QUEUED, states.JobState.SUCCEEDED]
 
 
+def test_max_jobs_outlives_a_slot_that_is_killed(installed: running.Installation, data: str) -> None:
+    job = installed.submit(tiny(data, epochs=400))
+    node = installed.start_node("--max-jobs", "1")
+    until(lambda: _running(installed, job), seconds=60)
+    (slot,) = [slot for slot in running.named(installed.settings.home, "worker.app") if "cpu.0" in slot.cmdline()]
+    slot.kill()
+    until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
+    installed.store.cancel(job.id, actor="tester")
+    assert node.wait(timeout=90) == 0
+
+
+def test_a_node_that_is_to_leave_when_idle_waits_for_no_job_of_another_root(
+    installed: running.Installation, data: str, tmp_path: Path
+) -> None:
+    job = installed.submit(tiny(data, **LONG))
+    elsewhere = running.Installation(installed.settings.home, artifacts=tmp_path / "elsewhere")
+    node = elsewhere.start_node()
+    until(lambda: installed.store.checkpoints(job.id), seconds=60)
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(timeout=60) == 0
+    assert installed.start_node("--exit-when-idle").wait(timeout=60) == 0
+    assert installed.store.get(job.id).state is states.JobState.QUEUED
+
+
+def test_a_signal_right_after_the_first_claim_loses_nothing(installed: running.Installation, data: str) -> None:
+    job = installed.submit(tiny(data))
+    node = installed.start_node()
+    until(lambda: installed.store.get(job.id).state is states.JobState.RUNNING, seconds=60, every=0.001)
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(timeout=60) == 0
+    assert installed.store.get(job.id).state is states.JobState.QUEUED
+    assert installed.store.get(job.id).total_retries == 0
+
+
 def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint(installed: running.Installation, data: str) -> None:
     job = installed.submit(tiny(data, **LONG))
     node = installed.start_node()
