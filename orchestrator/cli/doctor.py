@@ -1,9 +1,14 @@
 """`orch doctor`."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from orchestrator import errors
 from orchestrator.cli import options, render, words
+
+if TYPE_CHECKING:
+    from orchestrator.service.doctor import Check
 
 app = typer.Typer(add_completion=False)
 
@@ -31,10 +36,13 @@ def doctor(context: typer.Context, as_json: options.AsJson = False) -> None:
                 title="", value=lambda check: check.level, shown=lambda check: render.state(check.level)
             ),
             render.Column[service.Check](title="CHECK", value=lambda check: check.name),
-            render.Column[service.Check](title="FOUND", value=lambda check: check.found, fold=True),
-            render.Column[service.Check](title="FIX", value=lambda check: check.fix, fold=True),
+            render.Column[service.Check](title="FOUND", value=lambda check: check.found, shown=_found, fold=True),
         ]
         render.table(columns, checks, to=to)
     broken = sum(check.level == service.Level.FAIL for check in checks)
     if broken:
         raise errors.OrchError(f"{words.plural(broken, 'thing')} to fix.")
+
+
+def _found(check: "Check") -> str:
+    return f"{check.found}\ntry: {check.fix}" if check.fix else check.found

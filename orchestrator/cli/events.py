@@ -31,10 +31,10 @@ def events(context: typer.Context, job: options.Job, as_json: options.AsJson = F
         render.Column(title="WHAT", value=lambda event: event.kind),
         render.Column(title="TO", value=lambda event: event.new_state),
         render.Column(title="STAGE", value=lambda event: event.stage),
-        render.Column(title="ATTEMPT", value=lambda event: event.attempt, right=True),
-        render.Column(title="WHO", value=lambda event: event.actor),
+        render.Column(title="ATTEMPT", value=lambda event: event.attempt, right=True, wide=True),
+        render.Column(title="WHO", value=lambda event: event.actor, elastic=True),
         render.Column(title="REASON", value=lambda event: event.reason),
-        render.Column(title="DETAIL", value=lambda event: event.detail),
+        render.Column(title="DETAIL", value=lambda event: event.detail, fold=True),
         render.Column(title="RUN", value=lambda event: event.run, right=True, wide=True),
     ]
     render.table(columns, history, to=to)

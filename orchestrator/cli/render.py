@@ -26,6 +26,7 @@ WIDE = 130
 
 _GAP = 2
 _NARROWEST = 6
+_FOLDED = 16  # a column whose values wrap is content with so much, where the others need their room
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -106,6 +107,7 @@ def _widths(columns: "Sequence[Column[Row]]", lines: "Sequence[Sequence[str | Te
         max([cell_len(column.title), *(cell_len(str(cells[number])) for cells in lines)])
         for number, column in enumerate(columns)
     ]
+    widths = [min(width, _FOLDED) if column.fold else width for width, column in zip(widths, columns, strict=True)]
     elastic = [number for number, column in enumerate(columns) if column.elastic]
     while elastic and sum(widths) + _GAP * len(widths) > room:
         widest = max(elastic, key=lambda number: widths[number])

@@ -144,7 +144,7 @@ def _broker(settings: config.Settings) -> Iterator[Check]:
         with dispatch.Doorbell(settings) as doorbell:
             waiting = sum(doorbell.waiting(Stage).values())
     except errors.OrchError as error:
-        yield _failed("broker", error)
+        yield _failed("broker", error, Level.WARN if settings.embedded_broker else Level.FAIL)
         return
     yield Check(name="broker", level=Level.OK, found=f"{dispatch.where(settings)}, {waiting} doorbells waiting")
 
@@ -173,9 +173,9 @@ def _worker(worker: Worker, settings: config.Settings) -> Check:
     return Check(name="worker", level=Level.OK, found=found)
 
 
-def _failed(name: str, error: errors.OrchError) -> Check:
+def _failed(name: str, error: errors.OrchError, level: Level = Level.FAIL) -> Check:
     found = " ".join(part for part in (error.message, error.why) if part)
-    return Check(name=name, level=Level.FAIL, found=found, fix=error.hint)
+    return Check(name=name, level=level, found=found, fix=error.hint)
 
 
 def _version(distribution: str) -> str:

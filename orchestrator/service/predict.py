@@ -48,9 +48,9 @@ def predict(
         OrchError: torch is missing, or the process failed.
 
     """
+    node.need_torch()
     job = store.find(text)
     request = {**_network(settings, store, job), "images": [str(path) for path in pictures(paths)], "top": top}
-    node.need_torch()
     with tempfile.TemporaryFile("w+") as said:
         yield from _run(config.child_environment(settings), json.dumps(request), said)
 

@@ -1,0 +1,150 @@
+"""The commands about this machine: settings, database, doctor, and a whole installation brought up and down."""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import config
+from orchestrator.core import jobs
+from orchestrator.service import node, views
+from orchestrator.store import base
+from tests.contract import parts
+from tests.integration.cli.conftest import Orch, living_worker
+from tests.support import pictures, running
+
+
+def test_settings_are_shown_with_origin_and_without_secrets(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_BROKER_URL", "redis://:canary@broker:6379/0?password=canary")
+    ran = orch("config", "show")
+    assert ["broker_url", "redis://:***@broker:6379/0?***", "ORCH_BROKER_URL"] in ran.rows
+    assert ["lease", "30.0", "default"] in ran.rows
+    shown = orch("config", "show", "--json")
+    assert "canary" not in ran.out + shown.out
+    named = {setting.name: setting for setting in views.SettingsPayload.model_validate_json(shown.out).settings}
+    assert set(named) == set(config.Settings.model_fields)
+    assert named["home"].variable == "ORCH_HOME"
+
+
+def test_paths_are_one_a_line(orch: Orch, settings: config.Settings) -> None:
+    rows = orch("config", "paths").rows
+    assert ["artifacts", str(settings.artifact_dir)] in rows
+    assert ["database", str(settings.home / "orch.db")] in rows
+
+
+def test_the_database_is_made_and_checked(orch: Orch) -> None:
+    assert orch("db", "check").code == 4
+    found, wanted = orch("db", "current").rows[0]
+    assert found == ""
+    assert orch("db", "upgrade").rows == [["", wanted]]
+    assert orch("db", "upgrade").rows == [[wanted, wanted]]
+    assert orch("db", "check").code == 0
+    assert json.loads(orch("db", "current", "--json").out)["found"] == wanted
+
+
+def test_doctor_warns_of_what_is_merely_not_started(orch: Orch, store: base.Store) -> None:
+    store.register(living_worker())
+    ran = orch("doctor")
+    levels = {row[1]: row[0] for row in ran.rows}
+    assert ran.code == 0
+    assert levels == {
+        "python": "ok",
+        "torch": "ok",
+        "gpu": levels["gpu"],
+        "home": "ok",
+        "disk": levels["disk"],
+        "database": "ok",
+        "broker": "warn",
+        "worker": "ok",
+    }
+    doctor = views.DoctorPayload.model_validate_json(orch("doctor", "--json").out)
+    assert [check.name for check in doctor.checks] == [row[1] for row in ran.rows]
+
+
+def test_doctor_fails_for_what_does_not_work_and_masks_secrets(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_DATABASE_URL", "postgresql://ada:canary@127.0.0.1:1/orch")
+    monkeypatch.setenv("ORCH_BROKER_URL", "redis://:canary@127.0.0.1:1/0")
+    ran = orch("doctor")
+    assert ran.code == 1
+    assert {row[1] for row in ran.rows if row[0] == "fail"} == {"database", "broker"}
+    assert "canary" not in ran.out + ran.err
+
+
+def test_the_systemd_unit_holds_settings_but_no_secrets(
+    orch: Orch, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCH_BROKER_URL", "redis://:canary@broker/0")
+    unit = orch("up", "--systemd").out
+    assert f'Environment="ORCH_HOME={settings.home}"' in unit
+    assert "ORCH_BROKER_URL is set and secret" in unit
+    assert "canary" not in unit
+    assert "-m worker --only-one" in unit
+
+
+@pytest.mark.parametrize("words", [("worker",), ("up", "-d"), ("predict", "@latest", "picture.png"), ("demo",)])
+def test_without_torch_the_extra_is_named(
+    orch: Orch, store: base.Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    held = parts.training(store)
+    store.record_dataset(held, jobs.Dataset(hash="d", source="s", classes=("a", "b"), counts={}, bytes=1, path="/d"))
+    store.record_checkpoint(held, parts.checkpoint(held, 3, accuracy=0.5, epoch=1))
+    Path("picture.png").touch()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    ran = orch(*words)
+    assert ran.code == 1
+    assert "pip install 'orch[worker]'" in ran.err
+
+
+def test_predict_needs_pictures_and_a_checkpoint(orch: Orch, store: base.Store, tmp_path: Path) -> None:
+    parts.submit(store)
+    (tmp_path / "empty").mkdir()
+    for words in (str(tmp_path / "gone.png"), str(tmp_path / "empty"), __file__):
+        assert orch("predict", "@latest", words).code == 3
+    assert "no checkpoint yet" in orch("predict", "@latest", __file__).err
+
+
+def test_the_demo_does_not_touch_other_servers(orch: Orch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORCH_DATABASE_URL", "postgresql://ada:canary@127.0.0.1:1/orch")
+    ran = orch("demo", "--folder", str(tmp_path / "demo"))
+    assert ran.code == 2
+    assert not (tmp_path / "demo").exists()
+
+
+def test_down_without_a_node_is_no_error(orch: Orch) -> None:
+    ran = orch("down")
+    assert ran.code == 0
+    assert "No worker was running" in ran.err
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[running.Installation]:
+    with running.installation(tmp_path / "home", devices="cpu") as installation:
+        yield installation
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_from_up_to_prediction_and_down(installed: running.Installation, tmp_path: Path) -> None:
+    data = pictures.write(tmp_path / "data", pictures.members(size=(16, 16)))
+    assert "Up: node" in installed.orch("up", "-d").stderr
+    try:
+        assert "Already up" in installed.orch("up", "-d").stderr
+        assert "worker\t" in installed.orch("status").stdout
+        recipe = ["--network", "densenet_tiny", "--image-size", "8", "--epochs", "1", "--loader-workers", "0"]
+        job = installed.orch("submit", "-q", "--data", str(data), *recipe, "--wait").stdout.split()[0]
+        assert "evaluation\t" in installed.orch("status", job).stdout
+        answers = installed.orch("predict", job, str(data / "validation"), "--top", "2").stdout.splitlines()
+        assert len(answers) == 2 * 6
+        image, label, probability = answers[0].split("\t")
+        assert Path(image).is_file()
+        assert label in {"cats", "dogs"}
+        assert 0.5 <= float(probability) <= 1
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        assert "is not a picture" in installed.orch("predict", job, str(tmp_path / "broken.png"), code=1).stderr
+    finally:
+        said = installed.orch("down").stderr
+    assert "has drained" in said
+    assert node.pid(installed.settings) is None
