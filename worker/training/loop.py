@@ -58,7 +58,6 @@ class Loop:
                 best = learner.close_epoch(measured.sums.accuracy)
                 self._save(rows, best=best)
         except report.Stopped:
-            self._settle()
             self._save()
             return protocol.Ended(how="stopped", last_step=learner.step)
         return protocol.Ended(how="done", last_step=learner.step)
@@ -69,17 +68,14 @@ class Loop:
         start = learner.step - learner.epoch * self._batches.steps_per_epoch
         learner.model.train()
         lap = time.monotonic()
-        if learner.step < end:
-            for images, targets in report.unless_stopped(
-                self._batches.train(learner.epoch, start_step=start), self._link
-            ):
-                learner.train_step(images, targets)
-                now = time.monotonic()
-                learner.sums.seconds += now - lap
-                lap = now
-                self._advance(len(targets))
-                if learner.step < end and self._checkpoint_due():  # an epoch's end has its own, with the metrics
-                    self._save()
+        for images, targets in report.unless_stopped(self._batches.train(learner.epoch, start_step=start), self._link):
+            learner.train_step(images, targets)
+            now = time.monotonic()
+            learner.sums.seconds += now - lap
+            lap = now
+            self._advance(len(targets))
+            if learner.step < end and self._checkpoint_due():  # an epoch's end has its own, with the metrics
+                self._save()
         self._settle()  # waits for a GPU: the seconds of its last steps come in here
         learner.sums.seconds += time.monotonic() - lap
 

@@ -50,7 +50,7 @@ def main() -> int:
     failed = False
     for answer in predict(request, saved):
         failed |= "error" in answer
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     return int(failed)
 

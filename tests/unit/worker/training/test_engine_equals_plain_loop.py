@@ -60,7 +60,7 @@ def plain_loop(
 def test_losses_metrics_and_weights_equal_the_plain_loops_to_the_last_bit(
     data: protocol.DatasetInfo, root: Path, threads: int
 ) -> None:
-    spec = support.spec(seed=5, checkpoint_steps=2)
+    spec = support.spec(epochs=2, seed=5, checkpoint_steps=2)
     torch.set_num_threads(threads)
     model, losses, rows, best = plain_loop(data, spec)
     follower = support.Follower()
@@ -99,3 +99,16 @@ def test_the_state_around_it_does_not_matter(data: protocol.DatasetInfo, root: P
     stage.train(data, support.assignment(root, support.spec(), attempt=2), second)
     assert first.steps == second.steps
     assert support.same(first.last(root)[1], second.last(root)[1])
+
+
+def test_loader_processes_change_no_bit(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, helped = support.Follower(), support.Follower()
+    stage.train(data, support.assignment(root, support.spec(epochs=2)), alone)
+    monkeypatch.setattr(loader, "SMALL_SET_BYTES", 0)
+    told = support.assignment(root, support.spec(epochs=2, loader_workers=2), attempt=2)
+    stage.train(data, told, helped)
+    assert helped.steps == alone.steps
+    assert helped.rows == alone.rows
+    assert support.same(helped.last(root)[1], alone.last(root)[1])
