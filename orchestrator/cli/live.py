@@ -32,10 +32,11 @@ _SIDE_BY_SIDE = 100
 def follow(opened: "Context", job_id: str) -> Job:
     """Draw the job until it has ended; return it as it is then."""
     console = render.console()
+    reader = query.CurveReader(opened.store, job_id)
     last: Job | None = None
     with Live(console=console, auto_refresh=False) as live:
         for job in service.changes(opened.store, job_id):
-            curves = query.curves(opened.store, job_id)
+            curves = reader.read(job)
             live.update(
                 picture(job, curves, width=console.width, colour=console.color_system is not None), refresh=True
             )

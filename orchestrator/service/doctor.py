@@ -138,15 +138,24 @@ def _database(settings: config.Settings) -> Iterator[Check]:
 
 
 def _broker(settings: config.Settings) -> Iterator[Check]:
+    state = health.broker(settings)
+    if not state.answers:
+        yield Check(
+            name="broker",
+            level=Level.WARN if settings.embedded_broker else Level.FAIL,
+            found=f"{state.where} does not answer: {state.why}",
+            fix="orch up -d" if settings.embedded_broker else "Start it, or set ORCH_BROKER_URL to one that runs.",
+        )
+        return
     from orchestrator.queue import dispatch  # noqa: PLC0415 - Celery costs 0.2 s
 
     try:
         with dispatch.Doorbell(settings) as doorbell:
             waiting = sum(doorbell.waiting(Stage).values())
-    except errors.OrchError as error:
-        yield _failed("broker", error, Level.WARN if settings.embedded_broker else Level.FAIL)
+    except errors.OrchError as error:  # a wrong password, a server that is full
+        yield _failed("broker", error)
         return
-    yield Check(name="broker", level=Level.OK, found=f"{dispatch.where(settings)}, {waiting} doorbells waiting")
+    yield Check(name="broker", level=Level.OK, found=f"{state.where}, {waiting} doorbells waiting")
 
 
 def _workers(settings: config.Settings) -> Iterator[Check]:
@@ -173,9 +182,9 @@ def _worker(worker: Worker, settings: config.Settings) -> Check:
     return Check(name="worker", level=Level.OK, found=found)
 
 
-def _failed(name: str, error: errors.OrchError, level: Level = Level.FAIL) -> Check:
+def _failed(name: str, error: errors.OrchError) -> Check:
     found = " ".join(part for part in (error.message, error.why) if part)
-    return Check(name=name, level=level, found=found, fix=error.hint)
+    return Check(name=name, level=Level.FAIL, found=found, fix=error.hint)
 
 
 def _version(distribution: str) -> str:

@@ -16,6 +16,7 @@ from orchestrator.core.jobs import (
     Evaluation,
     Job,
     JobFilter,
+    StepMetric,
     Worker,
 )
 from orchestrator.core.states import DOING, FINAL, JobState, Stage, Wish, WorkerState
@@ -109,15 +110,6 @@ def recent(store: Store, *, tags: tuple[str, ...] = ()) -> list[Job]:
     return sorted(rows, key=lambda job: job.seq, reverse=True)
 
 
-def curves(store: Store, job_id: str, *, points: int = 200) -> Curves:
-    """Return the losses, thinned to `points` means of neighbouring steps, and the epochs."""
-    steps = store.steps(job_id, name="loss")
-    size = max(1, math.ceil(len(steps) / points))
-    chunks = [steps[start : start + size] for start in range(0, len(steps), size)]
-    losses = tuple((chunk[-1].step, sum(step.value for step in chunk) / len(chunk)) for chunk in chunks)
-    return Curves(losses=losses, epochs=tuple(store.epochs(job_id)))
-
-
 def living(store: Store) -> tuple[Worker, ...]:
     """Return the workers that have neither stopped nor been lost."""
     return tuple(worker for worker in store.workers() if worker.state in LIVING)
@@ -163,3 +155,27 @@ def useful(job: Job) -> Iterator[str]:
         case JobState.FAILED | JobState.CANCELLED:
             yield f"orch logs {job.id}"
             yield f"orch retry {job.id}"
+
+
+class CurveReader:
+    """Reads a job's curves again and again, and each step once: a long training has many."""
+
+    def __init__(self, store: Store, job_id: str, *, points: int = 200) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._points = points
+        self._attempt = -1
+        self._steps: list[StepMetric] = []
+
+    def read(self, job: Job) -> Curves:
+        """Return the losses, thinned to `points` means of neighbouring steps, and the epochs."""
+        if job.attempt != self._attempt:  # it may have gone back to a checkpoint: steps past it do not count
+            self._attempt, self._steps = job.attempt, []
+        last = self._steps[-1].step if self._steps else 0
+        self._steps += self._store.steps(self._job_id, name="loss", after=last)
+        size = max(1, math.ceil(len(self._steps) / self._points))
+        chunks = [self._steps[start : start + size] for start in range(0, len(self._steps), size)]
+        return Curves(
+            losses=tuple((chunk[-1].step, sum(step.value for step in chunk) / len(chunk)) for chunk in chunks),
+            epochs=tuple(self._store.epochs(self._job_id)),
+        )

@@ -1,0 +1,72 @@
+"""Following a job: nothing missed, nothing twice, an end."""
+
+import threading
+
+import pytest
+
+from orchestrator import errors
+from orchestrator.core import jobs, specs, states
+from orchestrator.service import follow
+from orchestrator.store import base
+from tests.contract import parts
+
+FAST = 0.01
+
+
+@pytest.fixture
+def held(store: base.Store) -> jobs.Claim:
+    return parts.training(store, spec=specs.parse({"data": "digits"}))
+
+
+def write(store: base.Store, held: jobs.Claim, *texts: str, first: int = 0) -> None:
+    for number, text in enumerate(texts, start=first):
+        store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=number, text=text))
+
+
+def test_lines_are_put_together_across_pieces_and_kept_apart_across_attempts(
+    store: base.Store, held: jobs.Claim
+) -> None:
+    write(store, held, "one\ntw", "o\nunfin", "ished")
+    store.finish(held, parts.DRAINED)
+    write(store, parts.claimed(store, states.Stage.TRAIN), "next\n")
+    assert list(follow.lines(store, held.id)) == ["one", "two", "unfinished", "next"]
+    assert list(follow.lines(store, held.id, last=2)) == ["unfinished", "next"]
+    assert list(follow.lines(store, held.id, last=9)) == ["one", "two", "unfinished", "next"]
+
+
+def test_following_output_begins_with_the_last_lines_and_goes_on_to_the_end(
+    store: base.Store, held: jobs.Claim
+) -> None:
+    write(store, held, "old\nrecent\n")
+    lines = follow.lines(store, held.id, last=1, follow=True, interval=FAST)
+    assert next(lines) == "recent"
+    write(store, held, "new\nand ", "the end", first=1)
+    store.finish(held, parts.failed(states.Reason.DIVERGED))
+    assert list(lines) == ["new", "and the end"]
+
+
+def test_each_change_is_seen_once_and_the_end_last(store: base.Store, held: jobs.Claim) -> None:
+    seen = follow.changes(store, held.id, interval=FAST)
+    assert next(seen).progress.done == 0
+    store.record_progress(held, jobs.Progress(done=1, total=2))
+    assert next(seen).progress.done == 1
+    store.finish(held, parts.failed(states.Reason.DIVERGED))
+    assert [job.state for job in seen] == [states.JobState.FAILED]
+
+
+def test_waiting_yields_jobs_as_they_end_each_once(store: base.Store, held: jobs.Claim) -> None:
+    waiting = parts.submit(store)
+    store.cancel(waiting.id, actor="ada")
+    ended = follow.wait(store, [held.id, waiting.id, waiting.id], interval=FAST)
+    assert next(ended).id == waiting.id
+    end = threading.Thread(target=store.finish, args=(held, parts.failed(states.Reason.DIVERGED)))
+    end.start()
+    assert [job.id for job in ended] == [held.id]
+    end.join()
+
+
+def test_time_runs_out(store: base.Store, held: jobs.Claim) -> None:
+    with pytest.raises(errors.TimedOut, match=held.id):
+        list(follow.wait(store, [held.id], interval=FAST, timeout=0.05))
+    with pytest.raises(errors.TimedOut, match=held.id):
+        list(follow.changes(store, held.id, interval=FAST, timeout=0.05))
