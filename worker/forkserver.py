@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -95,19 +96,23 @@ class Server:
 
     def _answer(self) -> None:
         asker, _ = self._listener.accept()
+        descriptors: list[int] = []
         try:
-            request, descriptors = _read(asker)
+            request = _read(asker, descriptors)
+            pid = os.fork()
         except (OSError, ValueError) as error:
-            sys.stderr.write(f"fork server: a request was dropped: {error}\n")
+            with suppress(OSError):
+                sys.stderr.write(f"fork server: a request was dropped: {error}\n")
             asker.close()
-            return
-        pid = os.fork()
-        if pid == 0:
-            self._become(request, descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self._askers[pid] = asker
-        _tell(asker, {"pid": pid})
+        else:
+            if pid == 0:
+                # It keeps its own asker open, whose end tells of its own end should this server be dead by then.
+                self._become(request, descriptors)
+            self._askers[pid] = asker
+            _tell(asker, {"pid": pid})
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _become(self, request: Request, descriptors: list[int]) -> None:
         """Turn the forked copy into the working process; never returns."""
@@ -122,10 +127,12 @@ class Server:
             self._selector.close()
             status = _work(request, *descriptors[:2])
         except BaseException:  # noqa: BLE001 - the forked copy must end here, whatever happens
-            traceback.print_exc()
+            with suppress(OSError):
+                traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):  # the log may be on a disk that is full
+                    stream.flush()
             os._exit(status)
 
     def _reap(self) -> None:
@@ -154,15 +161,16 @@ def _work(request: Request, pipe: int, log: int) -> int:
     return int(function(request.assignment, Connection(pipe)))
 
 
-def _read(asker: socket.socket) -> tuple[Request, list[int]]:
+def _read(asker: socket.socket, descriptors: list[int]) -> Request:
     asker.settimeout(5)
-    text, descriptors, _, _ = socket.recv_fds(asker, _MAX_REQUEST, _MAX_DESCRIPTORS)
+    text, sent, _, _ = socket.recv_fds(asker, _MAX_REQUEST, _MAX_DESCRIPTORS)
+    descriptors += sent
     while not text.endswith(b"\n"):
         more = asker.recv(_MAX_REQUEST)
         if not more:
             raise ValueError("it broke off")
         text += more
-    return Request.model_validate_json(text), descriptors
+    return Request.model_validate_json(text)
 
 
 def _tell(asker: socket.socket, what: dict[str, int]) -> None:

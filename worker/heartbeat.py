@@ -52,3 +52,5 @@ class Heartbeat:
                 return
             except errors.DatabaseUnavailable as error:
                 _log.warning("database away", job=self._claim.id, why=error.why)
+            except Exception:  # noqa: BLE001 - the edge: a thread that ended here would cost the job its lease
+                _log.exception("a beat failed", job=self._claim.id)

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,8 @@ from worker import protocol
 
 #: The fork server needs some seconds for its imports; a node that has lost it starts another.
 _START_SECONDS = 120
+#: It forks in milliseconds: one that is silent for so long hangs.
+_ANSWER_SECONDS = 20
 PID_FILE = "pid"
 
 
@@ -39,10 +42,12 @@ class Process:
         self.ending.close()
 
     def collect(self) -> None:
-        """Wait for the end and take in the wait status; a dead fork server leaves it None."""
+        """Wait for the end and take in the wait status; a fork server that is dead or hangs leaves it None."""
         if self.ended:
             return
-        with self.ending.makefile("rb") as answers:
+        self.ending.settimeout(_ANSWER_SECONDS)
+        line = b""
+        with suppress(TimeoutError), self.ending.makefile("rb") as answers:
             line = answers.readline()
         self.ended = True
         self.status = json.loads(line)["status"] if line else None
@@ -91,39 +96,38 @@ class Launcher:
             OrchError: the fork server did not answer within two minutes.
 
         """
-        mine, theirs = Pipe()
         request = {"entry": entry, "assignment": assignment.model_dump(mode="json"), "gpu": self._gpu}
-        with log.open("ab") as output, theirs:
-            descriptors = [theirs.fileno(), output.fileno(), *self._locks]
-            asked, pid = self._ask(json.dumps(request).encode() + b"\n", descriptors)
-        (log.parent / PID_FILE).write_text(str(pid), encoding="ascii")
-        return Process(mine, pid, asked)
-
-    def _ask(self, request: bytes, descriptors: Sequence[int]) -> tuple[socket.socket, int]:
         waiting = tenacity.Retrying(
             wait=tenacity.wait_fixed(0.05),
             stop=tenacity.stop_after_delay(_START_SECONDS),
             retry=tenacity.retry_if_exception_type(OSError),
         )
-        try:
-            return waiting(self._ask_once, request, descriptors)
-        except tenacity.RetryError as error:
-            raise errors.OrchError("The fork server does not answer.", hint="The worker's log says why.") from error
+        with log.open("ab") as output, ExitStack() as undo:
+            try:
+                process = waiting(self._ask, json.dumps(request).encode() + b"\n", output.fileno())
+            except tenacity.RetryError as error:
+                raise errors.OrchError("The fork server does not answer.", hint="The worker's log says why.") from error
+            undo.enter_context(process)
+            (log.parent / PID_FILE).write_text(str(process.pid), encoding="ascii")
+            undo.pop_all()
+        return process
 
-    def _ask_once(self, request: bytes, descriptors: Sequence[int]) -> tuple[socket.socket, int]:
-        asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+    def _ask(self, request: bytes, log: int) -> Process:
+        """Ask once, with a pipe of its own: a child of a try that failed finds nobody on its pipe, and ends."""
+        mine, theirs = Pipe()
+        with ExitStack() as undo, theirs:
+            undo.enter_context(mine)
+            asked = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            asked.settimeout(_ANSWER_SECONDS)
             asked.connect(str(self._server))
-            sent = socket.send_fds(asked, [request], list(descriptors))
+            sent = socket.send_fds(asked, [request], [theirs.fileno(), log, *self._locks])
             asked.sendall(request[sent:])
             with asked.makefile("rb", buffering=0) as answers:  # unbuffered: the next line is the process's end
                 line = answers.readline()
             if not line:
                 raise ConnectionResetError("the fork server hung up")
-        except OSError:
-            asked.close()
-            raise
-        return asked, int(json.loads(line)["pid"])
+            undo.pop_all()
+        return Process(mine, int(json.loads(line)["pid"]), asked)
 
 
 def kill_leftover(attempt_dir: Path) -> None:
@@ -136,8 +140,9 @@ def kill_leftover(attempt_dir: Path) -> None:
         opened = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (1, 2)}
     except (OSError, ValueError):
         return
-    if any(path.parent == attempt_dir for path in opened):
-        os.killpg(pid, signal.SIGKILL)
+    if any(path.parent == attempt_dir.resolve() for path in opened):
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
         deadline = time.monotonic() + 5
         while Path(f"/proc/{pid}/fd/1").is_symlink() and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -1,5 +1,6 @@
 """What the working process says, written to the database: in order, once, and again later where it is away."""
 
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -28,26 +29,32 @@ class Recorder:
         self._root = root
         self._clock = clock
         self._waiting: deque[Callable[[], None]] = deque()
+        self._progress: deque[Callable[[], None]] = deque(maxlen=1)  # the newest says all, however long it must wait
 
     def take(self, message: Any) -> None:
         """Queue what the message says."""
         if isinstance(message, protocol.CheckpointWritten):
             self.last_step = message.checkpoint.step
-        self._waiting.append(functools.partial(self._write, message, self._clock.now()))
+        queue = self._progress if isinstance(message, protocol.Progress) else self._waiting
+        queue.append(functools.partial(self._write, message, self._clock.now()))
 
     def log(self, chunk: jobs.LogChunk) -> None:
         """Queue a piece of the log."""
         self._waiting.append(functools.partial(self._store.record_log, self._claim, chunk))
 
     def flush(self) -> bool:
-        """Write what waits; False where the database is away and something still does. Raises Stale."""
-        while self._waiting:
+        """Write what waits; False where the database is away and something still does.
+
+        A write that fails in any other way (`Stale` among them) is dropped and raises: it would fail again.
+        """
+        while queue := self._waiting or self._progress:
+            write = queue.popleft()
             try:
-                self._waiting[0]()
+                write()
             except errors.DatabaseUnavailable as error:
+                self._waiting.appendleft(write)
                 _log.warning("database away", job=self._claim.id, waiting=len(self._waiting), why=error.why)
                 return False
-            self._waiting.popleft()
         return True
 
     def _write(self, message: Any, heard_at: datetime) -> None:
@@ -79,7 +86,8 @@ class Recorder:
     def _delete(self, checkpoints: Iterable[jobs.Checkpoint]) -> None:
         # Their rows are gone with the commit: a file that stays behind is only space.
         for checkpoint in checkpoints:
-            (self._root / checkpoint.path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self._root / checkpoint.path).unlink()
 
 
 def _fields(message: BaseModel) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from types import FrameType
 
@@ -81,7 +81,8 @@ def failure(error: Exception) -> protocol.Failed:
     """Return the message that tells of `error`; what nobody foresaw also goes to stderr, the job's log."""
     if isinstance(error, errors.StageFailed):
         return protocol.Failed(reason=states.Reason(error.reason), error=_sentences(error), hint=error.hint)
-    traceback.print_exception(error)
+    with suppress(OSError):  # the log may be on the disk that is full
+        traceback.print_exception(error)
     if isinstance(error, errors.OrchError):
         return protocol.Failed(reason=states.Reason.INTERNAL, error=_sentences(error), hint=error.hint)
     said = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -115,8 +115,8 @@ class Supervisor:
             while not process.ended:
                 for readable in connection.wait([process.connection, process.ending], timeout=_TICK_SECONDS):
                     self._hear(readable, process, recorder, watch)
-                _copy_log(tail, recorder)
-                recorder.flush()
+                if recorder.flush():  # the log is on disk already: it need not wait in memory for the database
+                    _copy_log(tail, recorder)
                 if heartbeat.stale.is_set():
                     raise errors.Stale
                 self._steer(claim, process, heartbeat, watch)
@@ -129,15 +129,15 @@ class Supervisor:
         if readable is process.ending:
             process.collect()
             return
+        watch.alive_at = self._clock.monotonic()
         try:
-            message = protocol.receive_up(process.connection)
+            # All that has come, for the process must never wait: what is written with it can take seconds.
+            while process.connection.poll():
+                _take(protocol.receive_up(process.connection), recorder, watch)
         except (EOFError, OSError):
             if not connection.wait([process.ending], timeout=_EXIT_SECONDS):
                 process.kill()
             process.collect()
-            return
-        watch.alive_at = self._clock.monotonic()
-        _take(message, recorder, watch)
 
     def _steer(self, claim: jobs.Claim, process: Process, heartbeat: Heartbeat, watch: _Watch) -> None:
         """Ask the process to stop where that is wished, and kill it where asking does not help."""
@@ -203,6 +203,8 @@ class Supervisor:
 
 def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcome:
     """Say how the attempt ended, by what the process said last, by what was asked of it, and by what ended it."""
+    if isinstance(watch.last, protocol.Ended) and watch.last.how == "done":
+        return jobs.Outcome(kind="done", last_step=watch.last.last_step)
     if watch.killed_for is not None:
         error = {
             states.Reason.STALLED: "Nothing moved for the stall time, though the process was alive.",
@@ -211,8 +213,6 @@ def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcom
         return jobs.Outcome(kind="failed", reason=watch.killed_for, error=error, last_step=recorder.last_step)
     if isinstance(watch.last, protocol.Failed):
         return _failed(watch.last, recorder)
-    if isinstance(watch.last, protocol.Ended) and watch.last.how == "done":
-        return jobs.Outcome(kind="done", last_step=watch.last.last_step)
     if watch.asked_for == "cancelled":
         return jobs.Outcome(kind="cancelled", last_step=recorder.last_step)
     if watch.asked_for == "drained" or isinstance(watch.last, protocol.Ended):

@@ -20,6 +20,19 @@ def succeed(assignment: protocol.Assignment, connection: Connection) -> int:
     return stage.run(connection, body)
 
 
+def talk(_assignment: protocol.Assignment, connection: Connection) -> int:
+    """Say more than a pipe holds, then write into the log that all is said."""
+
+    def body(link: stage.Link) -> protocol.Ended:
+        for step in range(1, 501):
+            link.send(protocol.Steps(values=((step, "loss", 1.0),)))
+        sys.stdout.write("all is said\n")
+        sys.stdout.flush()
+        return protocol.Ended(how="done", last_step=500)
+
+    return stage.run(connection, body)
+
+
 def wait_for_stop(_assignment: protocol.Assignment, connection: Connection) -> int:
     """Say that it runs, then wait to be asked to stop."""
 
