@@ -84,7 +84,13 @@ def _kill_node_and_start_another(installed: running.Installation, _job: jobs.Job
     installed.start_node()
 
 
-def _kill_fork_server(installed: running.Installation, _job: jobs.Job) -> None:
+def _kill_fork_server(installed: running.Installation, job: jobs.Job) -> None:
+    training = running.training_process(installed, job)
+    assert training is not None
+    training.parents()[0].kill()
+
+
+def _kill_fork_server_and_training(installed: running.Installation, _job: jobs.Job) -> None:
     for process in running.named(installed.settings.home, "worker.forkserver"):
         process.kill()
 
@@ -113,7 +119,8 @@ def _drain_and_start_another(installed: running.Installation, _job: jobs.Job) ->
         (_kill_training, "lost"),
         (_kill_slot, "lost"),
         (_kill_node_and_start_another, "any"),  # its slots drain, or lose the race with the new node's release
-        (_kill_fork_server, "lost"),
+        (_kill_fork_server, "undisturbed"),
+        (_kill_fork_server_and_training, "lost"),
         (_kill_broker, "undisturbed"),
         (_kill_everything_and_start_again, "lost"),
         (_drain_and_start_another, "drained"),

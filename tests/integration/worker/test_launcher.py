@@ -1,12 +1,15 @@
 import os
 import signal
+import socket
 from multiprocessing import connection
 from pathlib import Path
 
 import psutil
 import pytest
 
+from orchestrator import errors
 from orchestrator.core import specs, states
+from tests.support import forking
 from tests.support.waiting import until
 from worker import protocol
 from worker.launcher import PID_FILE, Launcher, Process, kill_leftover
@@ -104,6 +107,57 @@ def test_what_a_dead_supervisor_left_running_is_killed(fork_server: Path, attemp
         kill_leftover(attempt_dir)
         _wait(process)
         assert process.killed_by == signal.SIGKILL
+
+
+def test_a_leftover_is_found_behind_a_symbolic_link(fork_server: Path, attempt_dir: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(attempt_dir)
+    with _start(fork_server, attempt_dir, "ignore_stop") as process:
+        protocol.receive_up(process.connection)
+        kill_leftover(link)
+        _wait(process)
+        assert process.killed_by == signal.SIGKILL
+
+
+def test_a_process_outlives_its_fork_server_and_stops_when_asked(attempt_dir: Path, tmp_path: Path) -> None:
+    with forking.server(tmp_path / "s") as server, _start(tmp_path / "s", attempt_dir, "wait_for_stop") as process:
+        protocol.receive_up(process.connection)
+        server.kill()
+        server.wait()
+        assert not connection.wait([process.ending], timeout=0.1)
+        process.ask_to_stop()
+        assert protocol.receive_up(process.connection) == protocol.Ended(how="stopped", last_step=7)
+        _wait(process)
+        assert (process.exit_code, process.killed_by) == (None, None)
+
+
+def test_a_fork_server_that_hangs_holds_nobody_up(
+    attempt_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.launcher._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("worker.launcher._START_SECONDS", 1)
+    with forking.server(tmp_path / "s") as server:
+        with _start(tmp_path / "s", attempt_dir, "ignore_stop") as process:
+            server.send_signal(signal.SIGSTOP)
+            process.kill()
+            process.collect()
+            assert process.killed_by is None
+        with pytest.raises(errors.OrchError, match="does not answer"):
+            _start(tmp_path / "s", attempt_dir, "succeed")
+
+
+def test_a_request_that_breaks_off_leaves_no_descriptor_open(fork_server: Path, attempt_dir: Path) -> None:
+    with _start(fork_server, attempt_dir, "succeed") as process:
+        server = psutil.Process(psutil.Process(process.pid).ppid())
+        _wait(process)
+    before = server.num_fds()
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as asker, Path(os.devnull).open("rb") as nothing:
+            asker.connect(str(fork_server))
+            socket.send_fds(asker, [b"{"], [nothing.fileno()] * 3)
+    with _start(fork_server, attempt_dir, "succeed") as process:  # answered behind all of them
+        _wait(process)
+    until(lambda: server.num_fds() <= before, seconds=5)
 
 
 def test_a_pid_that_belongs_to_another_process_now_is_left_alone(attempt_dir: Path) -> None:

@@ -1,7 +1,8 @@
 """The supervisor against stages that behave and misbehave; a real store, a real fork server, real processes."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from orchestrator.store import sql
 from tests.support.waiting import until
 from worker import identity, protocol
 from worker.launcher import Launcher
-from worker.supervisor import Place, Supervisor
+from worker.supervisor import LOG_FILE, Place, Supervisor
 
 pytestmark = pytest.mark.slow
 
@@ -194,6 +195,56 @@ def test_writes_wait_for_a_database_that_is_away(
     job = bench.run()
     assert job is not None
     assert job.stage is states.Stage.TRAIN
+
+
+def test_a_process_does_not_wait_for_a_database_that_is_away(
+    bench: Bench, stage: Callable[[str], None], settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("talk")
+    log = settings.artifact_dir / bench.job.id / "attempt-0001" / LOG_FILE
+    record = bench.store.record_steps
+
+    def slowly_away(claim: jobs.Claim, steps: Iterable[jobs.StepMetric]) -> None:
+        if "all is said" not in log.read_text(encoding="utf-8"):
+            time.sleep(0.2)
+            raise errors.DatabaseUnavailable(why="a test")
+        record(claim, steps)
+
+    monkeypatch.setattr(bench.store, "record_steps", slowly_away)
+    monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
+    assert bench.run() is not None
+    assert len(bench.store.steps(bench.job.id)) == 500
+
+
+def test_a_write_that_can_never_succeed_fails_the_attempt_and_not_the_slot(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("succeed")
+
+    def refuse(_claim: jobs.Claim, _progress: jobs.Progress) -> None:
+        raise ValueError("by design")
+
+    monkeypatch.setattr(bench.store, "record_progress", refuse)
+    assert bench.run() is not None
+    assert bench.attempt.reason is states.Reason.INTERNAL
+
+
+def test_a_beat_that_fails_is_not_the_last(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("wait_for_stop")
+    wish, failures = bench.store.wish, iter([ValueError("by design")])
+
+    def fail_once(claim: jobs.Claim) -> states.Wish:
+        for error in failures:
+            raise error
+        return wish(claim)
+
+    monkeypatch.setattr(bench.store, "wish", fail_once)
+    monkeypatch.setattr(bench.store, "beat", fail_once)
+    job = bench.run_beside(lambda: _cancel(bench))
+    assert job is not None
+    assert job.state is states.JobState.CANCELLED
 
 
 def test_directories_of_earlier_attempts_go_unless_a_checkpoint_needs_them(

@@ -1,11 +1,13 @@
 """The frame of a stage: its end is told once, exceptions get their reasons, and stops are heard."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +94,18 @@ def test_other_exceptions_get_a_reason_and_a_traceback_in_the_log(
     assert (code, said[0].reason) == (protocol.EXIT_FAILED, reason)
     assert "\n" not in said[0].error
     assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_log_on_the_disk_that_is_full_does_not_hide_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(_link: stage.Link) -> protocol.Ended:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    full = Path("/dev/full").open("w", encoding="utf-8", buffering=1)  # noqa: SIM115 - closing it fails, by design
+    monkeypatch.setattr("sys.stderr", full)
+    code, said = run(body)
+    with contextlib.suppress(OSError):
+        full.close()
+    assert (code, said[0].reason) == (protocol.EXIT_FAILED, states.Reason.DISK_FULL)
 
 
 def test_stop_and_sigterm_are_heard_and_the_handler_is_put_back() -> None:
