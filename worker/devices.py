@@ -1,6 +1,7 @@
 """The devices of this host that a worker may use, each claimed by a lock that all users of the host share."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
@@ -75,10 +76,10 @@ def list_gpus() -> list[Gpu]:
     except pynvml.NVMLError:
         return []
     try:
-        gpus = [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        found = [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
     finally:
         pynvml.nvmlShutdown()
-    return visible(gpus, config.visible_gpus())
+    return visible([gpu for gpu in found if gpu is not None], config.visible_gpus())
 
 
 def visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
@@ -98,20 +99,21 @@ def visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
     return chosen
 
 
-def _gpu(index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    return Gpu(
-        index=index,
-        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
-        name=_text(pynvml.nvmlDeviceGetName(handle)),
-        memory=int(memory.total),
-        free=int(memory.free),
-    )
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _gpu(index: int) -> Gpu | None:
+    """Return the GPU; None for one that is lost, or that a batch system or a container keeps from this process."""
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return Gpu(
+            index=index,
+            uuid=pynvml.nvmlDeviceGetUUID(handle),
+            name=pynvml.nvmlDeviceGetName(handle),
+            memory=int(memory.total),
+            free=int(memory.free),
+        )
+    except pynvml.NVMLError as error:
+        _log.warning("GPU cannot be used", gpu=index, why=str(error))
+        return None
 
 
 def _choose(wanted: str, gpus: list[Gpu]) -> list[Gpu]:
@@ -145,9 +147,19 @@ def _claim_gpu(gpu: Gpu, settings: config.Settings) -> list[Device]:
 
 
 def _lock(path: Path) -> int | None:
-    """Return an open descriptor that holds the lock, None where somebody else does."""
-    path.parent.mkdir(mode=0o1777, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    """Return an open descriptor that holds the lock, None where somebody else does.
+
+    The folder is every user's, as /tmp is. A lock is opened for reading, which is all that any user may do with
+    another's; and is made in a step of its own, since the kernel lets nobody open another's file there with O_CREAT.
+    """
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o1777)  # a mode given to mkdir would be cut by the umask
+    with suppress(FileExistsError):
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(made, 0o444)
+        os.close(made)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         flock(descriptor, LOCK_EX | LOCK_NB)
     except BlockingIOError:

@@ -1,5 +1,10 @@
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import pynvml
 import pytest
 
 from orchestrator import config, errors
@@ -85,3 +90,36 @@ def test_words_that_are_no_devices_are_refused(tmp_path: Path) -> None:
 
 def test_none_is_a_worker_that_only_downloads(tmp_path: Path) -> None:
     assert devices.claim(_settings(tmp_path, "none")) == []
+
+
+def test_a_gpu_that_does_not_answer_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(index: int) -> int:
+        if index == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+        return index
+
+    answers: dict[str, Callable[..., object]] = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": handle,
+        "nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(total=1000, free=900),
+        "nvmlDeviceGetUUID": lambda index: f"GPU-{index}a",
+        "nvmlDeviceGetName": lambda _: "A GPU",
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    monkeypatch.setattr(config, "visible_gpus", lambda: None)
+    assert [(gpu.index, gpu.uuid, gpu.free) for gpu in devices.list_gpus()] == [(1, "GPU-1a", 900)]
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_every_user_of_the_host_can_see_who_holds_a_gpu(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert devices.claim(_settings(tmp_path, "0"))
+    finally:
+        os.umask(before)
+    folder = tmp_path / "locks"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
+    assert stat.S_IMODE((folder / "GPU-0a.0").stat().st_mode) == 0o444
