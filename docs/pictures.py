@@ -1,20 +1,22 @@
-"""The README's pictures: `orch watch` and `orch status` of a real job, recorded in a pseudo-terminal, drawn by rich."""
+"""The README's session and pictures: real commands on a real job, recorded in a pseudo-terminal, drawn by rich."""
 
 import fcntl
 import io
 import os
 import pty
 import re
+import shlex
+import shutil
 import struct
 import subprocess
 import termios
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from benchmarks import place
+from docs import markers
 from orchestrator.cli import demo
 
 FOLDER = Path(__file__).parent
@@ -28,18 +30,30 @@ WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
 def main() -> None:
-    """Train the digits as the demo does, and draw the job while it trains and after it."""
-    with place.node(user="ada", worker_name="desk") as home:
+    """Train the digits as the demo does, draw the job while it trains and after it, and write the session down."""
+    # One thread: the digits train as fast beside other work as alone.
+    with place.node(user="ada", worker_name="desk", threads="1") as home:
         flags = [word for name, value in demo.RECIPE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        job = home.orch("submit", *flags, "-q").strip()
-        frames = REDRAW.split(recorded([str(place.ORCH), "watch", job], home))
-        training = [frame for frame in frames if " training " in frame.lstrip().partition("\n")[0]]
-        draw("watch", training[-1], command=f"orch watch {job}")
-        draw("status", recorded([str(place.ORCH), "status", job], home), command=f"orch status {job}")
+        session = [spoken(home, "submit", *flags)]
+        watched = REDRAW.split(recorded(home, "watch", "@latest"))
+        training = [frame for frame in watched if "training" in frame.lstrip().partition("\n")[0]]
+        draw("watch", training[len(training) * 3 // 4], command="orch watch @latest")
+        draw("status", recorded(home, "status", "@latest"), command="orch status @latest")
+        shutil.copy(next(home.folder.glob("data/**/val*/7/*.png")), home.folder / "seven.png")
+        session += [spoken(home, "list"), spoken(home, "predict", "@latest", "seven.png")]
+    markers.write("session", "```\n" + "\n\n".join(session) + "\n```")
 
 
-def recorded(command: Sequence[str], home: place.Home) -> str:
-    """Run a command on a terminal of `WIDTH` by `HEIGHT`, and return everything that it prints."""
+def spoken(home: place.Home, *arguments: str) -> str:
+    """Run an orch command, and return it and what it says as plain text."""
+    said = Text.from_ansi(recorded(home, *arguments).replace("\r\n", "\n")).plain
+    lines = [line.rstrip() for line in said.strip("\n").splitlines()]
+    return "\n".join([f"$ {shlex.join(['orch', *arguments])}", *lines])
+
+
+def recorded(home: place.Home, *arguments: str) -> str:
+    """Run an orch command on a terminal of `WIDTH` by `HEIGHT`, and return everything that it prints."""
+    command = [str(place.ORCH), *arguments]
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
     env = {**home.env, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
