@@ -43,8 +43,13 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
 }
-#: OpenBLAS would start threads at import, and threads do not survive a fork.
-FORK_SERVER_ENVIRONMENT = {**ALLOCATOR, "OPENBLAS_NUM_THREADS": "1"}
+FORK_SERVER_ENVIRONMENT = {
+    **ALLOCATOR,
+    # OpenBLAS would start threads at import, and threads do not survive a fork.
+    "OPENBLAS_NUM_THREADS": "1",
+    # Threads that spin while they wait for each other made steps four times as long beside another busy process.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 
 class Node:
