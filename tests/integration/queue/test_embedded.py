@@ -60,6 +60,27 @@ def test_several_nodes_that_start_at_once_start_one_server(settings: config.Sett
     assert len(servers) == 1
 
 
+def test_a_server_that_hangs_is_not_joined_by_a_second_one_on_its_files(
+    settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded.ensure(settings)
+    first = _pid(settings)
+    with monkeypatch.context() as hanging:
+        hanging.setattr(embedded, "answers", lambda _: False)
+        hanging.setattr(embedded, "_START_SECONDS", 0.1)
+        with pytest.raises(errors.BrokerUnavailable) as refused:
+            embedded.ensure(settings)
+    assert "does not answer" in (refused.value.why or "")
+    assert _pid(settings) == first
+
+
+def test_a_binary_that_cannot_be_run_is_said_in_words(tmp_path: Path) -> None:
+    settings = config.Settings(home=tmp_path, broker_binary=tmp_path / "no-such-server")
+    with pytest.raises(errors.BrokerUnavailable, match="did not start") as failed:
+        embedded.ensure(settings)
+    assert "no-such-server" in (failed.value.why or "")
+
+
 def test_its_socket_is_for_its_user_alone(settings: config.Settings) -> None:
     embedded.ensure(settings)
     socket = embedded.socket(settings)
