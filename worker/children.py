@@ -73,8 +73,14 @@ class Child:
             self._forget()
             self._delay = _FIRST_DELAY if lived > _PROVEN_SECONDS else min(self._delay * 2, _LONGEST_DELAY)
             self._due_at = now + self._delay
-        if now >= self._due_at:
+        if now < self._due_at:
+            return
+        try:
             self.start()
+        except OSError as error:  # the host has no memory or no pid left for it: later, perhaps
+            _log.warning("child does not start", child=self.name, why=str(error))
+            self._delay = min(self._delay * 2, _LONGEST_DELAY)
+            self._due_at = now + self._delay
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""

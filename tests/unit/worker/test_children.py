@@ -1,4 +1,6 @@
+import errno
 import itertools
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -73,6 +75,25 @@ def test_a_child_that_keeps_dying_is_started_ever_more_rarely(tmp_path: Path) ->
     assert len(pauses) >= 3
     assert pauses == sorted(pauses)
     assert pauses[-1] >= 4 * pauses[0]
+
+
+def test_a_child_that_cannot_be_started_is_tried_again_later(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    child = Child("probe", "probe", environment={"PYTHONPATH": str(module)}, monotonic=lambda: now[0])
+    with monkeypatch.context() as no_memory:
+        no_memory.setattr(subprocess, "Popen", _refuse)
+        child.keep()
+    child.keep()
+    assert child.pid is None
+    now[0] += 1
+    child.keep()
+    assert child.running
+    child.ask_to_stop()
+    child.wait(now[0] + 10)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
 
 def test_a_child_that_does_not_go_is_killed_at_the_deadline(tmp_path: Path) -> None:
