@@ -27,7 +27,7 @@ RECIPE = {
 
 _PICTURES = 5
 
-_TERMINATED = 143
+_KILLED = 128  # plus the signal, as shells say it
 
 
 @app.command(epilog="Examples:\n\norch demo\n\norch --home .orch/demo status @latest")
@@ -43,7 +43,8 @@ def demo(
     from orchestrator.service import context as service  # noqa: PLC0415
     from orchestrator.service import node  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that it stops what it started
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that it stops what it started
+        signal.signal(number, lambda received, _: sys.exit(_KILLED + received))
     settings = config.load(home=folder.absolute())
     _refuse_servers(settings)
     node.need_torch()
