@@ -15,8 +15,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from orchestrator import errors
 
@@ -52,10 +51,10 @@ def _default_lock_dir() -> Path:
 Place = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting. Times are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     home: Place = Field(default_factory=_default_home, description="folder of everything orch keeps on this host")
     database_url: SecretStr | None = Field(
@@ -101,19 +100,6 @@ class Settings(BaseSettings):
     download_max_seconds: float = Field(6 * 3600, gt=0, description="longest time for one download")
     extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the values from `load` alone: it has merged the sources and knows their origins."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
 
     @property
     def embedded_database(self) -> bool:
