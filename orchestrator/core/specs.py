@@ -18,7 +18,8 @@ SPEC_VERSION = 1
 #: Data sources with a name, and the fields that each presets.
 DATA_PRESETS: dict[str, dict[str, object]] = {
     "cats_and_dogs": {},
-    "digits": {"image_size": 32, "flip": False},
+    # A mirrored digit is none, and neither is a tenth of one.
+    "digits": {"image_size": 32, "flip": False, "crop_scale": (0.8, 1.0)},
 }
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -23,7 +23,7 @@ def test_defaults_are_the_notebook_s() -> None:
 PRESETS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"network": "densenet161"}, {"growth_rate": 48, "blocks": (6, 12, 36, 24)}),
     ({"network": "densenet161", "growth_rate": 12}, {"growth_rate": 12, "blocks": (6, 12, 36, 24)}),
-    ({"data": "digits"}, {"image_size": 32, "flip": False}),
+    ({"data": "digits"}, {"image_size": 32, "flip": False, "crop_scale": (0.8, 1.0)}),
     ({"data": "digits", "image_size": 64}, {"image_size": 64, "flip": False}),
     ({"lr": "1e-3"}, {"lr": 0.001}),  # what PyYAML makes of 1e-3
 ]
