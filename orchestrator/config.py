@@ -54,7 +54,7 @@ Place = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute()
 class Settings(BaseModel):
     """Every setting. Times are in seconds, sizes in bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True)
 
     home: Place = Field(default_factory=_default_home, description="folder of everything orch keeps on this host")
     database_url: SecretStr | None = Field(

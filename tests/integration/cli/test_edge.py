@@ -16,7 +16,7 @@ from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
 
-HEAVY = ("sqlalchemy", "celery", "kombu", "redis", "alembic", "torch", "pydantic")
+HEAVY = ("sqlalchemy", "celery", "kombu", "redis", "alembic", "torch")
 ORCH = [sys.executable, "-m", "orchestrator"]
 
 
