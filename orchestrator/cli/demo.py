@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,14 +76,14 @@ def _train_and_show(opened: "Context", folder: Path) -> None:
     from orchestrator.cli import jobpage, jobpipe, predict, watch  # noqa: PLC0415 - SQLAlchemy and rich are not for help
     from orchestrator.core import specs  # noqa: PLC0415
     from orchestrator.core.jobs import NewJob  # noqa: PLC0415
+    from orchestrator.service import bell, query, submit  # noqa: PLC0415
     from orchestrator.service import predict as predictions  # noqa: PLC0415
-    from orchestrator.service import query, submit  # noqa: PLC0415
 
     to = render.mode()
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in RECIPE.items())
     _step("Submitting a job", f"orch --home {folder} submit {flags}")
     new = NewJob(spec=specs.parse(RECIPE), user=submit.user(opened.settings), name="demo")
-    job = submit.submit(opened.settings, opened.store, new).job
+    job = submit.submit(opened.store, new, ring=partial(bell.ring, opened.settings)).job
     _step("Watching it", f"orch --home {folder} watch {job.id}")
     watch.follow(opened, job.id, to=to)
     _step("What came out", f"orch --home {folder} status {job.id}")

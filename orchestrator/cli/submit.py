@@ -60,8 +60,8 @@ def submit(
     Without any option it is the job of the reference notebook. The row is in the database before the id is printed.
     """
     from orchestrator.core.jobs import NewJob  # noqa: PLC0415 - not for help
+    from orchestrator.service import bell  # noqa: PLC0415
     from orchestrator.service import jobfile as jobfiles  # noqa: PLC0415
-    from orchestrator.service import query  # noqa: PLC0415
     from orchestrator.service import submit as service  # noqa: PLC0415
 
     to = render.mode(as_json=as_json)
@@ -71,7 +71,10 @@ def submit(
     if dry_run:
         _show_dry_run(resolved, list(_advice(resolved.spec, (), command, fields)), to=to)
         return
-    with options.opened(context) as opened:
+    settings = options.settings(context)
+    with bell.prepared(settings) as ring, options.opened(context) as opened:
+        from orchestrator.service import query  # noqa: PLC0415 - the bell is to begin its imports first
+
         new = NewJob(
             spec=resolved.spec,
             user=service.user(opened.settings),
@@ -80,7 +83,7 @@ def submit(
             priority=priority if priority is not None else file.priority or 0,
             idempotency_key=idempotency_key,
         )
-        done = service.submit(opened.settings, opened.store, new, require_broker=require_broker)
+        done = service.submit(opened.store, new, ring=ring, require_broker=require_broker)
         workers = query.living(opened.store)
         notes = [*_notes(done, workers, opened.settings), *_advice(resolved.spec, workers, command, fields)]
         _show(done, notes, quiet=quiet, to=to)

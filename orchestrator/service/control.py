@@ -2,7 +2,7 @@
 
 from orchestrator import config, errors
 from orchestrator.core.jobs import Job
-from orchestrator.service import submit
+from orchestrator.service import bell, submit
 from orchestrator.store.base import Store
 
 
@@ -26,4 +26,4 @@ def retry(settings: config.Settings, store: Store, text: str) -> tuple[Job, erro
 
     """
     job = store.retry(store.find(text).id, actor=submit.user(settings))
-    return job, submit.ring(settings, job)
+    return job, bell.ring(settings, job.stage)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from orchestrator import config, errors
 from orchestrator.core.jobs import Job, NewJob
 from orchestrator.core.states import JobState
+from orchestrator.service import bell
 from orchestrator.store.base import Store
 
 
@@ -19,7 +20,7 @@ class Submitted:
     broker: errors.BrokerUnavailable | None  #: why the doorbell was not rung
 
 
-def submit(settings: config.Settings, store: Store, new: NewJob, *, require_broker: bool = False) -> Submitted:
+def submit(store: Store, new: NewJob, *, ring: bell.Ring, require_broker: bool = False) -> Submitted:
     """Store a job and ring for it.
 
     Raises:
@@ -29,7 +30,7 @@ def submit(settings: config.Settings, store: Store, new: NewJob, *, require_brok
 
     """
     job, is_new = store.submit(new)
-    broker = ring(settings, job)
+    broker = ring(job.stage)
     if broker is not None and require_broker:
         raise errors.BrokerUnavailable(
             f"Job {job.id} is stored, but no worker has been told.",
@@ -46,14 +47,3 @@ def user(settings: config.Settings) -> str:
         return settings.user or getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name
         return "unknown"
-
-
-def ring(settings: config.Settings, job: Job) -> errors.BrokerUnavailable | None:
-    """Ring for a job that waits; return why it could not be done. The reconciler rings again in any case."""
-    from orchestrator.queue import dispatch  # noqa: PLC0415 - Celery costs 0.2 s, and nothing before the commit needs it
-
-    try:
-        dispatch.ring(settings, job.stage)
-    except errors.BrokerUnavailable as error:
-        return error
-    return None
