@@ -13,7 +13,6 @@ def migrate(connection: Connection) -> None:
         connection=connection,
         target_metadata=models.metadata,
         render_as_batch=connection.dialect.name == "sqlite",
-        transactional_ddl=True,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -110,10 +110,11 @@ def _after_failure(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Mo
     decision = retry.decide(reason=reason, retries=job.retries, total=job.total_retries)
     detail = f"{outcome.error} ({decision.why})" if outcome.error else decision.why
     if decision.delay is None:
-        # One worker after the other vanished with this job: it is the job that kills them.
-        final = states.Reason.POISON if reason is states.Reason.LOST else reason
-        values = {"reason": final, "error": outcome.error or decision.why, "hint": outcome.hint}
-        return _ended(states.JobState.FAILED, now, detail=detail, **values)
+        error, hint = outcome.error or decision.why, outcome.hint
+        if reason is states.Reason.LOST:
+            # One worker after the other vanished with this job: it is the job that kills them.
+            reason, hint = states.Reason.POISON, f"`orch logs {job.id}` shows how far it came each time."
+        return _ended(states.JobState.FAILED, now, detail=detail, reason=reason, error=error, hint=hint)
     return _queued(
         "lost" if reason is states.Reason.LOST else "retried",
         detail=detail,

@@ -58,7 +58,9 @@ def test_job_that_kills_every_worker_is_poison(any_store: sql.SqlStore, clock: H
         any_store.finish(held, parts.failed(Reason.LOST))
         clock.move(minutes=10)
         held = parts.claimed(any_store)
-    assert any_store.finish(held, parts.failed(Reason.LOST)).reason is Reason.POISON
+    job = any_store.finish(held, parts.failed(Reason.LOST))
+    assert (job.reason, job.error) == (Reason.POISON, "it was lost")
+    assert f"orch logs {job.id}" in str(job.hint)
     assert any_store.attempts(held.id)[-1].reason is Reason.LOST
 
 
