@@ -198,6 +198,8 @@ class Node:
 
     def _idle(self) -> bool:
         """Whether nothing waits that could ever run here, and nothing runs; one look, lest a job move between two."""
+        if any(lease.worker == self._identity.id for lease in self._store.leases()):
+            return False  # the usual answer, and the cheap one
         unfinished = jobs.JobFilter(states=(states.JobState.QUEUED, states.JobState.RUNNING))
         return not any(self._concerns_me(job) for job in self._store.jobs(unfinished))
 

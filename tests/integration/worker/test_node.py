@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,6 +174,20 @@ def test_doorbells_are_not_needed_for_a_job_to_run(tmp_path: Path, data: str) ->
         job = installed.submit(tiny(data))
         installed.start_node()
         installed.wait(job.id, states.JobState.SUCCEEDED)
+
+
+def test_a_broker_that_hangs_keeps_no_dead_lease_alive(tmp_path: Path, data: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        with running.installation(tmp_path / "hung", broker_url=url) as installed:
+            first, second = (installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2))
+            installed.start_node()
+            # The one that waits is rung for, without end.
+            job = until(lambda: next((job for job in (first, second) if _running(installed, job)), None), seconds=60)
+            (slot,) = [it for it in running.named(installed.settings.home, "worker.app") if "cpu.0" in it.cmdline()]
+            slot.kill()
+            until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
+            silent.close()  # or the slots would wait for its answer before they go
 
 
 def test_a_second_node_of_the_same_home_is_refused_where_one_is_wanted(installed: running.Installation) -> None:
