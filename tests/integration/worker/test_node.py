@@ -180,10 +180,10 @@ def test_a_broker_that_hangs_keeps_no_dead_lease_alive(tmp_path: Path, data: str
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         with running.installation(tmp_path / "hung", broker_url=url) as installed:
-            first, second = (installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2))
+            # One that runs, one that the slot takes next, and one that waits and is rung for all the time.
+            submitted = [installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2, 3)]
             installed.start_node()
-            # The one that waits is rung for, without end.
-            job = until(lambda: next((job for job in (first, second) if _running(installed, job)), None), seconds=60)
+            job = until(lambda: next((job for job in submitted if _running(installed, job)), None), seconds=60)
             (slot,) = [it for it in running.named(installed.settings.home, "worker.app") if "cpu.0" in it.cmdline()]
             slot.kill()
             until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
