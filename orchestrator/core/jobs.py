@@ -2,12 +2,19 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
+from orchestrator import errors
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import FINAL, JobState, Reason, Stage, Wish, WorkerState
 
 Split = Literal["train", "val"]
+
+#: Farthest priority from the usual 0: more than a month of waiting.
+MAX_PRIORITY = 1000
+
+#: Characters of a name, a tag or an idempotency key, which databases index and people type.
+MAX_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job about to be stored."""
+    """A job about to be stored; raises `errors.InvalidSpec` for words and numbers that cannot be."""
 
     spec: JobSpec
     user: str
@@ -73,6 +80,21 @@ class NewJob:
     tags: tuple[str, ...] = ()
     priority: int = 0
     idempotency_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if abs(self.priority) > MAX_PRIORITY:
+            raise errors.InvalidSpec(
+                f"A priority of {self.priority} is too far out.",
+                why="A point is worth an hour of waiting.",
+                hint=f"Use one between {-MAX_PRIORITY} and {MAX_PRIORITY}.",
+            )
+        for text in filter(None, (self.name, *self.tags, self.idempotency_key)):
+            if len(text) > MAX_NAME or not text.isprintable():
+                raise errors.InvalidSpec(
+                    f"{text[:20]!a} cannot be a name, a tag or a key.",
+                    why=f"These have {MAX_NAME} characters at most, all of them printable.",
+                    hint="Choose a shorter or plainer one.",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +152,7 @@ class Event:
     attempt: int
     at: datetime
     actor: str  #: who: a user, a worker, the reconciler
-    kind: str  #: submitted, claimed, stage_done, drained, lost, retried, failed, cancelled, …
+    kind: str  #: submitted, claimed, stage_done, drained, lost, retried, cancel_requested, new_run, …
     old_state: JobState | None
     new_state: JobState | None
     stage: Stage | None
@@ -279,6 +301,3 @@ class Counts:
 
     states: dict[JobState, int]
     eligible: dict[Stage, int]
-
-
-JsonObject = dict[str, Any]

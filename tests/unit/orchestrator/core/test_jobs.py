@@ -1,0 +1,28 @@
+from typing import Any
+
+import pytest
+
+from orchestrator import errors
+from orchestrator.core import jobs, specs
+
+#: What is refused, and a word of what is said.
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"priority": 1001}, "1001"),
+    ({"priority": -(10**30)}, "too far"),  # more than any database's integer
+    ({"name": "x" * 201}, "name"),
+    ({"name": "a\0b"}, "name"),  # PostgreSQL stores no NUL
+    ({"tags": ("good", "b\nad")}, "tag"),
+    ({"idempotency_key": "\udcff"}, "key"),  # a byte of the command line that was no UTF-8
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), REFUSED)
+def test_what_no_database_keeps_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(errors.InvalidSpec) as refused:
+        jobs.NewJob(spec=specs.JobSpec(), user="ada", **fields)
+    assert said in refused.value.message
+
+
+def test_the_outermost_values_are_fine() -> None:
+    new = jobs.NewJob(spec=specs.JobSpec(), user="ada", name="ü" * 200, tags=("two words",), priority=-1000)
+    assert new.priority == -1000
