@@ -75,12 +75,6 @@ class JobSpec(BaseModel):
             return given
         return {**presets(given), **given}
 
-    @field_validator("lr", "checkpoint_minutes", "reduction", mode="before")
-    @classmethod
-    def _number_from_text(cls, value: Any) -> Any:
-        # PyYAML reads 1e-4 as text (it wants 1.0e-4); people do not.
-        return float(value) if isinstance(value, str) else value
-
     @field_validator("network")
     @classmethod
     def _network_is_known(cls, name: str) -> str:
