@@ -189,8 +189,7 @@ class People(base.People):
         ordered = select(models.log_chunks).where(chunk.job_id == job_id).order_by(chunk.attempt, chunk.sequence)
         if after is not None:
             ordered = ordered.where(tuple_(chunk.attempt, chunk.sequence) > tuple_(*after))
-        found = connection.execute(ordered)
-        return [LogChunk(attempt=row.attempt, sequence=row.sequence, text=row.text) for row in found]
+        return [rows.log_chunk(row) for row in connection.execute(ordered)]
 
     @engine.reads
     def dataset(self, connection: Connection, content_hash: str) -> Dataset | None:
