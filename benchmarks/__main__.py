@@ -2,13 +2,13 @@
 
 import sys
 
-from benchmarks import cli, drain, first_step, measure
+from benchmarks import cli, drain, first_step, measure, place
 from docs import markers
 
 figures: list[measure.Figure] = []
 for part in (cli, first_step, drain):
     print(f"{part.__name__} …", file=sys.stderr)
     figures += part.figures()
-text = f"{measure.table(figures)}\n\n{measure.machine()}"
+text = f"{measure.table(figures)}\n\n{measure.machine(dvc=place.version('dvc'))}"
 markers.write("figures", text)
 print(text)

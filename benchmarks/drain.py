@@ -40,8 +40,7 @@ def figures() -> list[measure.Figure]:
 
 def orch_drain(home: place.Home, sample: Path) -> float:
     """Return the seconds a job, from the first submit to the last success."""
-    spec = specs.parse({"data": str(sample), "network": "densenet_tiny", "image_size": 32, "epochs": 1})
-    spec = spec.model_copy(update={"batch_size": first_step.BATCH_SIZE})
+    spec = specs.parse(first_step.recipe(sample))
     with context.opened(home.settings) as here:
         before = _succeeded(here)
         ring = functools.partial(bell.ring, here.settings)

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks import measure, place
+from orchestrator.cli import specflags
 
 BATCH_SIZE = 16
 
@@ -33,11 +34,12 @@ def figures() -> list[measure.Figure]:
 
 def orch_first_step(home: place.Home, sample: Path) -> float:
     """Return the seconds until the step's row is in the database; ends when the job has."""
+    flags = specflags.written(recipe(sample))
     with closing(sqlite3.connect(f"file:{home.folder / 'orch.db'}?mode=ro", uri=True)) as database:
         before = _steps(database)
         start = time.monotonic()
         submit = subprocess.Popen(
-            [place.ORCH, "submit", *job(sample), "-q"], env=home.env, cwd=home.folder, stdout=subprocess.PIPE, text=True
+            [place.ORCH, "submit", *flags, "-q"], env=home.env, cwd=home.folder, stdout=subprocess.PIPE, text=True
         )
         measure.wait_for(lambda: _steps(database) > before, seconds=60)
         taken = time.monotonic() - start
@@ -53,10 +55,9 @@ def plain_first_step(sample: Path) -> float:
     return float(done.stdout) - start
 
 
-def job(sample: Path) -> list[str]:
-    """Return the flags of a job of one step."""
-    flags = {"data": sample, "network": "densenet_tiny", "image-size": 32, "batch-size": BATCH_SIZE, "epochs": 1}
-    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+def recipe(sample: Path) -> dict[str, object]:
+    """Return the fields of a job of one step."""
+    return {"data": str(sample), "network": "densenet_tiny", "image_size": 32, "batch_size": BATCH_SIZE, "epochs": 1}
 
 
 def _steps(database: sqlite3.Connection) -> int:

@@ -79,14 +79,15 @@ def wait_for(condition: Callable[[], bool], *, seconds: float, every: float = 0.
         time.sleep(every)
 
 
-def machine() -> str:
-    """Return the machine and the versions in one sentence."""
+def machine(**peers: str) -> str:
+    """Return the machine and the versions, those of `peers` among them, in one sentence."""
     import torch  # noqa: PLC0415 - two seconds, which no timed process of ours may share
 
     cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), platform.machine())
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, no GPU used; {versions}."
+    versions = {"Python": platform.python_version(), "torch": torch.__version__, **peers}
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, no GPU used; {listed}."
 
 
 def seconds(value: float) -> str:

@@ -76,6 +76,12 @@ def peer(name: str) -> Path:
     return folder / "bin"
 
 
+def version(name: str) -> str:
+    """Return the version of a peer, as its own command tells it."""
+    command = [peer(name) / name, "--version"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def sample(folder: Path, *, train: int, val: int, side: int = 32) -> Path:
     """Write pictures of noise in two classes, `train` and `val` of them in all; return the folder."""
     noise = np.random.default_rng(0)
