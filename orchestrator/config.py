@@ -7,15 +7,16 @@ default.
 import difflib
 import hashlib
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from orchestrator import errors
 
@@ -28,6 +29,8 @@ NOT_SETTINGS = frozenset({"ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
 LONGEST_SOCKET_PATH = 107
 
 SECRETS = ("database_url", "broker_url")
+
+_LOCATION = re.compile(r"(\[[^]]*\]|[^:@]+)?(:\d*)?")
 
 
 def _default_home() -> Path:
@@ -101,6 +104,13 @@ class Settings(BaseModel):
     extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
 
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_is_one(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _names_a_broker(url.get_secret_value()):
+            raise ValueError("it must be like redis://:password@host:6379/0, rediss://… or redis+socket:///path")
+        return url
+
     @property
     def embedded_database(self) -> bool:
         """Whether the database is the SQLite file in the home folder."""
@@ -168,7 +178,7 @@ def load(**flags: Any) -> Settings:
         detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(detail["loc"][0])
         raise errors.InvalidSetting(
-            f"The setting {name} cannot be used: {detail['msg'].lower()}.",
+            f"The setting {name} cannot be used: {detail['msg'].removeprefix('Value error, ').lower()}.",
             why=f"It comes from {origins(**flags).get(name, 'the default')}.",
             hint="`orch config show --origin` lists every setting and where it comes from.",
         ) from None
@@ -234,14 +244,24 @@ def test_variable(name: str) -> str | None:
 
 
 def masked(url: str) -> str:
-    """Return the URL with its password and query values hidden."""
-    parts = urlsplit(url)
-    location = parts.netloc
-    if "@" in location:
-        account, _, host = location.rpartition("@")
-        name, colon, _ = account.partition(":")
-        location = f"{name}{colon}{'***' if colon else ''}@{host}"
-    return urlunsplit((parts.scheme, location, parts.path, "***" if parts.query else "", ""))
+    """Return the URL with its password and query values hidden; all but its scheme where it is no good URL."""
+    body, question, _ = url.partition("#")[0].partition("?")
+    scheme, slashes, rest = body.partition("//")
+    location, slash, path = rest.partition("/")
+    account, at, host = location.rpartition("@")
+    if not _LOCATION.fullmatch(host):  # such as a # in the password, written as it is: the rest of it may be anywhere
+        return f"{scheme}{slashes}***"
+    name, colon, _ = account.partition(":")
+    return f"{scheme}{slashes}{name}{colon and ':***'}{at}{host}{slash}{path}{question and '?***'}"
+
+
+def _names_a_broker(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        place = parts.path if parts.scheme == "redis+socket" else parts.hostname if parts.port != 0 else None
+    except ValueError:
+        return False
+    return parts.scheme in {"redis", "rediss", "redis+socket"} and bool(place)
 
 
 def _as_text(value: Any) -> str:
@@ -255,9 +275,9 @@ def _as_text(value: Any) -> str:
 def _from_variables(variables: Mapping[str, str], *, checked: bool) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, text in variables.items():
-        if not key.startswith(PREFIX) or key in NOT_SETTINGS:
-            continue
         name = key.removeprefix(PREFIX).lower()
+        if not key.startswith(PREFIX) or key in NOT_SETTINGS or not (text or name == "data_roots"):
+            continue  # an empty variable is one that is not set; no data root at all is a choice
         of_file = name.removesuffix("_file")
         if of_file in SECRETS and name != of_file:
             values[of_file] = _read_secret(key, Path(text))
