@@ -78,7 +78,7 @@ def peer(name: str) -> Path:
 
 def version(name: str) -> str:
     """Return the version of a peer, as its own command tells it."""
-    command = [peer(name) / name, "--version"]
+    command = [str(peer(name) / name), "--version"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
