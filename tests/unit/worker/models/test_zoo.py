@@ -23,6 +23,11 @@ def test_every_name_builds_a_network_of_its_depth(name: str) -> None:
     assert network.linear.out_features == 3
 
 
+def test_the_notebooks_spec_builds_the_networks_own_densenet121() -> None:
+    built, named = zoo.build(specs.JobSpec(), 2).state_dict(), densenet.densenet121(num_classes=2).state_dict()
+    assert {name: value.shape for name, value in built.items()} == {name: value.shape for name, value in named.items()}
+
+
 def test_fields_of_the_spec_override_the_name() -> None:
     spec = specs.JobSpec(network="densenet_tiny", growth_rate=6, blocks=(2,), reduction=0.25, stem="imagenet")
     network = zoo.build(spec, 2)
