@@ -34,7 +34,7 @@ def retry(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = 
             job, broker = control.retry(opened.settings, opened.store, text)
             _show(job, as_json=as_json)
             if broker is not None:
-                render.note(f"The broker is away ({broker.why}). The job is kept: workers find it by themselves.")
+                render.note(f"The broker is away: {broker.why} The job is kept, and workers find it by themselves.")
 
 
 def _show(job: Job, *, as_json: bool) -> None:

@@ -111,7 +111,7 @@ def _notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings
     if not workers:
         yield "No worker is running: the job waits. `orch up -d` starts one here."
     if done.broker is not None and (workers or not settings.embedded_broker):
-        yield f"The broker is away ({done.broker.why}) The job is kept, and workers find it by themselves."
+        yield f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves."
 
 
 def _advice(

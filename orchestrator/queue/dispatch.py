@@ -28,6 +28,11 @@ class Doorbell:
 
     def __init__(self, settings: config.Settings, patience: queue_app.Patience = queue_app.CLIENT) -> None:
         self._where = where(settings)
+        self._hint = (
+            "`orch up -d` starts it."
+            if settings.embedded_broker
+            else f"Check that it runs, and that {config.variable('broker_url')} is right."
+        )
         self._app: Celery = queue_app.create(settings, patience)
         # A connection of its own: Celery's pool would keep a broken one, and its pools are shared by all apps.
         self._connection = self._app.connection_for_write()
@@ -47,6 +52,7 @@ class Doorbell:
     def waiting(self, stages: Iterable[Stage]) -> dict[Stage, int]:
         """Return how many doorbells lie unheard for each stage; raises BrokerUnavailable."""
         with self._explained():
+            self._connection.ensure_connection(max_retries=0)  # left to itself, it tries for six seconds
             return {stage: self._length(stage) for stage in stages}
 
     def _length(self, stage: Stage) -> int:
@@ -62,8 +68,8 @@ class Doorbell:
             self._connection = self._app.connection_for_write()
             raise errors.BrokerUnavailable(
                 "The broker cannot be reached.",
-                why=f"{self._where}: {_innermost(error)}.",
-                hint="`orch up -d` starts the embedded one; `orch doctor` says what is wrong with another.",
+                why=f"{self._where}: {_said(error)}.",
+                hint=self._hint,
             ) from error
 
 
@@ -74,7 +80,8 @@ def where(settings: config.Settings) -> str:
     return config.masked(settings.broker_url.get_secret_value())
 
 
-def _innermost(error: BaseException) -> str:
+def _said(error: BaseException) -> str:
+    """Return what the innermost of the errors says."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__

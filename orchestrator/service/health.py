@@ -39,6 +39,8 @@ def broker(settings: config.Settings) -> Broker:
                 return Broker(where=where, answers=True, why=None)
             connection.sendall(b"PING\r\n")
             answer = connection.recv(64)
+    except TimeoutError:
+        return Broker(where=where, answers=False, why=f"no answer within {_TIMEOUT_SECONDS:g} seconds")
     except OSError as error:
         return Broker(where=where, answers=False, why=error.strerror or type(error).__name__)
     alive = answer.startswith(_ALIVE)

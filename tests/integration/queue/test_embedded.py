@@ -1,9 +1,11 @@
 import multiprocessing
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
 from orchestrator import config, errors
 from orchestrator.core import states
@@ -103,6 +105,16 @@ def test_a_broker_that_is_away_is_said_in_words(settings: config.Settings) -> No
         dispatch.ring(settings, states.Stage.TRAIN)
     assert away.value.why is not None
     assert str(settings.home) in away.value.why
+
+
+def test_asking_a_broker_that_is_away_takes_no_second(tmp_path: Path) -> None:
+    settings = config.Settings(home=tmp_path, broker_url=SecretStr("redis://127.0.0.1:1/0"))
+    began = time.monotonic()
+    with dispatch.Doorbell(settings) as doorbell, pytest.raises(errors.BrokerUnavailable) as away:
+        doorbell.waiting(states.Stage)
+    assert time.monotonic() - began < 2  # left to itself, the client tries for six
+    assert "Connection refused" in (away.value.why or "")
+    assert "ORCH_BROKER_URL" in (away.value.hint or "")
 
 
 def test_a_password_never_shows(tmp_path: Path) -> None:

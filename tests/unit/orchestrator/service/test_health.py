@@ -54,3 +54,9 @@ def test_a_server_that_is_away_is_refused(tmp_path: Path) -> None:
     assert health.broker(config.Settings(home=tmp_path)) == health.Broker(
         where="embedded", answers=False, why="No such file or directory"
     )
+
+
+def test_a_server_that_accepts_and_says_nothing_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_TIMEOUT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert ask(f"redis://127.0.0.1:{silent.getsockname()[1]}/0").why == "no answer within 0.1 seconds"
