@@ -1,12 +1,13 @@
 """Job files (TOML or YAML) and flags, merged into one spec whose every value knows where it comes from."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import errors
+from orchestrator import config, errors
 from orchestrator.core import specs
 
 #: Keys of a job file that say how to queue the job, not what to train.
@@ -14,6 +15,9 @@ QUEUE_KEYS = ("name", "tags", "priority")
 
 #: No recipe is longer: whatever is, was meant for something else.
 MAX_BYTES = 1_000_000
+
+#: What begins a URL or the path of one, or a whole path: the worker judges it.
+_SOURCE = re.compile(r"https?://|file:/|/", re.IGNORECASE)
 
 _HINT = "`orch submit --help` lists the keys: they are the long flags, with _ for -."
 
@@ -72,13 +76,35 @@ def parse(content: bytes, *, origin: str) -> JobFile:
 def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None) -> Resolved:
     """Return the spec that flags over the job file over presets over defaults make.
 
+    A relative path of data is taken from the working folder.
+
     Raises:
-        InvalidSpec: it cannot be run.
+        InvalidSpec: it cannot be run, or its data is nothing that orch knows or finds.
 
     """
     given = {**(file.fields if file else {}), **flags}
+    if isinstance(given.get("data"), str):
+        given["data"] = _placed(given["data"])
     spec = specs.parse(given)
     return Resolved(spec=spec, origins={name: _origin(name, flags, file, given) for name in specs.JobSpec.model_fields})
+
+
+def _placed(data: str) -> str:
+    """Return `data` with the path of a folder or archive made whole: workers do not run where people stand."""
+    if not data or data in specs.DATA_PRESETS or _SOURCE.match(data):
+        return data
+    try:
+        path = Path(data).expanduser()
+        found = path.is_absolute() or path.exists()
+    except (OSError, RuntimeError):  # longer than any name, ~ of a user who is not
+        found = False
+    if not found:
+        raise errors.InvalidSpec(
+            f"There is no data set {config.masked(data)!r}{specs.nearest(data, specs.DATA_PRESETS)}",
+            why="It is neither a known name, nor an http(s) URL, nor a folder or archive here.",
+            hint="Give a URL, or the path of a folder or zip archive.",
+        )
+    return str(path.absolute())
 
 
 def _origin(name: str, flags: Mapping[str, Any], file: JobFile | None, given: Mapping[str, Any]) -> str:

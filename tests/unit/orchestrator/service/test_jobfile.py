@@ -84,3 +84,36 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_file_is_the_notebooks_job() -> None:
     assert jobfile.resolve(flags={}, file=jobfile.parse(b"", origin="-")).spec.network == "densenet121"
+
+
+@pytest.mark.parametrize(
+    ("data", "placed"),
+    [
+        ("digits", "digits"),
+        ("pets", "{here}/pets"),
+        ("./my pets.zip", "{here}/my pets.zip"),
+        ("~/pets", "{here}/pets"),
+        ("/on/another/host", "/on/another/host"),
+        ("HTTPS://host/pets.zip", "HTTPS://host/pets.zip"),
+        ("file:/srv/pets.zip", "file:/srv/pets.zip"),
+    ],
+)
+def test_data_is_named_so_that_a_worker_elsewhere_finds_it(
+    data: str, placed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "my pets.zip").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    resolved = jobfile.resolve(flags={"data": data})
+    assert resolved.spec.data == placed.format(here=tmp_path)
+    assert resolved.origins["data"] == "flag"
+
+
+@pytest.mark.parametrize(
+    "data", ["digit", "./gone", "ftp://host/pets.zip", "file:pets", "htp:/x", "~nobody!/x", "x" * 300]
+)
+def test_data_that_is_nothing_is_refused_before_it_waits(data: str) -> None:
+    with pytest.raises(errors.InvalidSpec, match="There is no data set") as refused:
+        jobfile.resolve(flags={"data": data})
+    assert ("did you mean 'digits'?" in refused.value.message) is (data == "digit")
