@@ -73,7 +73,7 @@ class Ambiguous(NotFound):
     def __init__(self, message: str, *, candidates: tuple[str, ...]) -> None:
         self.candidates = candidates
         super().__init__(
-            message, why="It matches " + ", ".join(candidates) + ".", hint="Use more characters of the id."
+            message, why="It matches " + ", ".join(candidates) + ".", hint="Give a whole id, or more of it."
         )
 
 

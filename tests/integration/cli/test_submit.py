@@ -64,7 +64,7 @@ def test_a_known_key_returns_its_job_and_refuses_another_spec(orch: Orch, store:
     [
         (("--epoch", "3"), "Did you mean --epochs?"),
         (("--epochs", "-3"), "epochs = '-3'"),
-        (("--lr", "1e9"), "lr = 1000000000.0"),
+        (("--lr", "1e9"), "lr = '1e9'"),
         (("--lr", "nan"), "lr"),
         (("--batch-size", "1"), "batch_size = '1'"),
         (("--image-size", "many"), "image_size = 'many'"),
