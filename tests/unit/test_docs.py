@@ -1,9 +1,11 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from docs import markers, settings
+from orchestrator.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,3 +26,18 @@ def test_readme_names_targets_that_make_knows() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = set(re.findall(r"`make (\w+)`|^make (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE))
     assert {name for pair in named for name in pair if name} <= targets
+
+
+def test_pages_name_commands_and_options_that_there_are() -> None:
+    known = {name: command_options(main.load(name)) for name in main.COMMANDS}
+    for page in PAGES:
+        for name, rest in re.findall(r"(?:`|\$ )orch ([a-z]+)([^`\n]*)", page.read_text("utf-8")):
+            assert name in known, f"{page.name}: orch {name}"
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest):
+                assert option in known[name], f"{page.name}: orch {name} {option}"
+
+
+def command_options(command: Any) -> set[str]:
+    """Return the options of a command and of those below it."""
+    own = {spelling for parameter in command.params for spelling in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*map(command_options, getattr(command, "commands", {}).values()))
