@@ -1,0 +1,60 @@
+"""Which source of a setting beats which, and what no source may say."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import config, errors
+
+
+@pytest.fixture(autouse=True)
+def _of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder, a user's own folder and an environment that say nothing."""
+    for name in config.Settings.model_fields:
+        monkeypatch.delenv(config.variable(name), raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
+    monkeypatch.setenv("ORCH_HOME", str(tmp_path / "home"))
+    config.user_file().parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_each_source_beats_the_ones_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.load().sweep == 5
+    config.user_file().write_text("sweep = 4", encoding="utf-8")
+    assert config.load().sweep == 4
+    (tmp_path / "orch.toml").write_text("sweep = 3", encoding="utf-8")
+    assert config.load().sweep == 3
+    (tmp_path / ".env").write_text("ORCH_SWEEP=2\nSECRET_OF_ANOTHER_PROGRAM=canary\n", encoding="utf-8")
+    assert config.load().sweep == 2
+    assert config.origins()["sweep"] == str(tmp_path / ".env")
+    monkeypatch.setenv("ORCH_SWEEP", "1")
+    assert config.load().sweep == 1
+    assert config.origins()["sweep"] == "ORCH_SWEEP"
+    assert config.load(sweep=0.5).sweep == 0.5
+    assert config.load(sweep=None).sweep == 1
+
+
+@pytest.mark.parametrize("name", config.SECRETS)
+def test_a_secret_comes_from_a_file_without_its_line_break(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = {"database_url": "postgresql://me:pw@host/orch", "broker_url": "redis://:pw@host/0"}[name]
+    (tmp_path / "secret").write_text(f"{url}\n", encoding="utf-8")
+    monkeypatch.setenv(f"{config.variable(name)}_FILE", str(tmp_path / "secret"))
+    found = getattr(config.load(), name)
+    assert found.get_secret_value() == url
+    assert "pw" not in repr(config.load())
+
+
+def test_a_file_that_cannot_be_read_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_BROKER_URL_FILE", "/nowhere")
+    with pytest.raises(errors.InvalidSetting, match="ORCH_BROKER_URL_FILE names a file"):
+        config.load()
+
+
+@pytest.mark.parametrize("text", ["leese = 3", "lease = ", "lease = -1"])
+def test_a_fault_in_a_file_is_named_with_the_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "orch.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(errors.InvalidSetting) as refused:
+        config.load()
+    assert "orch.toml" in f"{refused.value.message} {refused.value.why}"
