@@ -1,3 +1,1 @@
 """What to run, where it stands, who may change it. No torch in here."""
-
-__version__ = "0.1.0"
