@@ -10,7 +10,7 @@ from orchestrator import config
 from orchestrator.cli import jobpipe, jobrows, render, words
 from orchestrator.core.jobs import Checkpoint, EpochMetric, Evaluation, Job
 from orchestrator.core.states import JobState
-from orchestrator.service import query
+from orchestrator.service import masking, query
 
 #: Epochs shown on a terminal: the first ones are less telling than the last.
 _EPOCHS = 12
@@ -85,10 +85,11 @@ def _recipe(job: Job) -> str:
 
 
 def _data(report: query.Report) -> str:
+    source = masking.data(report.job.spec.data)
     if report.dataset is None:
-        return report.job.spec.data
+        return source
     counts = ", ".join(f"{count} {split}" for split, count in report.dataset.counts.items())
-    return f"{report.job.spec.data}: {len(report.dataset.classes)} classes, {counts}"
+    return f"{source}: {len(report.dataset.classes)} classes, {counts}"
 
 
 def _attempt(job: Job) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from orchestrator.cli import render, words
 from orchestrator.core.jobs import Job
 from orchestrator.core.states import JobState
-from orchestrator.service import query
+from orchestrator.service import masking, query
 
 
 def show(jobs: Iterable[Job], *, to: render.Mode, prefix: str | None = None) -> None:
@@ -28,8 +28,8 @@ def columns() -> Sequence[render.Column[Job]]:
         render.Column(title="NETWORK", value=lambda job: job.spec.network, wide=True),
         render.Column(
             title="DATA",
-            value=lambda job: job.spec.data,
-            shown=lambda job: _short(job.spec.data),
+            value=lambda job: masking.data(job.spec.data),
+            shown=lambda job: _short(masking.data(job.spec.data)),
             wide=True,
             elastic=True,
         ),

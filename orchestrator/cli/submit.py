@@ -117,14 +117,17 @@ def _notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings
 def _advice(
     spec: "JobSpec", workers: "tuple[Worker, ...]", command: list[str], fields: dict[str, Any]
 ) -> Iterator[str]:
-    from orchestrator.service import advice  # noqa: PLC0415 - not for help
+    from orchestrator.service import advice, masking  # noqa: PLC0415 - not for help
 
     said = advice.for_cpu(spec) if advice.on_cpu(workers) else None
     if said is None:
         return
     yield said.warning
     if said.changes:
-        yield f"Minutes instead of hours: {shlex.join([*command, *specflags.written({**fields, **said.changes})])}"
+        flags = {**fields, **said.changes}
+        if "data" in flags:
+            flags["data"] = masking.data(flags["data"])
+        yield f"Minutes instead of hours: {shlex.join([*command, *specflags.written(flags)])}"
 
 
 def _show(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:
@@ -158,7 +161,9 @@ def _show_dry_run(resolved: "Resolved", notes: list[str], *, to: render.Mode) ->
         )
         render.document(payload)
         return
-    values = resolved.spec.model_dump(mode="json")
+    from orchestrator.service import masking  # noqa: PLC0415 - not for help
+
+    values = masking.spec(resolved.spec).model_dump(mode="json")
     columns = [
         render.Column[str](title="FIELD", value=str),
         render.Column[str](title="VALUE", value=values.get),

@@ -5,17 +5,19 @@ Times are ISO 8601 in UTC, durations seconds, sizes bytes, accuracies 0 to 1.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from orchestrator import config
 from orchestrator.core.jobs import Job
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState, Reason, Stage, Wish, WorkerState
-from orchestrator.service import query
+from orchestrator.service import masking, query
 
 SCHEMA_VERSION = 1
+
+ShownSpec = Annotated[JobSpec, AfterValidator(masking.spec)]
 
 
 class Part(BaseModel):
@@ -65,7 +67,7 @@ class JobPayload(Payload):
     worker: str | None
     best_accuracy: float | None
     idempotency_key: str | None
-    spec: JobSpec
+    spec: ShownSpec
     spec_hash: str
     submitted_at: datetime
     not_before: datetime | None
@@ -91,7 +93,7 @@ class SubmittedPayload(Payload):
 class ResolvedPayload(Payload):
     """What a dry run found: the spec, and where each of its values comes from."""
 
-    spec: JobSpec
+    spec: ShownSpec
     spec_hash: str
     origins: dict[str, str]
     notes: tuple[str, ...]

@@ -107,6 +107,26 @@ def test_a_broker_that_is_away_costs_nothing(orch: Orch, store: base.Store, monk
     assert "canary" not in ran.err
 
 
+def test_credentials_in_the_url_of_the_data_show_nowhere(orch: Orch, store: base.Store) -> None:
+    data = "https://ada:canary@host/pets.zip?token=canary"
+    for words in (
+        ("submit", "--data", data),
+        ("submit", "--data", data, "--json"),
+        ("submit", "--data", data, "--dry-run"),
+        ("submit", "--data", data, "--dry-run", "--json"),
+        ("list",),
+        ("list", "--json"),
+        ("status",),
+        ("status", "@latest"),
+        ("status", "@latest", "--json"),
+    ):
+        ran = orch(*words)
+        assert ran.code == 0
+        assert "https://ada:***@host/pets.zip?***" in ran.out + ran.err
+        assert "canary" not in ran.out + ran.err
+    assert store.find("@latest").spec.data == data  # a worker needs all of it
+
+
 def test_a_required_broker_that_is_away_is_code_4_and_names_the_job(orch: Orch, store: base.Store) -> None:
     ran = orch("submit", "--data", "digits", "--require-broker")
     assert (ran.code, ran.out) == (4, "")
