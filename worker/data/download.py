@@ -90,7 +90,7 @@ def fetch(url: str, *, folder: Path, name: str, sha256: str | None, policy: Poli
             f"{sources.masked(url)} cannot be downloaded.",
             reason=states.Reason.UNREACHABLE,
             why=trouble.why,
-            hint="Check the URL and the network; `orch retry` goes on where the download stopped.",
+            hint="Check the URL and the network, then retry the job: it goes on where the download stopped.",
         ) from trouble
     found = transfer.digest.hexdigest()
     if sha256 not in {None, found}:
@@ -268,7 +268,7 @@ class _Transfer:
                 f"{sources.masked(self.url)} took longer than {self.policy.max_seconds:g} seconds.",
                 reason=states.Reason.TIMEOUT,
                 why=f"{self.have:,} bytes have come.",
-                hint=f"`orch retry` goes on from there; {config.variable('download_max_seconds')} is the limit.",
+                hint=f"Retry the job: it goes on from there; {config.variable('download_max_seconds')} is the limit.",
             )
 
     def _check_space(self) -> None:
@@ -296,7 +296,7 @@ class _Transfer:
                 f"{sources.masked(self.url)} cannot be downloaded now.",
                 reason=states.Reason.UNREACHABLE,
                 why=f"{said} It asks to wait {wait:.0f} seconds.",
-                hint="`orch retry` goes on where the download stopped.",
+                hint="Retry the job: it goes on where the download stopped.",
             )
         return _Trouble(said, retry_after=wait)
 

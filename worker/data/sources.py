@@ -50,7 +50,7 @@ def parse(data: str) -> Source:
     path = _path_of_url(data) if scheme == "file" else data
     if "\0" in path or not path.startswith("/"):
         raise _refused(
-            f"There is no data set {masked(data)!r}{specs.nearest(data, dict(specs.DATA_PRESETS))}.",
+            f"There is no data set {masked(data)!r}{specs.nearest(data, dict(specs.DATA_PRESETS))}",
             why="It is neither a known name, nor an http(s) URL, nor an absolute path.",
             hint="Give the whole path of the folder or zip archive, from / on.",
         )
@@ -86,6 +86,12 @@ def check_allowed(source: Source, settings: config.Settings) -> None:
             f"There is no {source.label} on this host.",
             why="The worker looks for the path on its own disk.",
             hint="Check the path, or give a URL that every worker can reach.",
+        )
+    if not (real.is_dir() or real.is_file()):
+        raise _refused(
+            f"{source.label} is neither a folder nor a file.",
+            why="A device or a pipe may have no end.",
+            hint="Give a folder of pictures, or a zip archive of one.",
         )
 
 

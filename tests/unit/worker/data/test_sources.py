@@ -1,5 +1,6 @@
 """Which sources a job may name, and which of them a worker takes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,13 @@ def test_a_path_needs_no_roots_with_the_embedded_database(make_settings: Make, t
 def test_a_missing_path_is_named(make_settings: Make, tmp_path: Path, fails: Fails) -> None:
     with fails("There is no /"):
         sources.check_allowed(sources.parse(f"{tmp_path}/nothing"), make_settings())
+
+
+def test_what_may_have_no_end_is_not_read(make_settings: Make, tmp_path: Path, fails: Fails) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for endless in ("/dev/zero", str(tmp_path / "pipe")):
+        with fails("neither a folder nor a file"):
+            sources.check_allowed(sources.parse(endless), make_settings())
 
 
 def test_a_shared_worker_without_roots_takes_no_path(make_settings: Make, tmp_path: Path, fails: Fails) -> None:
