@@ -62,7 +62,7 @@ class JobSpec(BaseModel):
     epochs: int = Field(5, ge=1, le=100_000, description="passes over the training pictures")
     batch_size: int = Field(4, ge=2, le=65_536, description="pictures in a step; BatchNorm needs two")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and augmentation")
-    loader_workers: int = Field(2, ge=0, le=64, description="processes that load pictures")
+    loader_workers: int = Field(2, ge=0, le=64, description="processes that load pictures; none for sets under 8 MiB")
 
     checkpoint_minutes: float = Field(10, gt=0, le=1440, description="minutes between checkpoints inside an epoch")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")
