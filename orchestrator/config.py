@@ -104,6 +104,13 @@ class Settings(BaseModel):
     extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
 
+    @field_validator("database_url")
+    @classmethod
+    def _file_is_the_same_everywhere(cls, url: SecretStr | None) -> SecretStr | None:
+        kind, slashes, path = (url.get_secret_value() if url else "").partition(":///")
+        relative = kind.startswith("sqlite") and path and not path.startswith(("/", ":"))
+        return SecretStr(f"{kind}{slashes}{Path(path).absolute()}") if relative else url
+
     @field_validator("broker_url")
     @classmethod
     def _broker_is_one(cls, url: SecretStr | None) -> SecretStr | None:

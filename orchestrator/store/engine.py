@@ -150,6 +150,9 @@ def _parsed(text: str) -> URL:
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
         why = f"orch does not know databases of the kind {url.get_backend_name()}."
         raise errors.InvalidSetting("The setting database_url cannot be used.", why=why, hint=hint)
+    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+        why = "It names no file: every process would have a database of its own."
+        raise errors.InvalidSetting("The setting database_url cannot be used.", why=why, hint=hint)
     return url
 
 
@@ -159,8 +162,12 @@ def _engine(url: URL) -> Engine:
         sqlalchemy.event.listen(engine, "connect", _prepare_sqlite)
         sqlalchemy.event.listen(engine, "begin", _begin_sqlite)
         return engine
-    patience = {"connect_timeout": str(CONNECT_TIMEOUT), "tcp_user_timeout": str(CONNECT_TIMEOUT * 1000)}
-    server = url.set(drivername="postgresql+psycopg").set(query={**patience, **url.query})
+    defaults = {
+        "connect_timeout": str(CONNECT_TIMEOUT),
+        "tcp_user_timeout": str(CONNECT_TIMEOUT * 1000),
+        "client_encoding": "utf8",  # a database in SQL_ASCII would have the driver return bytes
+    }
+    server = url.set(drivername="postgresql+psycopg").set(query={**defaults, **url.query})
     try:
         return sqlalchemy.create_engine(server, pool_pre_ping=True)
     except ModuleNotFoundError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import psycopg
 import pytest
 import sqlalchemy
 from alembic import config as alembic_config
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection
 
 from orchestrator import config, errors
-from orchestrator.core import jobs
+from orchestrator.core import jobs, specs
 from orchestrator.service import schema
 from orchestrator.store import engine, migrations, models, sql
 from tests.contract import parts
@@ -52,6 +53,19 @@ def test_head_is_the_newest_script() -> None:
     settings = alembic_config.Config()
     settings.set_main_option("script_location", str(migrations.scripts()))
     assert script.ScriptDirectory.from_config(settings).get_heads() == [migrations.HEAD]
+
+
+def test_a_server_s_database_may_be_in_sql_ascii(empty_postgres_url: str, settings: config.Settings) -> None:
+    url = sqlalchemy.make_url(empty_postgres_url)
+    plain = url.set(database=f"{url.database}_ascii").render_as_string(hide_password=False)
+    server = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {url.database}_ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        migrations.upgrade(plain)
+        with closing(sql.open_store(elsewhere(settings, plain))) as store:
+            new = jobs.NewJob(spec=specs.parse({"data": "/srv/größer"}), user="ada")
+            assert store.get(store.submit(new)[0].id).spec == new.spec
+        connection.execute(f"DROP DATABASE {url.database}_ascii WITH (FORCE)")
 
 
 def test_upgrade_makes_what_the_models_say(empty_url: str) -> None:

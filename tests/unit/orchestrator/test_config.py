@@ -42,6 +42,14 @@ def test_a_broker_s_url_is_taken(url: str) -> None:
     assert broker.get_secret_value() == url
 
 
+def test_a_relative_database_file_is_the_same_for_every_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.load(database_url="sqlite:///here.db").database == f"sqlite:///{tmp_path}/here.db"
+    assert config.load(database_url="sqlite:////there.db").database == "sqlite:////there.db"
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ORCH_HOME", str(tmp_path))
     for name in ("broker_url", "database_url", "artifacts", "threads"):

@@ -245,7 +245,7 @@ def test_silent_server_is_given_up_in_time(settings: config.Settings) -> None:
         assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("url", ["mysql://u:p@h/d", "nonsense", ""])
+@pytest.mark.parametrize("url", ["mysql://u:p@h/d", "nonsense", "", "sqlite://", "sqlite:///:memory:"])
 def test_other_kinds_of_database_are_refused(url: str, settings: config.Settings) -> None:
     there = config.Settings(**{**settings.model_dump(), "database_url": url})
     with pytest.raises(errors.InvalidSetting):
