@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -47,18 +47,13 @@ class Check:
 
 def examine(settings: config.Settings) -> Iterator[Check]:
     """Yield every finding about this host and what the settings name."""
-    checks: tuple[Callable[[config.Settings], Iterator[Check]], ...] = (
-        _python,
-        _torch,
-        _gpus,
-        _home,
-        _disk,
-        _database,
-        _broker,
-        _workers,
-    )
-    for check in checks:
+    for check in (_python, _torch, _gpus, _home, _disk):
         yield from check(settings)
+    database = list(_database(settings))
+    yield from database
+    yield from _broker(settings)
+    if all(found.level is not Level.FAIL for found in database):  # asked again, one out of reach takes as long again
+        yield from _workers(settings)
 
 
 def _python(_: config.Settings) -> Iterator[Check]:

@@ -110,6 +110,7 @@ def _pause(interval: float, deadline: float | None, waiting: Iterable[str]) -> N
     left = deadline - time.monotonic()
     if left <= 0:
         raise errors.TimedOut(
-            f"Not ended in time: {', '.join(waiting)}.", hint="They go on; `orch wait` with a longer --timeout waits."
+            f"Not ended in time: {', '.join(waiting)}.",
+            hint=f"They go on: `orch wait {' '.join(waiting)}` waits for them.",
         )
     time.sleep(min(interval, left))

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.core import jobs
-from orchestrator.service import node, views
+from orchestrator.service import context, node, views
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, living_worker
@@ -66,9 +66,12 @@ def test_doctor_warns_of_what_is_merely_not_started(orch: Orch, store: base.Stor
 def test_doctor_fails_for_what_does_not_work_and_masks_secrets(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_DATABASE_URL", "postgresql://ada:canary@127.0.0.1:1/orch")
     monkeypatch.setenv("ORCH_BROKER_URL", "redis://:canary@127.0.0.1:1/0")
+    asked: list[object] = []
+    monkeypatch.setattr(context, "opened", asked.append)
     ran = orch("doctor")
     assert ran.code == 1
     assert {row[1] for row in ran.rows if row[0] == "fail"} == {"database", "broker"}
+    assert asked == []  # a database out of reach is waited for once
     assert "canary" not in ran.out + ran.err
 
 
