@@ -16,7 +16,16 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from orchestrator import errors
 
@@ -83,7 +92,9 @@ class Settings(BaseModel):
     )
     slots_per_device: int = Field(1, ge=1, le=16, description="trainings at once on one device")
     download_slots: int = Field(2, ge=1, le=16, description="downloads at once")
-    threads: int | None = Field(None, ge=1, description="CPU threads of a training; unset: the host's cores")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of a training; unset: the host's cores, shared out among the devices"
+    )
     worker_name: str | None = Field(None, description="name of this worker; unset: made from the host's")
 
     heartbeat: float = Field(5, gt=0, description="seconds between two beats of a lease")
@@ -117,6 +128,22 @@ class Settings(BaseModel):
         if url is not None and not _names_a_broker(url.get_secret_value()):
             raise ValueError("it must be like redis://:password@host:6379/0, rediss://… or redis+socket:///path")
         return url
+
+    @field_validator("lease")
+    @classmethod
+    def _beats_fit_into_the_lease(cls, lease: float, info: ValidationInfo) -> float:
+        heartbeat = info.data.get("heartbeat", 0)
+        if lease < 3 * heartbeat:
+            raise ValueError(f"it must be three heartbeats of {heartbeat:g} s at least, or living jobs are taken back")
+        return lease
+
+    @field_validator("sweep")
+    @classmethod
+    def _sweeps_fit_into_the_lease(cls, sweep: float, info: ValidationInfo) -> float:
+        lease = info.data.get("lease", sweep * 3)
+        if sweep > lease / 3:  # `reconcile.Stillness` begins anew after a gap of half a lease
+            raise ValueError(f"it must be a third of the lease of {lease:g} s at most, or no dead lease is seen")
+        return sweep
 
     @property
     def embedded_database(self) -> bool:

@@ -58,3 +58,15 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert settings.embedded_broker
     assert settings.embedded_database
     assert settings.artifact_dir == tmp_path / "artifacts"
+
+
+@pytest.mark.parametrize(
+    ("timings", "refused"),
+    [
+        ({"heartbeat": 60, "lease": 30}, "lease"),  # living jobs would be taken back
+        ({"lease": 8, "sweep": 5, "heartbeat": 1}, "sweep"),  # dead ones never
+    ],
+)
+def test_timings_that_would_break_the_lease_are_refused(timings: dict[str, float], refused: str) -> None:
+    with pytest.raises(errors.InvalidSetting, match=f"The setting {refused} cannot be used"):
+        config.load(**timings)
