@@ -2,7 +2,9 @@
 
 import hashlib
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -160,12 +162,8 @@ def test_a_kill_costs_no_job_and_no_bit(
     assert len(store.steps(job.id)) == store.checkpoints(job.id)[0].step
 
 
-def test_a_frozen_worker_that_wakes_up_writes_nothing(
-    installed: running.Installation, spec: specs.JobSpec, undisturbed: str
-) -> None:
-    job = installed.submit(spec)
-    installed.start_node()
-    until(lambda: len(installed.store.epochs(job.id)) >= 2, seconds=60)
+def _frozen(installed: running.Installation) -> list[psutil.Process]:
+    """Freeze the worker where it holds no lock of the database, and return its processes; none where it does."""
     frozen = [
         process
         for process in running.processes_of(installed.settings.home)
@@ -173,16 +171,38 @@ def test_a_frozen_worker_that_wakes_up_writes_nothing(
     ]
     for process in frozen:
         process.suspend()
+    with closing(sqlite3.connect(installed.settings.home / "orch.db", timeout=0, isolation_level=None)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            _resume(frozen)
+            return []
+    return frozen
+
+
+def _resume(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        if process.is_running():
+            process.resume()
+
+
+def test_a_frozen_worker_that_wakes_up_writes_nothing(
+    installed: running.Installation, spec: specs.JobSpec, undisturbed: str
+) -> None:
+    job = installed.submit(spec)
+    installed.start_node()
+    until(lambda: len(installed.store.epochs(job.id)) >= 2, seconds=60)
+    frozen = until(lambda: _frozen(installed), seconds=60)
     other = running.Installation(
         installed.settings.home, worker_name="other", artifacts=installed.settings.artifact_dir
     )
     other.start_node()
     try:
         until(lambda: installed.store.get(job.id).attempt > 2, seconds=60)
-        for process in frozen:
-            process.resume()
+        _resume(frozen)
         installed.wait(job.id, states.JobState.SUCCEEDED)
     finally:
+        _resume(frozen)
         other.close()
     ends = [event for event in installed.store.events(job.id) if event.new_state in states.FINAL]
     assert len(ends) == 1
