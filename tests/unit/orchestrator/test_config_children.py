@@ -48,11 +48,11 @@ def test_values_of_the_project_file_and_of_dotenv_reach_a_child_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "orch.toml").write_text('data_roots = ["data"]\nlease = 7.5\n', encoding="utf-8")
+    (tmp_path / "orch.toml").write_text('data_roots = ["data"]\nstall = 7.5\n', encoding="utf-8")
     (tmp_path / ".env").write_text("ORCH_BROKER_URL=redis://host/3\n", encoding="utf-8")
     theirs = _in_a_child(config.load(), tmp_path / "elsewhere", monkeypatch)
     assert theirs.data_roots == (tmp_path / "data",)
-    assert theirs.lease == 7.5
+    assert theirs.stall == 7.5
     assert theirs.broker_url is not None
     assert theirs.broker_url.get_secret_value() == "redis://host/3"
 
