@@ -68,21 +68,21 @@ def submit(
     file = _read(jobfile) if jobfile else jobfiles.JobFile(origin="")
     resolved = jobfiles.resolve(flags=fields, file=file)
     command = ["orch", "submit", *([jobfile] if jobfile else [])]
+    settings = options.settings(context)
+    new = NewJob(
+        spec=resolved.spec,
+        user=service.user(settings),
+        name=file.name if name is None else name,
+        tags=tuple(dict.fromkeys([*file.tags, *(tag or [])])),
+        priority=priority if priority is not None else file.priority or 0,
+        idempotency_key=idempotency_key,
+    )
     if dry_run:
         _show_dry_run(resolved, list(_advice(resolved.spec, (), command, fields)), to=to)
         return
-    settings = options.settings(context)
     with bell.prepared(settings) as ring, options.opened(context) as opened:
         from orchestrator.service import query  # noqa: PLC0415 - the bell is to begin its imports first
 
-        new = NewJob(
-            spec=resolved.spec,
-            user=service.user(opened.settings),
-            name=name or file.name,
-            tags=tuple(dict.fromkeys([*file.tags, *(tag or [])])),
-            priority=priority if priority is not None else file.priority or 0,
-            idempotency_key=idempotency_key,
-        )
         done = service.submit(opened.store, new, ring=ring, require_broker=require_broker)
         workers = query.living(opened.store)
         notes = [*_notes(done, workers, opened.settings), *_advice(resolved.spec, workers, command, fields)]

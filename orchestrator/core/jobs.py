@@ -88,12 +88,18 @@ class NewJob:
                 why="A point is worth an hour of waiting.",
                 hint=f"Use one between {-MAX_PRIORITY} and {MAX_PRIORITY}.",
             )
-        for text in filter(None, (self.name, *self.tags, self.idempotency_key)):
-            if len(text) > MAX_NAME or not text.isprintable():
+        if self.name is not None and self.name.startswith("@"):
+            raise errors.InvalidSpec(
+                f"{self.name[:20]!a} cannot be a name.",
+                why="What begins with @ stands for other jobs, as @latest does.",
+                hint="Choose a name without the @.",
+            )
+        for text in (self.name, *self.tags, self.idempotency_key):
+            if text is not None and (not text.strip() or len(text) > MAX_NAME or not text.isprintable()):
                 raise errors.InvalidSpec(
                     f"{text[:20]!a} cannot be a name, a tag or a key.",
-                    why=f"These have {MAX_NAME} characters at most, all of them printable.",
-                    hint="Choose a shorter or plainer one.",
+                    why=f"These have 1 to {MAX_NAME} characters, all of them printable.",
+                    hint="Choose another one, or leave it out.",
                 )
 
 

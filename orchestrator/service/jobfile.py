@@ -14,7 +14,7 @@ from orchestrator.core import specs
 QUEUE_KEYS = ("name", "tags", "priority")
 
 #: No recipe is longer: whatever is, was meant for something else.
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
 
 #: What begins a URL or the path of one, or a whole path: the worker judges it.
 _SOURCE = re.compile(r"https?://|file:/|/", re.IGNORECASE)
@@ -54,11 +54,13 @@ def load(path: Path) -> JobFile:
 def parse(content: bytes, *, origin: str) -> JobFile:
     """Return what a job file of this content says; raises InvalidSpec where it is none."""
     if len(content) > MAX_BYTES:
-        raise errors.InvalidSpec(f"{origin} is no job file.", why="It is larger than a megabyte.")
+        raise errors.InvalidSpec(
+            f"{origin} is no job file.", why=f"It is larger than {MAX_BYTES // 1000} kB.", hint=_HINT
+        )
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise errors.InvalidSpec(f"{origin} is no job file.", why="It is not text in UTF-8.") from error
+        raise errors.InvalidSpec(f"{origin} is no job file.", why="It is not text in UTF-8.", hint=_HINT) from error
     values = _table(text, origin)
     known = [*specs.JobSpec.model_fields, *QUEUE_KEYS]
     for key in values:
@@ -121,22 +123,35 @@ def _origin(name: str, flags: Mapping[str, Any], file: JobFile | None, given: Ma
 def _table(text: str, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         as_toml = error
     if origin.endswith(".toml"):
-        raise errors.InvalidSpec(f"{origin} is not valid TOML.", why=str(as_toml)) from as_toml
-    import yaml  # noqa: PLC0415 - most jobs come without a YAML file, and the import costs 30 ms
-
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise errors.InvalidSpec(
-            f"{origin} is neither TOML nor YAML.", why=" ".join(str(error).split()) or None
-        ) from error
+        raise errors.InvalidSpec(f"{origin} is not valid TOML.", why=str(as_toml), hint=_HINT) from as_toml
+    values = _from_yaml(text, origin)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise errors.InvalidSpec(f"{origin} is no job file.", why="It must be a table of keys and values.", hint=_HINT)
+    return values
+
+
+def _from_yaml(text: str, origin: str) -> Any:
+    import yaml  # noqa: PLC0415 - most jobs come without a YAML file, and the import costs 30 ms
+
+    try:
+        alias = next((event.anchor for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)), None)
+        document = yaml.compose(text)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise errors.InvalidSpec(
+            f"{origin} is neither TOML nor YAML.", why=" ".join(str(error).split()) or None, hint=_HINT
+        ) from error
+    if alias is not None:  # a few of them, nested, print more than any memory holds
+        raise errors.InvalidSpec(f"{origin} is no job file.", why=f"It has an alias, *{alias}.", hint=_HINT)
+    keys = [str(key.value) for key, _ in document.value] if isinstance(document, yaml.MappingNode) else []
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise errors.InvalidSpec(f"{origin} is no job file.", why=f"The key {twice} stands there twice.", hint=_HINT)
     return values
 
 

@@ -10,6 +10,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"priority": 1001}, "1001"),
     ({"priority": -(10**30)}, "too far"),  # more than any database's integer
     ({"name": "x" * 201}, "name"),
+    ({"name": "@latest"}, "name"),
+    ({"name": " "}, "name"),
+    ({"idempotency_key": ""}, "key"),  # of a script whose variable is not set
     ({"name": "a\0b"}, "name"),  # PostgreSQL stores no NUL
     ({"tags": ("good", "b\nad")}, "tag"),
     ({"idempotency_key": "\udcff"}, "key"),  # a byte of the command line that was no UTF-8

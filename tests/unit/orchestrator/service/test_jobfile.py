@@ -62,7 +62,10 @@ def test_flags_beat_the_file_which_beats_presets_which_beat_defaults() -> None:
         (b"- epochs", "no job file"),
         (b"a: [1", "neither TOML nor YAML"),
         (b"\xff\xfe", "not text in UTF-8"),
-        (b"#" * (jobfile.MAX_BYTES + 1), "larger than a megabyte"),
+        (b"#" * (jobfile.MAX_BYTES + 1), "larger than 100 kB"),
+        (b"a: &a [1]\nb: *a\n", "an alias, *a"),
+        (b"lr: 1\nepochs: 2\nlr: 3\n", "The key lr stands there twice"),
+        (b"tags: " + b"[" * 5000, "neither TOML nor YAML"),
         (b"lr: !!python/object/apply:os.getcwd []", "neither TOML nor YAML"),  # data, never code
     ],
 )
@@ -75,6 +78,8 @@ def test_what_is_wrong_with_a_file_is_named(content: bytes, said: str) -> None:
 def test_a_toml_file_is_judged_as_toml() -> None:
     with pytest.raises(errors.InvalidSpec, match="not valid TOML"):
         jobfile.parse(b"epochs: 3", origin="job.toml")
+    with pytest.raises(errors.InvalidSpec, match="not valid TOML"):
+        jobfile.parse(b"tags = " + b"[" * 5000, origin="job.toml")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
