@@ -28,6 +28,16 @@ def smallest_image(*, blocks: tuple[int, ...], stem: Stem) -> int:
     return size
 
 
+def keeps_channels(*, blocks: tuple[int, ...], growth_rate: int, reduction: float) -> bool:
+    """Whether every transition leaves at least one channel; the stem makes two growth rates of them."""
+    channels = 2 * growth_rate
+    for layers in blocks[:-1]:
+        channels = int((channels + layers * growth_rate) * reduction)
+        if channels == 0:
+            return False
+    return True
+
+
 def _last_map(size: int, *, transitions: int, stem: Stem) -> int:
     if stem == "imagenet":  # 7 x 7 stride 2 padding 3, then max-pool 3 x 3 stride 2 padding 1: each rounds up
         size = (size + 1) // 2

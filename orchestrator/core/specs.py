@@ -97,6 +97,8 @@ class JobSpec(BaseModel):
                 f"image_size {self.image_size} is too small: {len(self.blocks)} blocks with the "
                 f"{self.stem} stem need at least {least} pixels"
             )
+        if not networks.keeps_channels(blocks=self.blocks, growth_rate=self.growth_rate, reduction=self.reduction):
+            raise ValueError(f"reduction {self.reduction:g} leaves no channel after a transition")
         low, high = self.crop_scale
         if low > high:
             raise ValueError("crop_scale is (smallest, largest)")

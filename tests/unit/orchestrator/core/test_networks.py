@@ -1,5 +1,8 @@
+import contextlib
+
 import pytest
 
+from orchestrator import errors
 from orchestrator.core import networks, specs
 
 
@@ -38,3 +41,21 @@ def test_depth_is_what_the_name_says(name: str, layers: int) -> None:
 def test_networks_set_fields_of_the_spec_only() -> None:
     for fields in networks.NETWORKS.values():
         assert set(fields) <= set(specs.JobSpec.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "reduction", "kept"),
+    [
+        ((1, 1), 0.34, True),  # 3 channels leave 1
+        ((1, 1), 0.33, False),
+        ((1,), 0.1, True),  # no transition, nothing to lose
+        ((8, 1, 1), 0.2, False),  # 10 leave 2, and these with one more leave none
+    ],
+)
+def test_a_transition_leaves_a_channel_or_the_job_is_refused(
+    blocks: tuple[int, ...], reduction: float, *, kept: bool
+) -> None:
+    assert networks.keeps_channels(blocks=blocks, growth_rate=1, reduction=reduction) is kept
+    given = {"blocks": blocks, "growth_rate": 1, "reduction": reduction}
+    with contextlib.nullcontext() if kept else pytest.raises(errors.InvalidSpec, match="leaves no channel"):
+        specs.parse(given)
