@@ -74,7 +74,7 @@ def test_photographs_are_predicted(
     with zipfile.ZipFile(io.BytesIO(photographs)) as archive:
         archive.extractall(tmp_path)
     folder = tmp_path / "cats_and_dogs_filtered" / "validation" / "cats"
-    lines = installed.orch("predict", job, str(folder), "--json").stdout.splitlines()
+    lines = installed.orch("predict", job, str(folder), "--top", "2", "--json").stdout.splitlines()
     assert len(lines) == VAL
     for line in map(json.loads, lines):
         assert {guess["label"] for guess in line["guesses"]} == {"cats", "dogs"}
