@@ -113,7 +113,10 @@ def start(settings: config.Settings, store: Store) -> Started:
         process.terminate()
         raise _no_start("It was not ready within a minute.", log)
     if process.poll() is not None:
-        raise _no_start(f"It ended with code {process.returncode}.", log)
+        other = pid(settings)  # of two that are started at once, one gives way
+        if other is None or not _until(lambda: _ready(settings, store, other), START_SECONDS):
+            raise _no_start(f"It ended with code {process.returncode}.", log)
+        return Started(pid=other, log=log, was_running=True)
     return Started(pid=process.pid, log=log, was_running=False)
 
 

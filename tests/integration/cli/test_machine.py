@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,17 @@ def test_down_without_a_node_is_no_error(orch: Orch) -> None:
 def installed(tmp_path: Path) -> Iterator[running.Installation]:
     with running.installation(tmp_path / "home", devices="cpu") as installation:
         yield installation
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_two_who_start_a_node_at_once_both_have_one(installed: running.Installation) -> None:
+    try:
+        with futures.ThreadPoolExecutor() as both:
+            said = list(both.map(lambda _: installed.orch("up", "-d").stderr.partition(": node")[0], range(2)))
+    finally:
+        installed.orch("down")
+    assert sorted(said) == ["Already up", "Up"]
 
 
 @pytest.mark.slow
