@@ -32,7 +32,7 @@ _SQLITE_ADVICE = {
     "SQLITE_FULL": ("The disk is full.", "Free some space on it; nothing was written."),
     "SQLITE_READONLY": ("The file or its folder is read-only.", "Check the permissions, and how it is mounted."),
     "SQLITE_CANTOPEN": ("The file cannot be opened.", "Check that its folder exists and that you may write there."),
-    "SQLITE_IOERR": ("The disk reports an error.", "Check the disk and the system's log."),
+    "SQLITE_IOERR": ("The disk reports an error, or is full.", "Free some space on it, else see the system's log."),
     "SQLITE_CORRUPT": ("The file is damaged.", "Restore it from a backup."),
     "SQLITE_NOTADB": ("The file is no SQLite database.", "Check the setting database_url."),
 }

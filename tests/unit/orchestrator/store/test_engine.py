@@ -164,7 +164,7 @@ def test_mistakes_of_ours_are_no_outage(database: engine.Database) -> None:
         ("SQLITE_READONLY", "read-only"),
         ("SQLITE_READONLY_DBMOVED", "read-only"),
         ("SQLITE_CANTOPEN", "cannot be opened"),
-        ("SQLITE_IOERR_WRITE", "disk reports an error"),
+        ("SQLITE_IOERR_SHMSIZE", "disk reports an error, or is full"),
         ("SQLITE_CORRUPT", "damaged"),
     ],
 )
