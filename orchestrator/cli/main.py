@@ -126,6 +126,7 @@ def main() -> None:
 
 def run(arguments: list[str], *, debug: bool = False) -> int:
     """Run one command line and return its exit code; the one place where errors end."""
+    _open_what_is_closed()
     _never_fail_to_encode()
     try:
         code = program().main(arguments, prog_name="orch", standalone_mode=False)
@@ -181,6 +182,13 @@ def _defect(error: Exception) -> errors.OrchError:
 def _output_lost(error: OSError) -> errors.OrchError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere at exit
     return errors.OrchError("The output cannot be written.", why=error.strerror)
+
+
+def _open_what_is_closed() -> None:
+    """Stand in for a stream that a shell's `>&-` has closed: Python has None there."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
 
 
 def _never_fail_to_encode() -> None:

@@ -3,6 +3,7 @@
 Results go to stdout, talk to stderr. Rich is imported on terminals only: it costs 0.05 s.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -176,8 +177,14 @@ def clean(text: str) -> str:
 
 
 def talk(text: str, *, label: str = "", style: str = "") -> None:
-    """Say something to people, on stderr."""
-    said = f"{label} {clean(text)}" if label else clean(text)
+    """Say something to people, on stderr; what cannot be said stops nothing."""
+    try:
+        _say(f"{label} {clean(text)}" if label else clean(text), label, style)
+    except OSError:  # a full disk, a closed pipe; what is still buffered goes nowhere at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _say(said: str, label: str, style: str) -> None:
     if not sys.stderr.isatty():
         sys.stderr.write(said + "\n")
         return

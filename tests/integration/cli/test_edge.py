@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -150,6 +151,16 @@ def test_a_full_disk_behind_stdout_is_said(settings: config.Settings) -> None:
         done = subprocess.run([*ORCH, "status"], env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: The output cannot be written.\n  why: No space left on device\n"
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("to", [">&-", "2>&-", "2>/dev/full", "2>&- >&-"])
+def test_a_lost_stream_changes_no_exit_code(settings: config.Settings, to: str) -> None:
+    env = config.child_environment(settings)
+    for words, code in ((["list"], 0), (["statsu"], 2), (["status", "gone"], 3)):
+        line = f"{shlex.join([*ORCH, *words])} {to}"
+        done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, text=True, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
 @pytest.mark.parametrize("words", [("wait",), ("watch",), ("logs", "-f")])
