@@ -188,7 +188,7 @@ def _open_what_is_closed() -> None:
     """Stand in for a stream that a shell's `>&-` has closed: Python has None there."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the program
 
 
 def _never_fail_to_encode() -> None:

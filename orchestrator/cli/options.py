@@ -65,5 +65,5 @@ def detaching(*job_ids: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         goes = "goes" if len(job_ids) == 1 else "go"
-        render.talk(f"\nDetached: {', '.join(job_ids)} {goes} on. `orch cancel` would end it.")
+        render.talk(f"\nDetached: {', '.join(job_ids)} {goes} on. `orch cancel {' '.join(job_ids)}` would end that.")
         raise

@@ -185,5 +185,6 @@ def test_ctrl_c_leaves_the_job_alone_and_says_so(
         _, said = looking.communicate(timeout=30)
     assert looking.returncode == 130
     assert f"Detached: {held.id}" in said
+    assert f"`orch cancel {held.id}" in said
     assert store.get(held.id).state is states.JobState.RUNNING
     assert store.beat(held) is states.Wish.RUN
