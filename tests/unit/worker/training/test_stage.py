@@ -109,7 +109,7 @@ def test_a_batch_larger_than_the_training_split_is_the_users_error(data: protoco
 
 
 def test_a_network_that_cannot_be_is_the_users_error(data: protocol.DatasetInfo, root: Path) -> None:
-    recipe = support.spec(reduction=0.01)
+    recipe = support.spec().model_copy(update={"reduction": 0.01})  # a spec that never was checked
     with pytest.raises(errors.StageFailed, match="cannot be built") as failed:
         stage.train(data, support.assignment(root, recipe), support.Follower())
     assert failed.value.reason == states.Reason.USER_ERROR
