@@ -1,6 +1,7 @@
 import pytest
 
-from orchestrator.core import networks, specs
+from orchestrator import errors
+from orchestrator.core import networks, specs, states
 from worker.models import densenet, zoo
 
 #: Convolutions and the classifier: what the number in a network's name counts (paper, tables 1 and 2).
@@ -35,3 +36,10 @@ def test_fields_of_the_spec_override_the_name() -> None:
     assert {name: value.shape for name, value in network.state_dict().items()} == {
         name: value.shape for name, value in wanted.state_dict().items()
     }
+
+
+def test_a_network_that_cannot_be_is_the_users_error() -> None:
+    unchecked = specs.JobSpec(network="densenet_tiny").model_copy(update={"reduction": 0.01})
+    with pytest.raises(errors.StageFailed, match="cannot be built") as failed:
+        zoo.build(unchecked, 2)
+    assert failed.value.reason == states.Reason.USER_ERROR

@@ -108,13 +108,6 @@ def test_a_batch_larger_than_the_training_split_is_the_users_error(data: protoco
     stage.train(data, support.assignment(root, support.spec(batch_size=10, epochs=1)), support.Follower())
 
 
-def test_a_network_that_cannot_be_is_the_users_error(data: protocol.DatasetInfo, root: Path) -> None:
-    recipe = support.spec().model_copy(update={"reduction": 0.01})  # a spec that never was checked
-    with pytest.raises(errors.StageFailed, match="cannot be built") as failed:
-        stage.train(data, support.assignment(root, recipe), support.Follower())
-    assert failed.value.reason == states.Reason.USER_ERROR
-
-
 def test_as_many_classes_as_the_data_has(tmp_path: Path, root: Path) -> None:
     three = support.dataset(tmp_path / "three", train=2, val=1, classes=("a", "b", "c"))
     follower = support.Follower()
