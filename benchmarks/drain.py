@@ -21,15 +21,11 @@ def figures() -> list[measure.Figure]:
     with tempfile.TemporaryDirectory() as scratch, place.node() as home:
         sample = place.sample(Path(scratch) / "sample", train=first_step.BATCH_SIZE, val=4)
         loop = ["env", f"PYTHONPATH={place.ROOT}", sys.executable, "-m", "benchmarks.plain_loop"]
-        with (
-            dvc.project(Path(scratch) / "step", *loop, sample, str(first_step.BATCH_SIZE)) as step,
-            dvc.project(Path(scratch) / "nothing", "true") as nothing,
-        ):
-            ours, of_step, of_nothing = measure.in_turns(
-                lambda: orch_drain(home, sample),
-                lambda: step.drain(DVC_JOBS + 1),
-                lambda: nothing.drain(DVC_JOBS + 1),
-            )
+        ours, of_step, of_nothing = measure.in_turns(
+            lambda: orch_drain(home, sample),
+            lambda: dvc_drain(*loop, sample, str(first_step.BATCH_SIZE)),
+            lambda: dvc_drain("true"),
+        )
     what = f"{JOBS} one-step jobs through one slot, each"
     peers = {"the same step by dvc's queue, each": of_step, "nothing at all by dvc's queue, each": of_nothing}
     return [
@@ -49,6 +45,12 @@ def orch_drain(home: place.Home, sample: Path) -> float:
             submit.submit(here.store, jobs.NewJob(spec=spec, user="bench"), ring=ring)
         measure.wait_for(lambda: _succeeded(here) == before + JOBS, seconds=600, every=0.05)
         return (time.monotonic() - start) / JOBS
+
+
+def dvc_drain(*stage: str | Path) -> float:
+    """Return the seconds a job of a fresh project: DVC's queue does not start again in one whose worker was ended."""
+    with tempfile.TemporaryDirectory() as scratch, dvc.project(Path(scratch) / "project", *stage) as project:
+        return project.drain(DVC_JOBS + 1)
 
 
 def _succeeded(here: context.Context) -> int:
