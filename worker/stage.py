@@ -85,8 +85,12 @@ def failure(error: Exception) -> protocol.Failed:
         traceback.print_exception(error)
     if isinstance(error, errors.OrchError):
         return protocol.Failed(reason=states.Reason.INTERNAL, error=_sentences(error), hint=error.hint)
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
-    return protocol.Failed(reason=_reason(error), error=said)
+    said, reason = f"{type(error).__name__}: {error}".splitlines()[0], _reason(error)
+    if reason is states.Reason.DISK_FULL:
+        return protocol.Failed(
+            reason=reason, error=f"The disk is full. {said}", hint="Free some space on it, then retry."
+        )
+    return protocol.Failed(reason=reason, error=said)
 
 
 def _reason(error: Exception) -> states.Reason:

@@ -94,10 +94,14 @@ def progress(job: "Job") -> str:
     return ", ".join(parts)
 
 
+#: From this many images a second on, digits behind the point say nothing.
+_WHOLE = 100
+
+
 def rate(job: "Job") -> str:
     """Return how fast the present stage goes."""
     if not job.progress.rate:
         return ""
-    if job.stage is Stage.DOWNLOAD:
+    if job.progress.unit == "bytes":
         return f"{size(int(job.progress.rate))}/s"
-    return f"{job.progress.rate:.3g} images/s"
+    return f"{job.progress.rate:{'.3g' if job.progress.rate < _WHOLE else ',.0f'}} images/s"

@@ -269,7 +269,7 @@ def _patiently_held(lock: filelock.BaseFileLock, progress: Path, report: Report)
 def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: _Reporter) -> Manifest:
     total = sum(len(pictures) for pictures in layout.pictures.values())
     listing = imagefolder.listing(layout)  # before the reading, so that a change during it shows later
-    contents = imagefolder.admit(layout, report=lambda done: reporter(done, total, "pictures"))
+    contents = imagefolder.admit(layout, report=lambda done: reporter(done, total, "images"))
     if contents.shared:
         log.get("data").warning("Pictures are in both splits", source=source.label, pictures=contents.shared)
     return Manifest(

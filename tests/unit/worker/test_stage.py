@@ -106,6 +106,7 @@ def test_a_log_on_the_disk_that_is_full_does_not_hide_the_reason(monkeypatch: py
     with contextlib.suppress(OSError):
         full.close()
     assert (code, said[0].reason) == (protocol.EXIT_FAILED, states.Reason.DISK_FULL)
+    assert said[0].error.startswith("The disk is full.")
 
 
 def test_stop_and_sigterm_are_heard_and_the_handler_is_put_back() -> None:

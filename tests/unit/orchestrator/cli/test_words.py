@@ -1,10 +1,14 @@
 """How values are said to people."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from orchestrator.cli import words
+from orchestrator.core import jobs, states
+from orchestrator.store import base
+from tests.contract import parts
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,19 @@ def test_small_things() -> None:
     assert words.place(0) == "next in line"
     assert words.place(1) == "1 job ahead"
     assert words.place(2) == "2 jobs ahead"
+
+
+@pytest.mark.parametrize(
+    ("stage", "unit", "said"),
+    [
+        (states.Stage.DOWNLOAD, "bytes", "2.0 KiB/s"),
+        (states.Stage.DOWNLOAD, "images", "2,048 images/s"),  # they are decoded once when they come
+        (states.Stage.TRAIN, "bytes", "2.0 KiB/s"),  # this host lacked the data
+        (states.Stage.TRAIN, "steps", "2,048 images/s"),
+    ],
+)
+def test_speed_is_said_in_the_unit_that_it_was_reported_in(
+    stage: states.Stage, unit: str, said: str, store: base.Store
+) -> None:
+    progress = jobs.Progress(done=1, unit=unit, rate=2048)
+    assert words.rate(replace(parts.submit(store), stage=stage, progress=progress)) == said

@@ -56,7 +56,7 @@ def test_a_download_becomes_a_set(server: httpserver.Server, make_settings: Make
     assert folder.is_absolute()
     assert sorted(path.name for path in folder.iterdir()) == ["train", "validation"]
     assert json.loads((folder.parent / "manifest.json").read_bytes())["hash"] == info.hash
-    assert (units[0], units[-1]) == ("bytes", "pictures")
+    assert (units[0], units[-1]) == ("bytes", "images")
     assert leftovers(settings) == []
 
 

@@ -73,7 +73,7 @@ def test_progress_then_the_data_set_then_the_end(server: httpserver.Server, tmp_
         *progress, ready, ended = messages(pipe)
         process.join(10)
         assert process.exitcode == protocol.EXIT_DONE
-    assert {step.unit for step in progress} == {"bytes", "pictures"}
+    assert {step.unit for step in progress} == {"bytes", "images"}
     assert ready.dataset.counts == {"train": 12, "val": 6}
     assert ready.dataset.path.startswith(str(tmp_path / "data"))
     assert ended == protocol.Ended(how="done")
