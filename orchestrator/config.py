@@ -33,7 +33,7 @@ PREFIX = "ORCH_"
 PROJECT_FILE = "orch.toml"
 
 #: Variables of ours that are no settings: tests and benchmarks read them.
-NOT_SETTINGS = frozenset({"ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
+NOT_SETTINGS = frozenset({"ORCH_TEST_FAILPOINTS", "ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
 
 LONGEST_SOCKET_PATH = 107
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from orchestrator import log
+from orchestrator import failpoints, log
 
 _log = log.get("node")
 
@@ -49,6 +49,7 @@ class Child:
     def start(self) -> None:
         """Start it, in a session of its own: a Ctrl-C at the terminal is for the node alone."""
         self._started_at = self._monotonic()
+        failpoints.reach("child.start")
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             self._command,
             env=self._environment,

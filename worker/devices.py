@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pynvml
 
-from orchestrator import config, errors, log
+from orchestrator import config, errors, failpoints, log
 
 _log = log.get("devices")
 
@@ -152,6 +152,7 @@ def _lock(path: Path) -> int | None:
     The folder is every user's, as /tmp is. A lock is opened for reading, which is all that any user may do with
     another's; and is made in a step of its own, since the kernel lets nobody open another's file there with O_CREAT.
     """
+    failpoints.reach("device.lock")
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o1777)  # a mode given to mkdir would be cut by the umask

@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator import config
+from orchestrator import config, failpoints
 from worker import protocol
 
 #: Imported before the first request: all that a stage needs.
@@ -51,6 +51,7 @@ def main() -> int:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the collector would write to every page that the children share
+    failpoints.reach("forkserver.bind")
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
@@ -95,10 +96,12 @@ class Server:
         self._stopping = True
 
     def _answer(self) -> None:
+        failpoints.reach("forkserver.accept")
         asker, _ = self._listener.accept()
         descriptors: list[int] = []
         try:
             request = _read(asker, descriptors)
+            failpoints.reach("forkserver.fork")
             pid = os.fork()
         except (OSError, ValueError) as error:
             with suppress(OSError):
@@ -162,6 +165,7 @@ def _work(request: Request, pipe: int, log: int) -> int:
 
 
 def _read(asker: socket.socket, descriptors: list[int]) -> Request:
+    failpoints.reach("forkserver.receive")
     asker.settimeout(5)
     text, sent, _, _ = socket.recv_fds(asker, _MAX_REQUEST, _MAX_DESCRIPTORS)
     descriptors += sent
@@ -175,6 +179,7 @@ def _read(asker: socket.socket, descriptors: list[int]) -> Request:
 
 def _tell(asker: socket.socket, what: dict[str, int]) -> None:
     try:
+        failpoints.reach("forkserver.tell")
         asker.sendall(json.dumps(what).encode() + b"\n")
     except OSError:
         # Whoever asked is dead; the child sees that on its own pipe.

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator import config
+from orchestrator import config, failpoints
 
 #: Beats that may be missed.
 PATIENCE = 3
@@ -12,6 +12,7 @@ PATIENCE = 3
 
 def touch(settings: config.Settings) -> None:
     """Say that the node lives."""
+    failpoints.reach("health.touch")
     _file(settings).touch()
 
 

@@ -13,7 +13,7 @@ from typing import Self
 
 import tenacity
 
-from orchestrator import errors
+from orchestrator import errors, failpoints
 from worker import protocol
 
 #: The fork server needs some seconds for its imports; a node that has lost it starts another.
@@ -102,12 +102,14 @@ class Launcher:
             stop=tenacity.stop_after_delay(_START_SECONDS),
             retry=tenacity.retry_if_exception_type(OSError),
         )
+        failpoints.reach("launcher.log")
         with log.open("ab") as output, ExitStack() as undo:
             try:
                 process = waiting(self._ask, json.dumps(request).encode() + b"\n", output.fileno())
             except tenacity.RetryError as error:
                 raise errors.OrchError("The fork server does not answer.", hint="The worker's log says why.") from error
             undo.enter_context(process)
+            failpoints.reach("pid.write")
             (log.parent / PID_FILE).write_text(str(process.pid), encoding="ascii")
             undo.pop_all()
         return process
@@ -119,7 +121,9 @@ class Launcher:
             undo.enter_context(mine)
             asked = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             asked.settimeout(_ANSWER_SECONDS)
+            failpoints.reach("launcher.connect")
             asked.connect(str(self._server))
+            failpoints.reach("launcher.send")
             sent = socket.send_fds(asked, [request], [theirs.fileno(), log, *self._locks])
             asked.sendall(request[sent:])
             with asked.makefile("rb", buffering=0) as answers:  # unbuffered: the next line is the process's end
@@ -136,6 +140,7 @@ def kill_leftover(attempt_dir: Path) -> None:
     The group's leader must be a process of that attempt: a pid that was given to another process is left alone.
     """
     try:
+        failpoints.reach("leftover.read")
         pid = int((attempt_dir / PID_FILE).read_text(encoding="ascii"))
         opened = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (1, 2)}
     except (OSError, ValueError):

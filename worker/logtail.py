@@ -3,6 +3,7 @@
 import codecs
 from pathlib import Path
 
+from orchestrator import failpoints
 from orchestrator.core import jobs
 
 CHUNK_BYTES = 64 * 1024
@@ -25,6 +26,7 @@ class LogTail:
         """Return the next piece, None where there is nothing new."""
         if self._offset >= self._max_bytes:
             return None
+        failpoints.reach("logtail.read")
         with self._path.open("rb") as log:
             log.seek(self._offset)
             new = log.read(min(CHUNK_BYTES, self._max_bytes - self._offset))

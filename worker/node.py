@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from orchestrator import config, errors, log
+from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.queue import app as queue_app
@@ -299,6 +299,7 @@ def main() -> int:
     log.configure()
     try:
         settings = config.load()
+        failpoints.reach("node.mkdir")
         for folder in (settings.home, settings.run_dir, config.socket_path(settings, "").parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as resources:
@@ -318,22 +319,27 @@ def main() -> int:
 
 def root_id(artifact_dir: Path) -> str:
     """Return the id of an artifact root, giving it one at the first use."""
+    failpoints.reach("root.mkdir")
     artifact_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = artifact_dir / ROOT_ID_FILE
     draft = artifact_dir / f"{ROOT_ID_FILE}.{secrets.token_hex(4)}"
-    draft.write_text(secrets.token_hex(8), encoding="ascii")
     try:
+        failpoints.reach("root.write")
+        draft.write_text(secrets.token_hex(8), encoding="ascii")
+        failpoints.reach("root.link")
         os.link(draft, path)  # whole at once, and only the first of several nodes succeeds
     except FileExistsError:
         pass
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
+    failpoints.reach("root.read")
     return path.read_text(encoding="ascii").strip()
 
 
 @contextmanager
 def _only_one(settings: config.Settings) -> Iterator[None]:
     """Hold the home's lock and pid file: `up` and `down` go by them."""
+    failpoints.reach("node.lock")
     with (settings.run_dir / "node.lock").open("w") as lock:
         try:
             flock(lock, LOCK_EX | LOCK_NB)
@@ -344,8 +350,9 @@ def _only_one(settings: config.Settings) -> Iterator[None]:
                 hint="`orch status` shows it, `orch down` ends it.",
             ) from error
         pid_file = settings.run_dir / "node.pid"
-        pid_file.write_text(str(os.getpid()), encoding="ascii")
         try:
+            failpoints.reach("node.pid")
+            pid_file.write_text(str(os.getpid()), encoding="ascii")
             yield
         finally:
             pid_file.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
+from orchestrator import failpoints
 from orchestrator.core import jobs, states
 from orchestrator.store import base
 
@@ -34,6 +35,7 @@ class Permits:
     @classmethod
     def create(cls, path: Path, limit: int, *, store: base.People, worker: str) -> "Permits":
         """Write a fresh tally and return it."""
+        failpoints.reach("permits.create")
         path.write_text(json.dumps(vars(Tally(limit=limit))), encoding="ascii")
         return cls(path, store=store, worker=worker)
 
@@ -62,6 +64,7 @@ class Permits:
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[Tally]:
+        failpoints.reach("permits.open")
         with path.open("r+", encoding="ascii") as file:
             flock(file, LOCK_EX)
             text = file.read()
@@ -69,6 +72,7 @@ class Permits:
             self._look_at_mine(tally)
             yield tally
             file.seek(0)
+            failpoints.reach("permits.write")
             # One write and no truncation: whoever is killed at it leaves a whole tally.
             file.write(json.dumps(vars(tally)).ljust(len(text)))
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from orchestrator import failpoints
 from orchestrator.core.jobs import Split
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import Reason, Stage
@@ -183,14 +184,17 @@ _DOWN: TypeAdapter[Stop] = TypeAdapter(Stop)
 
 def send(connection: Connection, message: BaseModel) -> None:
     """Send one message; raises OSError when the other side has gone."""
+    failpoints.reach("pipe.send")
     connection.send_bytes(message.model_dump_json().encode())
 
 
 def receive_up(connection: Connection) -> Any:
     """Return the next message from the working process; raises EOFError when it has gone."""
+    failpoints.reach("pipe.receive")
     return _UP.validate_json(connection.recv_bytes())
 
 
 def receive_down(connection: Connection) -> Stop:
     """Return the next message from the supervisor; raises EOFError when it has gone."""
+    failpoints.reach("pipe.obey")
     return _DOWN.validate_json(connection.recv_bytes())

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator import errors, log
+from orchestrator import errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs
 from orchestrator.store import base
@@ -87,6 +87,7 @@ class Recorder:
         # Their rows are gone with the commit: a file that stays behind is only space.
         for checkpoint in checkpoints:
             with contextlib.suppress(OSError):
+                failpoints.reach("retention.unlink")
                 (self._root / checkpoint.path).unlink()
 
 

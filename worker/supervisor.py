@@ -8,7 +8,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from orchestrator import config, errors, log
+from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, states
 from orchestrator.store import base
@@ -100,13 +100,16 @@ class Supervisor:
         for earlier in job_dir.glob("attempt-*"):
             kill_leftover(earlier)
             if earlier.parts not in needed:
+                failpoints.reach("attempt.sweep")
                 shutil.rmtree(earlier, ignore_errors=True)
         attempt_dir = job_dir / f"attempt-{claim.attempt:04d}"
+        failpoints.reach("attempt.mkdir")
         attempt_dir.mkdir(parents=True, exist_ok=True)
         return attempt_dir
 
     def _work(self, claim: jobs.Claim, attempt_dir: Path, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Outcome:
         logfile = attempt_dir / LOG_FILE
+        failpoints.reach("log.touch")
         logfile.touch()
         tail = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
         watch = _Watch(alive_at=self._clock.monotonic())

@@ -8,7 +8,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 from orchestrator.core.states import Stage
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import messages
@@ -46,12 +46,14 @@ class Doorbell:
     def ring(self, stage: Stage, times: int = 1) -> None:
         """Send `times` doorbells for the stage; raises BrokerUnavailable."""
         with self._explained():
+            failpoints.reach("doorbell.send")
             for _ in range(times):
                 self._app.send_task(messages.TASKS[stage], connection=self._connection)
 
     def waiting(self, stages: Iterable[Stage]) -> dict[Stage, int]:
         """Return how many doorbells lie unheard for each stage; raises BrokerUnavailable."""
         with self._explained():
+            failpoints.reach("doorbell.length")
             self._connection.ensure_connection(max_retries=0)  # left to itself, it tries for six seconds
             return {stage: self._length(stage) for stage in stages}
 

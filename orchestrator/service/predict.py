@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 from orchestrator.core.jobs import Checkpoint, Job
 from orchestrator.service import node
 from orchestrator.store.base import Store
@@ -56,6 +56,7 @@ def predict(
 
 
 def _run(environment: dict[str, str], request: str, said: IO[str]) -> Iterator[Prediction]:
+    failpoints.reach("predict.start")
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "worker.training.predict"],
         stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 
 #: Seconds that a SQLite transaction waits for another writer. A person's command must answer within 5 s.
 BUSY_TIMEOUT = 4.0
@@ -69,34 +69,40 @@ class Database:
         """The SQLite file; None for a server."""
         return Path(self._url.database or "") if self._url.get_backend_name() == "sqlite" else None
 
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` reads, all from one moment of a SQLite database."""
-        return self._transaction(work, begin="BEGIN")
+    def read(self, work: Callable[[Connection], T], *, place: str = "database") -> T:
+        """Return what `work` reads, all from one moment of a SQLite database. `place` begins its failpoint's name."""
+        return self._transaction(work, begin="BEGIN", place=place, commits=False)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, place: str = "database") -> T:
         """Run `work`, commit, and return its result; nothing of it stays when it raises.
 
-        `work` may run more than once: only its last run is committed.
+        `work` may run more than once: only its last run is committed. `place` begins its failpoints' names.
         """
-        return self._transaction(work, begin="BEGIN IMMEDIATE")
+        return self._transaction(work, begin="BEGIN IMMEDIATE", place=place, commits=True)
 
     def close(self) -> None:
         """Let go of every connection."""
         self._engine.dispose()
 
-    def _transaction(self, work: Callable[[Connection], T], *, begin: str) -> T:
+    def _transaction(self, work: Callable[[Connection], T], *, begin: str, place: str, commits: bool) -> T:
         def once() -> T:
+            failpoints.reach(f"{place}.begin")
             with self._engine.connect().execution_options(orch_begin=begin) as connection, connection.begin():
-                return work(connection)
+                result = work(connection)
+                if commits:
+                    failpoints.reach(f"{place}.commit")
+            if commits:
+                failpoints.reach(f"{place}.committed")
+            return result
 
         try:
             return self._retrying(once)
-        except (exc.DBAPIError, exc.TimeoutError) as error:
+        except (exc.DBAPIError, exc.TimeoutError, OSError) as error:  # OSError: the disk or network below the driver
             if not _is_out_of_reach(error):
                 raise
             raise self._explained(error) from error
 
-    def _explained(self, error: exc.DBAPIError | exc.TimeoutError) -> errors.DatabaseUnavailable:
+    def _explained(self, error: exc.DBAPIError | exc.TimeoutError | OSError) -> errors.DatabaseUnavailable:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
         why, hint = _SQLITE_ADVICE.get(_sqlite_code(cause), (self._hidden(str(cause)), self._server_hint()))
         return errors.DatabaseUnavailable(f"The database {self.name} is out of reach.", why=why, hint=hint)
@@ -112,22 +118,31 @@ class Database:
 
 def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
     """Make a method whose first argument is a connection into one that runs in a reading transaction."""
+    place = _place(method, commits=False)
 
     @functools.wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.database.read(lambda connection: method(self, connection, *args, **kwargs))
+        return self.database.read(lambda connection: method(self, connection, *args, **kwargs), place=place)
 
     return run
 
 
 def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
     """Make a method whose first argument is a connection into one that runs in a writing transaction."""
+    place = _place(method, commits=True)
 
     @functools.wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.database.write(lambda connection: method(self, connection, *args, **kwargs))
+        return self.database.write(lambda connection: method(self, connection, *args, **kwargs), place=place)
 
     return run
+
+
+def _place(method: Callable[..., Any], *, commits: bool) -> str:
+    """Name the failpoints of a method's transaction, and enter them into the registry."""
+    place = f"store.{method.__name__.lstrip('_')}"
+    failpoints.add_transaction(place, commits=commits)
+    return place
 
 
 def insert(connection: Connection, table: sqlalchemy.Table) -> Any:
@@ -199,7 +214,7 @@ def _is_worth_another_try(error: BaseException) -> bool:
     return _sqlite_code(cause) == "SQLITE_BUSY" or getattr(cause, "sqlstate", None) in _TRY_AGAIN
 
 
-def _is_out_of_reach(error: exc.DBAPIError | exc.TimeoutError) -> bool:
+def _is_out_of_reach(error: exc.DBAPIError | exc.TimeoutError | OSError) -> bool:
     if isinstance(error, exc.DBAPIError):
         return (
             isinstance(error, exc.OperationalError | exc.InterfaceError)

@@ -12,7 +12,7 @@ import sqlalchemy
 from sqlalchemy.engine import Connection
 
 import orchestrator
-from orchestrator import errors
+from orchestrator import errors, failpoints
 from orchestrator.store import engine, models
 
 #: The newest revision. Revisions are numbers of four digits, so that their order is that of the text.
@@ -24,12 +24,16 @@ PATIENCE = 60
 #: Key of PostgreSQL's advisory lock under which a schema is upgraded: "orch" in ASCII.
 _ADVISORY_KEY = 0x6F726368
 
+failpoints.add_transaction("schema.version", commits=False)
+failpoints.add_transaction("schema.compare", commits=False)
+failpoints.add_transaction("schema.upgrade", commits=True)
+
 
 def version(database: engine.Database) -> str | None:
     """Return the version of a database's schema; None where it has none. Never makes a file."""
     if database.file is not None and not database.file.exists():
         return None
-    return database.read(_version)
+    return database.read(_version, place="schema.version")
 
 
 def _version(connection: Connection) -> str | None:
@@ -69,14 +73,14 @@ def upgrade(url: str) -> None:
         found = version(database)
         if not is_older(found):
             require_head(found, name=database.name)
-        database.write(_upgrade)
+        database.write(_upgrade, place="schema.upgrade")
 
 
 def check(url: str) -> None:
     """Raise `errors.SchemaMismatch` unless the schema at `url` is `HEAD` and exactly what the models say."""
     with _opened(url) as database:
         require_head(version(database), name=database.name)
-        differences = database.read(_differences)
+        differences = database.read(_differences, place="schema.compare")
         if differences:
             raise errors.SchemaMismatch(
                 f"The schema of {database.name} differs from the models.",
@@ -110,6 +114,7 @@ def _alone(database: engine.Database) -> Iterator[None]:
     import filelock  # noqa: PLC0415 - only an upgrade needs it
 
     try:
+        failpoints.reach("schema.lock")
         with filelock.FileLock(f"{database.file}.upgrade.lock", timeout=PATIENCE, mode=0o600):
             yield
     except (filelock.Timeout, OSError) as error:

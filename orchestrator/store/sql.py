@@ -1,6 +1,6 @@
 """The store on a SQL database, and how it is opened: with its schema checked, and the embedded one made."""
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 from orchestrator.core.clock import Clock, SystemClock
 from orchestrator.store import engine, fleet, migrations, people, supervisors
 
@@ -54,6 +54,7 @@ def _bring_up(settings: config.Settings, *, is_new: bool, create: bool) -> None:
 def make_home(settings: config.Settings) -> None:
     """Make the folder of everything orch keeps, for its owner alone."""
     try:
+        failpoints.reach("home.mkdir")
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise errors.DatabaseUnavailable(

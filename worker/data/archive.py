@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from orchestrator import errors
+from orchestrator import errors, failpoints
 from orchestrator.core import states
 
 _CHUNK = 256 * 1024
@@ -58,6 +58,7 @@ def extract(archive: Path, *, into: Path, limits: Limits, report: Callable[[int,
         members = _checked(file, archive, limits)
         total = sum(member.file_size for member in members)
         _check_space(total, into.parent)
+        failpoints.reach("archive.mkdir")
         into.mkdir(mode=0o700)
         try:
             _unpack(file, members, into, lambda written: report(written, total))
@@ -68,6 +69,7 @@ def extract(archive: Path, *, into: Path, limits: Limits, report: Callable[[int,
 
 @contextmanager
 def _opened(archive: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
+    failpoints.reach("archive.open")
     with archive.open("rb") as raw:
         _check_kind(raw)
         _check_member_count(raw, limits)
@@ -130,6 +132,7 @@ def _checked(file: zipfile.ZipFile, archive: Path, limits: Limits) -> list[zipfi
             why=f"This worker unpacks {limits.max_bytes:,} at most.",
             hint="Raise ORCH_EXTRACT_MAX_BYTES, or unpack it on the host and give the folder.",
         )
+    failpoints.reach("archive.check")
     with archive.open("rb") as raw:
         _check_overlap(raw, members, end=file.start_dir)
     return [member for member in members if not _is_clutter(member.filename)]
@@ -241,6 +244,7 @@ def _unpack(
     paths: list[Path] = []
     for member in members:
         target = staging / member.filename
+        failpoints.reach("archive.folder")
         if member.is_dir():
             target.mkdir(mode=0o755, parents=True, exist_ok=True)
             continue
@@ -255,6 +259,7 @@ def _unpack(
 
 
 def _sync(path: Path) -> None:
+    failpoints.reach("archive.fsync")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
@@ -264,11 +269,13 @@ def _sync(path: Path) -> None:
 
 def _write(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> int:
     written = 0
+    failpoints.reach("archive.create")
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "wb") as out:
         try:
             with file.open(member) as packed:  # which ends at the declared size, whatever the packed bytes say
                 while piece := packed.read(_CHUNK):
+                    failpoints.reach("archive.write")
                     out.write(piece)
                     written += len(piece)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, struct.error) as error:

@@ -10,7 +10,6 @@ A folder as source is used where it is and never copied: only its manifest is he
 
 import contextlib
 import errno
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +18,9 @@ from pathlib import Path
 import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator import config, errors, log
+from orchestrator import config, errors, failpoints, log
 from orchestrator.core import jobs, specs, states
-from worker import protocol
+from worker import durable, protocol
 from worker.data import archive, download, imagefolder, sources
 
 Report = Callable[[protocol.Progress], None]
@@ -97,6 +96,7 @@ def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
     source = sources.parse(spec.data)
     cache = _Cache(settings.data_dir)
     with contextlib.suppress(filelock.Timeout), cache.lock(source.key).acquire(blocking=False):
+        failpoints.reach("cache.drop")
         for suffix in ("part", "json"):
             (cache.archives / f"{source.key}.{suffix}").unlink(missing_ok=True)
 
@@ -107,12 +107,14 @@ class _Cache:
         self.archives, self.locks = folder / "archives", folder / "locks"
 
     def lock(self, name: str) -> filelock.BaseFileLock:
+        failpoints.reach("cache.lock")
         self.locks.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(self.locks / f"{name}.lock")
 
     def known_set(self, content_hash: str) -> protocol.DatasetInfo | None:
         """Return the unpacked set of that content; None when it is not there, or not as it was published."""
         try:
+            failpoints.reach("cache.known")
             manifest = Manifest.model_validate_json((self.sets / content_hash / "manifest.json").read_bytes())
         except (OSError, ValidationError):
             return None
@@ -121,6 +123,7 @@ class _Cache:
     def find(self, source: sources.Source, sha256: str | None) -> protocol.DatasetInfo | None:
         """Return what the source is known to be, without any network; None when it must be fetched."""
         try:
+            failpoints.reach("cache.find")
             record = _Record.model_validate_json((self.sources / f"{source.key}.json").read_bytes())
         except (OSError, ValidationError):
             return None
@@ -144,6 +147,7 @@ class _Cache:
                     return self._take_folder(source, sha256, settings, reporter)
                 return self._take_archive(source, sha256, settings, reporter)
             finally:
+                failpoints.reach("cache.done")
                 progress.unlink(missing_ok=True)
 
     def _take_folder(
@@ -165,12 +169,14 @@ class _Cache:
     def _take_archive(
         self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: "_Reporter"
     ) -> protocol.DatasetInfo:
+        failpoints.reach("cache.mkdir")
         self.archives.mkdir(parents=True, exist_ok=True)
         self.sets.mkdir(parents=True, exist_ok=True)
         stamp = _stamp(source)
         packed = self._archive(source, sha256, settings, reporter)
         staging = self.sets / f".{source.key}"
         try:
+            failpoints.reach("cache.clear")
             # A process that was killed here leaves its staging folder; the lock says that nobody works in it.
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(mode=0o700)
@@ -212,17 +218,20 @@ class _Cache:
         root = imagefolder.discover(staging / "archive").root
         root.rename(staging / "data")
         shutil.rmtree(staging / "archive", ignore_errors=True)
-        _write(staging / "manifest.json", manifest)
+        durable.write(_json(manifest), staging / "manifest.json", place="manifest")
         final = self.sets / manifest.hash
         with self.lock(manifest.hash):
             if self.known_set(manifest.hash) is None:
                 shutil.rmtree(final, ignore_errors=True)
+                failpoints.reach("cache.publish")
                 staging.rename(final)
-                _sync(self.sets)
+                failpoints.reach("cache.folder")
+                durable.sync_folder(self.sets)
 
     def _remember(self, source: sources.Source, record: _Record) -> None:
+        failpoints.reach("source.mkdir")
         self.sources.mkdir(parents=True, exist_ok=True)
-        _write(self.sources / f"{source.key}.json", record)
+        durable.write(_json(record), self.sources / f"{source.key}.json", place="source")
 
 
 class _Reporter:
@@ -245,6 +254,7 @@ class _Reporter:
         began, before = self._first
         rate = (done - before) / (now - began) if now > began else None
         progress = protocol.Progress(done=done, total=total, unit=unit, rate=rate)
+        failpoints.reach("cache.progress")
         self._file.write_bytes(progress.model_dump_json().encode())
         self._report(progress)
 
@@ -260,6 +270,7 @@ def _patiently_held(lock: filelock.BaseFileLock, progress: Path, report: Report)
                 return
         except filelock.Timeout:
             with contextlib.suppress(OSError, ValidationError):
+                failpoints.reach("cache.wait")
                 now = progress.read_bytes()
                 if now != seen:
                     report(protocol.Progress.model_validate_json(now))
@@ -311,24 +322,10 @@ def _is_folder(source: sources.Source) -> bool:
 def _stamp(source: sources.Source) -> str | None:
     if source.kind == "url":
         return None
+    failpoints.reach("cache.stamp")
     status = source.path.stat()
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _write(path: Path, content: BaseModel) -> None:
-    """Write atomically: whole or not at all, also when the power fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content.model_dump_json(indent=1).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _json(content: BaseModel) -> bytes:
+    return content.model_dump_json(indent=1).encode()

@@ -18,8 +18,9 @@ import requests
 import tenacity
 import urllib3.exceptions
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 from orchestrator.core import states
+from worker import durable
 from worker.data import sources, urls
 
 Report = Callable[[int, int | None], None]  #: (bytes so far, bytes in all where known)
@@ -106,6 +107,7 @@ def checked(path: Path, *, sha256: str | None, label: str) -> Archive:
         StageFailed: bad_input, when it has another sha256.
 
     """
+    failpoints.reach("local.read")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 not in {None, found}:
@@ -172,19 +174,23 @@ class _Transfer:
     def publish(self, digest: str) -> Path:
         """Give the whole file its final name."""
         archive = self.folder / f"{digest}.zip"
+        failpoints.reach("download.rename")
         self.part.replace(archive)
         self.sidecar.unlink(missing_ok=True)
-        _sync_folder(self.folder)
+        failpoints.reach("download.folder")
+        durable.sync_folder(self.folder)
         return archive
 
     def discard(self) -> None:
         """Remove what was downloaded."""
+        failpoints.reach("download.discard")
         self.part.unlink(missing_ok=True)
         self.sidecar.unlink(missing_ok=True)
 
     def _take_up(self) -> None:
         """Go on from an earlier process's part, whose digest is computed anew."""
         try:
+            failpoints.reach("download.resume")
             kept = json.loads(self.sidecar.read_bytes())
             self.validator = kept["validator"]
             with self.part.open("rb") as part:
@@ -229,14 +235,17 @@ class _Transfer:
         etag = response.headers.get("ETag", "")
         # A weak ETag vouches for the meaning, not for the bytes, and If-Range must not carry it: RFC 9110, 13.1.5.
         self.validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+        failpoints.reach("download.note")
         self.sidecar.write_text(json.dumps({"url": config.masked(self.url), "validator": self.validator}))
 
     def _receive(self, response: requests.Response) -> None:
         stream: Any = response.raw  # read1 returns what has come; read would sit out a slow drip
         window_began, window_bytes = time.monotonic(), 0
+        failpoints.reach("download.open")
         with self.part.open("ab") as part:
-            while piece := stream.read1(_CHUNK, decode_content=False):
+            while piece := _received(stream):
                 self._check_size(self.have + len(piece))
+                failpoints.reach("download.write")
                 part.write(piece)
                 self.digest.update(piece)
                 self.have += len(piece)
@@ -248,6 +257,7 @@ class _Transfer:
                         raise _Trouble(f"It sends less than {self.policy.slowest} bytes a second.")
                     window_began, window_bytes = now, 0
                 self._check_time(now)
+            failpoints.reach("download.fsync")
             part.flush()
             os.fsync(part.fileno())
         if self.total is not None and self.have < self.total:
@@ -323,12 +333,10 @@ def _said(error: BaseException) -> str:
     return found
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _received(stream: Any) -> bytes:
+    failpoints.reach("download.read")
+    piece: bytes = stream.read1(_CHUNK, decode_content=False)
+    return piece
 
 
 def _wrong_digest(label: str, found: str, wanted: str | None) -> errors.StageFailed:

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from orchestrator import errors
+from orchestrator import errors, failpoints
 from orchestrator.core import jobs, states
 
 #: torchvision's IMG_EXTENSIONS, which cannot be imported here without torch; a test holds them equal.
@@ -224,6 +224,7 @@ def _read(root: Path, path: str) -> tuple[str, int, str | None]:
     """Return a picture's digest, its bytes and what is wrong with it, if anything is."""
     digest, size = "", 0
     try:
+        failpoints.reach("picture.admit")
         with (root / path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()

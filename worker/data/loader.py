@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
+from orchestrator import failpoints
 from orchestrator.core import jobs, specs
 from worker import protocol
 from worker.data import imagefolder
@@ -50,6 +51,7 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         epoch, index = key
         picture = self.pictures[index]
+        failpoints.reach("picture.open")
         with Image.open(self.root / picture.path) as file:
             pixels = file.convert("RGB")
         if not self.random:

@@ -17,7 +17,7 @@ import urllib3.connectionpool
 import urllib3.exceptions
 import urllib3.util.connection
 
-from orchestrator import errors
+from orchestrator import errors, failpoints
 from orchestrator.core import states
 from worker.data import sources
 
@@ -102,6 +102,7 @@ class Session:
 
     def _send(self, url: str, headers: dict[str, str], account: tuple[str, str] | None) -> requests.Response:
         try:
+            failpoints.reach("download.connect")
             # An explicit auth, even an empty one, keeps requests from taking another from .netrc.
             return self._session.get(
                 url, headers=headers, auth=account or _no_account, timeout=self._timeout, stream=True,

@@ -3,10 +3,8 @@
 Tensors are named `model.…`, `optimizer.…` and `rng.…`; everything else is JSON in the file's metadata.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +16,9 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator import errors
+from orchestrator import errors, failpoints
 from orchestrator.core import specs, states
-from worker import protocol
+from worker import durable, protocol
 from worker.training import metrics, numerics
 
 #: Key of the state in the file's metadata. There is one key only: with several, their order would be random.
@@ -94,6 +92,7 @@ def read(path: Path, *, size: int, sha256: str) -> Checkpoint:
 
     """
     try:
+        failpoints.reach("checkpoint.read")
         found = path.stat().st_size
         if found != size:
             raise Damaged(f"it has {found:,} bytes, not {size:,}")
@@ -173,30 +172,9 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _write_durably(content: bytes, path: Path) -> None:
-    # The order matters: a name appears only behind bytes that are on the disk, and is on the disk itself afterwards.
+    failpoints.reach("checkpoint.mkdir")
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < len(content) + _MARGIN:
         raise OSError("the disk is full")
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-        _sync_folder(path.parent.parent)  # the attempt's folder: `path.parent` may be new in it
-    except OSError:
-        # After a failed fsync nobody knows what is on the disk; a second one would say "fine" (fsyncgate).
-        for leftover in (temporary, path):
-            with contextlib.suppress(OSError):
-                leftover.unlink()
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.sync_folder(path.parent.parent)  # the attempt's folder: `path.parent` may be new in it
+    durable.write(content, path, place="checkpoint")

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.nn import functional
 
-from orchestrator import errors
+from orchestrator import errors, failpoints
 from orchestrator.core import specs, states
 from worker.models import zoo
 from worker.training import checkpoint, metrics, numerics, optim
@@ -62,7 +62,7 @@ class Trainer:
         for step, images, loss, correct in zip(
             steps, sizes, torch.stack(losses).tolist(), torch.stack(corrects).tolist(), strict=True
         ):
-            if not math.isfinite(loss):
+            if failpoints.reach("train.loss") or not math.isfinite(loss):
                 self._diverged_at = step
                 break
             self.sums.add(loss=loss, correct=correct, images=images)

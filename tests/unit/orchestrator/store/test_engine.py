@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors as psycopg_errors
 from sqlalchemy import Connection, exc
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs
 from orchestrator.store import engine, sql
 from tests.contract import parts
@@ -148,6 +148,18 @@ def test_other_errors_are_not_tried_again(database: engine.Database) -> None:
     with pytest.raises(errors.DatabaseUnavailable):
         database.write(work)
     assert work.runs == 1
+
+
+@pytest.mark.parametrize(("place", "stored"), [("begin", 0), ("commit", 0), ("committed", 1)])
+def test_failing_disk_below_the_driver_is_an_outage(
+    place: str, stored: int, database: engine.Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failpoints, "folder", lambda: tmp_path)
+    (tmp_path / f"database.{place}").write_text("enospc")
+    with pytest.raises(errors.DatabaseUnavailable) as caught:
+        database.write(add)
+    assert "No space left" in str(caught.value.why)
+    assert count(database) == stored
 
 
 def test_mistakes_of_ours_are_no_outage(database: engine.Database) -> None:

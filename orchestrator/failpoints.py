@@ -1,0 +1,173 @@
+"""Failpoints: named places, directly before a call of a file, a database or a network, where a test makes things fail.
+
+Inert unless the variable ORCH_TEST_FAILPOINTS names a folder. There a place is armed by a file of its name that holds
+an action: `kill` (SIGKILL to the process that comes by), `enospc` and `eio` (OSError), `raise` (RuntimeError),
+`sleep 2`, and `nan` where the place asks for it. Whoever comes by first renames the file to `<name>.fired`, which
+succeeds in one process only, and acts.
+"""
+
+import errno
+import functools
+import os
+import signal
+import time
+from pathlib import Path
+
+from orchestrator import config
+
+#: Every place, and what is about to happen there. The store's methods add theirs: see `add_transaction`.
+PLACES: dict[str, str] = {
+    "archive.check": "the archive's members are compared with its bytes",
+    "archive.create": "a member's file is made in the staging folder",
+    "archive.folder": "the folder of a member is made",
+    "archive.fsync": "a member's file is brought to the disk",
+    "archive.mkdir": "the folder of the unpacked archive is made",
+    "archive.open": "the archive is opened",
+    "archive.write": "a piece of a member is written",
+    "attempt.mkdir": "the directory of an attempt is made",
+    "attempt.sweep": "the directory of a dead attempt is removed",
+    "bell.answer": "the process that rings says how it went",
+    "bell.ask": "a command asks its process to ring",
+    "bell.fork": "a command forks the process that rings",
+    "broker.mkdir": "the folders of the embedded broker are made",
+    "broker.ping": "the embedded broker is asked whether it is there",
+    "broker.shutdown": "the embedded broker is shut down",
+    "broker.start": "the embedded broker is started",
+    "cache.clear": "the staging folder of a data set is removed",
+    "cache.done": "the progress of a download that has ended is removed",
+    "cache.drop": "the partial download of a cancelled job is removed",
+    "cache.find": "the record of a source is read",
+    "cache.folder": "the rename of a data set is brought to the disk",
+    "cache.known": "the manifest of a data set is read",
+    "cache.lock": "the lock of a source is taken",
+    "cache.mkdir": "the folders of the cache are made",
+    "cache.progress": "the progress of a download is left for those who wait",
+    "cache.publish": "a data set is renamed to its final place",
+    "cache.stamp": "size and time of a local archive are read",
+    "cache.wait": "the progress of another's download is read",
+    "checkpoint.folder": "the rename of a checkpoint is brought to the disk",
+    "checkpoint.fsync": "a checkpoint is brought to the disk",
+    "checkpoint.mkdir": "the folder of the checkpoints is made",
+    "checkpoint.open": "the temporary file of a checkpoint is made",
+    "checkpoint.read": "a checkpoint is read",
+    "checkpoint.rename": "a checkpoint gets its name",
+    "checkpoint.write": "a checkpoint is written",
+    "child.start": "a process of the node is started",
+    "device.lock": "the lock of a GPU is taken",
+    "doorbell.length": "the doorbells that lie unheard are counted",
+    "doorbell.send": "a doorbell is sent",
+    "download.connect": "the server of a download is asked",
+    "download.discard": "a partial download is removed",
+    "download.folder": "the rename of an archive is brought to the disk",
+    "download.fsync": "a downloaded archive is brought to the disk",
+    "download.note": "the validator of a download is written beside it",
+    "download.open": "the partial download is opened",
+    "download.read": "a piece of a download is received",
+    "download.rename": "a downloaded archive gets its name",
+    "download.resume": "an earlier partial download is read",
+    "download.write": "a piece of a download is written",
+    "forkserver.accept": "the fork server takes a request",
+    "forkserver.bind": "the fork server makes its socket",
+    "forkserver.fork": "the fork server forks",
+    "forkserver.receive": "the fork server reads a request",
+    "forkserver.tell": "the fork server tells of a child",
+    "health.touch": "the node says that it lives",
+    "home.mkdir": "the home folder is made",
+    "launcher.connect": "a slot connects to the fork server",
+    "launcher.log": "the log of an attempt is opened for its process",
+    "launcher.send": "a slot sends its request to the fork server",
+    "leftover.read": "the pid of a dead supervisor's process is read",
+    "local.read": "an archive on this host is read",
+    "log.touch": "the log of an attempt is made",
+    "logtail.read": "what is new in a log is read",
+    "manifest.folder": "the rename of a data set's manifest is brought to the disk",
+    "manifest.fsync": "a data set's manifest is brought to the disk",
+    "manifest.open": "the temporary file of a data set's manifest is made",
+    "manifest.rename": "a data set's manifest gets its name",
+    "manifest.write": "a data set's manifest is written",
+    "node.lock": "the lock of the home's one node is taken",
+    "node.mkdir": "the folders of a node are made",
+    "node.pid": "the pid file of the home's one node is written",
+    "permits.create": "the tally of --max-jobs is made",
+    "permits.open": "the tally of --max-jobs is opened",
+    "permits.write": "the tally of --max-jobs is written",
+    "picture.admit": "a picture is read for the first time",
+    "picture.open": "a picture is read for a batch",
+    "pid.write": "the pid of an attempt's process is written",
+    "pipe.obey": "a process reads what its supervisor wishes",
+    "pipe.receive": "a supervisor reads what its process says",
+    "pipe.send": "one end of the pipe says something",
+    "predict.start": "the process of a prediction is started",
+    "retention.unlink": "a checkpoint that retention let go is removed",
+    "root.link": "the id of an artifact root gets its name",
+    "root.mkdir": "an artifact root is made",
+    "root.read": "the id of an artifact root is read",
+    "root.write": "the draft of an artifact root's id is written",
+    "schema.lock": "the lock of an upgrade is taken",
+    "source.folder": "the rename of a source's record is brought to the disk",
+    "source.fsync": "a source's record is brought to the disk",
+    "source.mkdir": "the folder of the sources' records is made",
+    "source.open": "the temporary file of a source's record is made",
+    "source.rename": "a source's record gets its name",
+    "source.write": "a source's record is written",
+    "train.loss": "the loss of a step is looked at; `nan` spoils it",
+    "up.log": "the log of a detached node is opened",
+    "up.mkdir": "the home of a node is made",
+    "up.pid": "the lock of the home's one node is looked at",
+    "up.start": "a detached node is started",
+}
+
+_ERRNOS = {"enospc": errno.ENOSPC, "eio": errno.EIO}
+
+
+def reach(name: str) -> bool:
+    """Come by a place; True where the caller is to spoil its own value (`nan`).
+
+    Raises:
+        OSError: the place is armed with `enospc` or `eio`.
+        RuntimeError: it is armed with `raise`.
+
+    """
+    if folder() is None:
+        return False
+    return _act(name)
+
+
+def add_transaction(name: str, *, commits: bool) -> None:
+    """Add the places of a transaction: `name`.begin, and where it writes also .commit and .committed."""
+    PLACES[f"{name}.begin"] = "its transaction begins"
+    if commits:
+        PLACES[f"{name}.commit"] = "its transaction is committed"
+        PLACES[f"{name}.committed"] = "its transaction has been committed, and nobody knows yet"
+
+
+@functools.cache
+def folder() -> Path | None:
+    """Return the folder in which places are armed, None outside of tests."""
+    named = config.test_variable("ORCH_TEST_FAILPOINTS")
+    return Path(named) if named else None
+
+
+def _act(name: str) -> bool:
+    action = _disarm(name)
+    word, _, argument = action.partition(" ")
+    if word == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word in _ERRNOS:
+        raise OSError(_ERRNOS[word], os.strerror(_ERRNOS[word]), f"failpoint {name}")
+    if word == "raise":
+        raise RuntimeError(f"failpoint {name}")
+    if word == "sleep":
+        time.sleep(float(argument))
+    return word == "nan"
+
+
+def _disarm(name: str) -> str:
+    """Return the action of an armed place, to one caller only; an empty text where it is not armed."""
+    armed = Path(f"{folder()}/{name}")
+    try:
+        action = armed.read_text(encoding="ascii").strip()
+        armed.rename(armed.with_name(f"{name}.fired"))
+    except FileNotFoundError:
+        return ""
+    return action

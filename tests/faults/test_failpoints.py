@@ -1,0 +1,171 @@
+"""Every call that can fail has a failpoint before it, and every failpoint is one of the registry."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator import failpoints
+from orchestrator.store import migrations, sql
+
+ROOT = Path(__file__).parents[2]
+CORE = ("orchestrator/store", "orchestrator/queue", "orchestrator/service", "worker")
+
+#: Calls of files, databases, networks and processes, by their last name.
+CALLS = frozenset(
+    [
+        "accept",
+        "bind",
+        "chmod",
+        "connect",
+        "create_connection",
+        "fchmod",
+        "fork",
+        "fsync",
+        "link",
+        "listen",
+        "mkdir",
+        "open",
+        "ping",
+        "queue_declare",
+        "read_bytes",
+        "read_text",
+        "recv_bytes",
+        "recv_fds",
+        "rename",
+        "replace",
+        "rmtree",
+        "send_bytes",
+        "send_fds",
+        "send_task",
+        "sendall",
+        "shutdown",
+        "sync_folder",
+        "touch",
+        "unlink",
+        "write_bytes",
+        "write_text",
+        "Popen",
+    ]
+)
+
+#: Functions without a place of their own, and why.
+EXCEPTIONS = {
+    "orchestrator/queue/dispatch.py:_length": "`waiting`, its one caller, has it",
+    "orchestrator/queue/embedded.py:_last_line": "words for an error that is raised already",
+    "orchestrator/service/completion.py:jobs": "completion of words at a prompt: every failure is an empty list",
+    "orchestrator/service/files.py:kind": "reads /proc",
+    "orchestrator/service/health.py:broker": "a question for people: every failure is an answer",
+    "orchestrator/service/health.py:_connect": "the same",
+    "orchestrator/service/health.py:_unix": "the same",
+    "orchestrator/service/jobfile.py:load": "a person's own file, read before anything is stored",
+    "orchestrator/service/node.py:_read_pid": "behind up.pid; every failure means that there is none",
+    "orchestrator/service/node.py:_no_start": "words for an error that is raised already",
+    "orchestrator/store/engine.py:_engine": "listens to events of SQLAlchemy, no socket",
+    "worker/app.py:_serve": "connects a signal of Celery, no socket",
+    "worker/data/imagefolder.py:admit": "shuts down its own pool of threads",
+    "worker/data/imagefolder.py:_fault": "opens bytes that are in memory",
+    "worker/data/make_digits.py:main": "builds the packaged sample, once, by hand",
+    "worker/data/urls.py:_connect": "under download.connect, whose tries it shares",
+    "worker/durable.py:sync_folder": "its callers name the places",
+    "worker/forkserver.py:_work": "opens /dev/null",
+    "worker/identity.py:_state_and_start": "reads /proc",
+    "worker/identity.py:_boot_id": "reads /proc",
+    "worker/node.py:_beat": "calls `health.touch`, which has it",
+    "worker/node.py:_clean_up": "the last act of a node: what stays behind has a name that nobody uses again",
+    "worker/supervisor.py:_oom_kills": "reads /proc",
+    "worker/training/__main__.py:assignment": "the engine by itself: no queue, no promise",
+    "worker/training/predict.py:predict": "a person's own pictures: each failure is its line of the answer",
+}
+
+#: What `durable.write` reaches, behind the name it is given.
+DURABLE = ("open", "write", "fsync", "rename", "folder")
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield every function of the core that is not inside another one, with its name in the list above."""
+    for folder in CORE:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for body in (tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))):
+                for node in body:
+                    if isinstance(node, ast.FunctionDef):
+                        yield f"{path.relative_to(ROOT)}:{node.name}", node
+
+
+def calls(function: ast.FunctionDef) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr, node
+
+
+def can_fail(function: ast.FunctionDef) -> bool:
+    # One argument: text's `replace` has two, and a moment's has names.
+    return any(name in CALLS and (name != "replace" or len(call.args) == 1) for name, call in calls(function))
+
+
+def places_of(function: ast.FunctionDef) -> set[str]:
+    """Return the places that a function reaches by their whole names."""
+    found = set()
+    for name, call in calls(function):
+        first = call.args[0] if call.args else None
+        if name == "reach" and isinstance(first, ast.Constant):
+            found.add(str(first.value))
+        for keyword in call.keywords:
+            if keyword.arg == "place" and isinstance(keyword.value, ast.Constant) and "durable" in ast.unparse(call):
+                found |= {f"{keyword.value.value!s}.{step}" for step in DURABLE}
+    return found
+
+
+def reaches(function: ast.FunctionDef) -> bool:
+    return any(name == "reach" or "durable.write" in ast.unparse(call.func) for name, call in calls(function))
+
+
+def test_every_call_that_can_fail_has_a_failpoint() -> None:
+    bare = {name for name, function in functions() if can_fail(function) and not reaches(function)}
+    assert bare - set(EXCEPTIONS) == set(), "add failpoints.reach(…) before the call, and its place to the registry"
+    assert set(EXCEPTIONS) - bare == set(), "no exception any more"
+
+
+def test_registry_and_uses_agree() -> None:
+    used = [place for _, function in functions() for place in places_of(function)]
+    of_transactions = {place for place in failpoints.PLACES if re.match(r"(store|schema)\..*\.", place)}
+    assert set(used) | of_transactions == set(failpoints.PLACES)
+    assert len(used) == len(set(used)), "a place means one call"
+
+
+def test_every_method_of_the_store_that_writes_has_three_places() -> None:
+    assert migrations.HEAD
+    names = {name for name in dir(sql.SqlStore) if hasattr(getattr(sql.SqlStore, name), "__wrapped__")}
+    writing = {place.split(".")[1] for place in failpoints.PLACES if re.match(r"store\..*\.commit$", place)}
+    assert writing <= {name.lstrip("_") for name in names}
+    assert {"finish", "claim", "submit", "record_checkpoint", "take_back", "register"} <= writing
+    assert len(failpoints.PLACES) >= 100
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(failpoints, "folder", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("action", "error"), [("enospc", OSError), ("eio", OSError), ("raise", RuntimeError)])
+def test_an_armed_place_acts_once(action: str, error: type[Exception], folder: Path) -> None:
+    (folder / "pid.write").write_text(action)
+    with pytest.raises(error, match=r"pid\.write"):
+        failpoints.reach("pid.write")
+    assert failpoints.reach("pid.write") is False
+    assert [file.name for file in folder.iterdir()] == ["pid.write.fired"]
+
+
+def test_only_a_place_armed_with_nan_spoils_a_value(folder: Path) -> None:
+    (folder / "train.loss").write_text("nan")
+    (folder / "pid.write").write_text("sleep 0")
+    assert [failpoints.reach("train.loss"), failpoints.reach("pid.write")] == [True, False]
+
+
+def test_nothing_happens_outside_of_tests() -> None:
+    assert failpoints.folder() is None
+    assert failpoints.reach("pid.write") is False

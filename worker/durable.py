@@ -1,0 +1,43 @@
+"""Files that outlive a power failure: a name appears only behind bytes that are on the disk."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from orchestrator import failpoints
+
+
+def write(content: bytes, path: Path, *, place: str) -> None:
+    """Write a file durably, whole or not at all; its folder exists. `place` begins the names of its failpoints.
+
+    Raises:
+        OSError: nothing is left behind.
+
+    """
+    written = temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        failpoints.reach(f"{place}.open")
+        with temporary.open("wb") as file:
+            failpoints.reach(f"{place}.write")
+            file.write(content)
+            file.flush()
+            failpoints.reach(f"{place}.fsync")
+            os.fsync(file.fileno())
+        failpoints.reach(f"{place}.rename")
+        written = temporary.replace(path)
+        failpoints.reach(f"{place}.folder")
+        sync_folder(path.parent)
+    except BaseException:
+        # After a failed fsync nobody knows what is on the disk; a second one would say "fine" (fsyncgate).
+        with contextlib.suppress(OSError):
+            written.unlink()
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
