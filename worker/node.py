@@ -23,7 +23,7 @@ from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import base, sql
-from worker import app, devices, health, identity, launcher
+from worker import app, devices, folders, health, identity, launcher, recorder
 from worker.children import Child
 from worker.permits import Permits
 
@@ -152,6 +152,7 @@ class Node:
     def _give_back(self) -> None:
         """Take back at once what a slot that had to be killed still held."""
         with suppress(errors.Unavailable):
+            self._recover()
             for lease in self._store.leases():
                 if lease.worker == self._identity.id:
                     self._store.take_back(lease, actor=self._identity.id, detail="the worker was stopped in a hurry")
@@ -161,7 +162,12 @@ class Node:
         reconciler = reconcile.Reconciler(
             store=self._store, clock=self._clock, lease_seconds=self._settings.lease, actor=self._identity.id
         )
-        self._every_sweep(reconciler.sweep)
+
+        def sweep() -> None:
+            self._recover()
+            reconciler.sweep()
+
+        self._every_sweep(sweep)
 
     def _ring(self) -> None:
         with dispatch.Doorbell(self._settings, queue_app.WORKER) as doorbell:
@@ -229,13 +235,20 @@ class Node:
 
     def _release_the_dead(self) -> None:
         """Take back at once what dead workers of this host held, and end what they left running."""
+        self._recover()
         released = self._store.release_host(actor=self._identity.id, host=self._identity.host, alive=identity.alive)
         for job in released:
             self._kill_leftover(job.id, job.attempt)
             _log.info("took back from a dead worker of this host", job=job.id, state=job.state)
 
+    def _recover(self) -> None:
+        """Write what supervisors said that died while the database was away, as long as their jobs are still theirs."""
+        recorder.recover(
+            self._store, self._settings.artifact_dir, clock=self._clock, beat_every=self._settings.heartbeat
+        )
+
     def _kill_leftover(self, job_id: str, attempt: int) -> None:
-        launcher.kill_leftover(self._settings.artifact_dir / job_id / f"attempt-{attempt:04d}")
+        launcher.kill_leftover(folders.attempt(self._settings.artifact_dir, job_id, attempt))
 
     def _make_permits(self, limit: int | None, path: Path) -> Permits:
         if limit is None:

@@ -1,10 +1,8 @@
-"""What the working process says, written to the database: in order, once, and again later where it is away."""
+"""What the working process says, written to the database: in order, once, and through the journal where it is away."""
 
 import contextlib
-import functools
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +12,157 @@ from orchestrator import errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs
 from orchestrator.store import base
-from worker import protocol
+from worker import folders, protocol
+from worker.heartbeat import Heartbeat
+from worker.journal import FILE, Journal, Record
+from worker.logtail import LogTail
 
 _log = log.get("recorder")
 
+#: Seconds until a database that was away is tried again.
+_RETRY_SECONDS = 1.0
+#: Seconds that one call spends on what waited: the process is to be heard meanwhile.
+_REPLAY_SECONDS = 1.0
+
 
 class Recorder:
-    """Turns messages into fenced writes. Those that must wait for the database wait in order."""
+    """Turns messages into fenced writes. What the database cannot take now waits in the journal, in order."""
 
     def __init__(self, store: base.Supervisors, claim: jobs.Claim, *, root: Path, clock: clocks.Clock) -> None:
         self.last_step: int | None = None
+        self.log: LogTail | None = None  #: copied while the database is there: on disk it waits anyway
+        self.away = False  #: whether the database was, at the last try
+        self.ended: jobs.Job | None = None  #: the job after its outcome was written
         self._store = store
         self._claim = claim
         self._root = root
         self._clock = clock
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._progress: deque[Callable[[], None]] = deque(maxlen=1)  # the newest says all, however long it must wait
+        self._journal = Journal(folders.attempt(root, claim.id, claim.attempt) / FILE)
+        self._waiting: deque[Record] = deque()
+        self._progress: jobs.Progress | None = None  # the newest says all, however long it must wait
+        self._chunk: jobs.LogChunk | None = None
+        self._retry_at = 0.0
 
     def take(self, message: Any) -> None:
-        """Queue what the message says."""
+        """Take in what the process says; `flush` writes it."""
         if isinstance(message, protocol.CheckpointWritten):
             self.last_step = message.checkpoint.step
-        queue = self._progress if isinstance(message, protocol.Progress) else self._waiting
-        queue.append(functools.partial(self._write, message, self._clock.now()))
+        if isinstance(message, protocol.Progress):
+            self._progress = jobs.Progress(**_fields(message), at=self._clock.now())
+        elif not isinstance(message, protocol.Failed | protocol.Ended):  # they become the outcome
+            self._add(message)
 
-    def log(self, chunk: jobs.LogChunk) -> None:
-        """Queue a piece of the log."""
-        self._waiting.append(functools.partial(self._store.record_log, self._claim, chunk))
+    def end(self, outcome: jobs.Outcome) -> None:
+        """Take in how the attempt ended: the last record."""
+        self._add(outcome)
 
     def flush(self) -> bool:
-        """Write what waits; False where the database is away and something still does.
+        """Write what waits; False where some of it still does, which is then in the journal.
 
-        A write that fails in any other way (`Stale` among them) is dropped and raises: it would fail again.
+        A write that fails in any other way than by a database away (`Stale` among them) is dropped and raises: it
+        would fail again.
         """
-        while queue := self._waiting or self._progress:
-            write = queue.popleft()
-            try:
-                write()
-            except errors.DatabaseUnavailable as error:
-                self._waiting.appendleft(write)
-                _log.warning("database away", job=self._claim.id, waiting=len(self._waiting), why=error.why)
+        if self.away and self._clock.monotonic() < self._retry_at:
+            self._spill()
+            return False
+        try:
+            done = self._write_all()
+        except errors.DatabaseUnavailable as error:
+            _log.warning("database away", job=self._claim.id, why=error.why)
+            self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
+            self.away = True
+            done = False
+        else:
+            self.away = False
+        if not done:
+            self._spill()
+        return done
+
+    def adopt(self, journal: Journal) -> None:
+        """Go on with the journal that a dead supervisor of this attempt has left behind."""
+        self._journal = journal
+
+    def close(self, *, stale: bool) -> None:
+        """Let go of the journal: for a successor, or, where the attempt is `stale`, for good."""
+        if stale:
+            self._journal.discard()
+        self._journal.close()
+
+    def _add(self, said: Any) -> None:
+        self._waiting.append(Record(at=self._clock.now(), said=said))
+
+    def _write_all(self) -> bool:
+        """Write the journal, then what came since, then progress and log; False where the time was not enough."""
+        until = self._clock.monotonic() + _REPLAY_SECONDS
+        while record := self._journal.oldest():
+            self._write_once(record, self._journal.forget_oldest)
+            if self._clock.monotonic() > until:
                 return False
+        if self._journal.left_out:
+            self._add(protocol.Note(kind="left_out", detail=f"{self._journal.left_out} messages with step values"))
+        self._journal.discard()
+        while self._waiting:
+            self._write_once(self._waiting[0], self._waiting.popleft)
+        if self._progress is not None and self.ended is None:
+            self._store.record_progress(self._claim, self._progress)
+        self._progress = None
+        if self.ended is None:
+            self._copy_log()
         return True
 
-    def _write(self, message: Any, heard_at: datetime) -> None:
+    def _write_once(self, record: Record, forget: Callable[[], object]) -> None:
+        try:
+            self._write(record)
+        except errors.DatabaseUnavailable:
+            raise
+        except Exception:
+            forget()
+            raise
+        forget()
+
+    def _spill(self) -> None:
+        """Move what waits into the journal. On a disk that takes nothing more, only step values are given up."""
+        try:
+            while self._waiting:
+                self._journal.append(self._waiting[0])
+                self._waiting.popleft()
+        except OSError as error:
+            _log.warning("journal not written", job=self._claim.id, why=str(error))
+            kept = [record for record in self._waiting if not record.is_steps]
+            self._journal.left_out += len(self._waiting) - len(kept)
+            self._waiting = deque(kept)
+
+    def _copy_log(self) -> bool:
+        """Copy the next piece of the log; False where there is none."""
+        if self._chunk is None and self.log is not None:
+            self._chunk = self.log.read()
+        if self._chunk is None:
+            return False
+        self._store.record_log(self._claim, self._chunk)
+        self._chunk = None
+        return True
+
+    def _write(self, record: Record) -> None:
         store, claim = self._store, self._claim
-        match message:
-            case protocol.Progress():
-                store.record_progress(claim, jobs.Progress(**_fields(message), at=heard_at))
-            case protocol.Steps():
+        match record.said:
+            case protocol.Steps() as message:
                 store.record_steps(
                     claim, [jobs.StepMetric(step=step, name=name, value=value) for step, name, value in message.values]
                 )
-            case protocol.CheckpointWritten():
+            case protocol.CheckpointWritten() as message:
                 self._checkpoint(message)
-            case protocol.Resumed():
+            case protocol.Resumed() as message:
                 store.record_resumed(claim, attempt=message.attempt, step=message.step)
-            case protocol.DataReady():
+            case protocol.DataReady() as message:
                 store.record_dataset(claim, jobs.Dataset(**message.dataset.model_dump()))
-            case protocol.Evaluated():
+            case protocol.Evaluated() as message:
                 store.record_evaluation(claim, jobs.Evaluation(**_fields(message), attempt=claim.attempt))
-            case protocol.Note():
+            case protocol.Note() as message:
                 store.note(claim, kind=message.kind, detail=message.detail)
+            case jobs.Outcome() as outcome:
+                while self._copy_log():  # behind its end an attempt writes nothing more
+                    pass
+                self.ended = store.finish(claim, outcome)
 
     def _checkpoint(self, message: protocol.CheckpointWritten) -> None:
         checkpoint = jobs.Checkpoint(**message.checkpoint.model_dump())
@@ -93,3 +180,27 @@ class Recorder:
 
 def _fields(message: BaseModel) -> dict[str, Any]:
     return message.model_dump(exclude={"type"})
+
+
+def recover(store: base.Store, root: Path, *, clock: clocks.Clock, beat_every: float) -> None:
+    """Replay the journals below `root` whose supervisors have died while their attempts are still the current ones.
+
+    Raises DatabaseUnavailable; what is not written by then waits on.
+    """
+    for lease in store.leases():
+        left = Journal.left_behind(folders.attempt(root, lease.job_id, lease.attempt) / FILE)
+        if left is None:
+            continue
+        claim = jobs.Claim(job=store.get(lease.job_id), attempt=lease.attempt, checkpoint=None, checkpoints=())
+        recorder = Recorder(store, claim, root=root, clock=clock)
+        recorder.adopt(left)
+        _log.info("replays what a dead supervisor left", job=claim.id, attempt=claim.attempt)
+        stale = False
+        with Heartbeat(store, claim, beat_every=beat_every):
+            try:
+                while not recorder.flush() and not recorder.away:
+                    pass
+            except errors.Stale:
+                stale = True
+            finally:
+                recorder.close(stale=stale)

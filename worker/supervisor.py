@@ -12,7 +12,7 @@ from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, states
 from orchestrator.store import base
-from worker import protocol, stage
+from worker import folders, journal, protocol, stage
 from worker.heartbeat import Heartbeat
 from worker.launcher import Launcher, Process, kill_leftover
 from worker.logtail import LogTail
@@ -71,12 +71,16 @@ class Supervisor:
     def run(self, claim: jobs.Claim) -> jobs.Job | None:
         """Run the claimed stage to its end and return the job as it stands then; None where the job was lost to us."""
         recorder = Recorder(self._store, claim, root=self._place.artifact_dir, clock=self._clock)
+        stale = False
         with Heartbeat(self._store, claim, beat_every=self._settings.heartbeat) as heartbeat:
             try:
-                return self._finish(claim, self._attempt(claim, recorder, heartbeat), recorder, heartbeat)
+                return self._finish(self._attempt(claim, recorder, heartbeat), recorder, heartbeat)
             except errors.Stale:
                 _log.info("fenced", job=claim.id, attempt=claim.attempt)
+                stale = True
                 return None
+            finally:
+                recorder.close(stale=stale)
 
     def _attempt(self, claim: jobs.Claim, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Outcome:
         """Do the work and return how it ended; what goes wrong on this side of the pipe fails the attempt as well."""
@@ -99,10 +103,11 @@ class Supervisor:
         }
         for earlier in job_dir.glob("attempt-*"):
             kill_leftover(earlier)
+            journal.remove(earlier / journal.FILE)  # its attempt is over
             if earlier.parts not in needed:
                 failpoints.reach("attempt.sweep")
                 shutil.rmtree(earlier, ignore_errors=True)
-        attempt_dir = job_dir / f"attempt-{claim.attempt:04d}"
+        attempt_dir = folders.attempt(self._place.artifact_dir, claim.id, claim.attempt)
         failpoints.reach("attempt.mkdir")
         attempt_dir.mkdir(parents=True, exist_ok=True)
         return attempt_dir
@@ -111,21 +116,18 @@ class Supervisor:
         logfile = attempt_dir / LOG_FILE
         failpoints.reach("log.touch")
         logfile.touch()
-        tail = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
+        recorder.log = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
         watch = _Watch(alive_at=self._clock.monotonic())
         entry = protocol.ENTRY_POINTS[claim.job.stage]
         with self._launcher.start(entry, self._assignment(claim, attempt_dir), log=logfile) as process:
             while not process.ended:
                 for readable in connection.wait([process.connection, process.ending], timeout=_TICK_SECONDS):
                     self._hear(readable, process, recorder, watch)
-                if recorder.flush():  # the log is on disk already: it need not wait in memory for the database
-                    _copy_log(tail, recorder)
+                recorder.flush()
                 if heartbeat.stale.is_set():
                     raise errors.Stale
                 self._steer(claim, process, heartbeat, watch)
             _drain_pipe(process, recorder, watch)
-        while _copy_log(tail, recorder):
-            pass
         return _outcome(process, recorder, watch)
 
     def _hear(self, readable: Any, process: Process, recorder: Recorder, watch: _Watch) -> None:
@@ -167,17 +169,13 @@ class Supervisor:
             return False
         return (self._clock.now() - started).total_seconds() > hours * 3600
 
-    def _finish(
-        self, claim: jobs.Claim, outcome: jobs.Outcome, recorder: Recorder, heartbeat: Heartbeat
-    ) -> jobs.Job | None:
+    def _finish(self, outcome: jobs.Outcome, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Job | None:
         """Write the end, waiting for the database as long as it takes or until the worker is to go."""
+        recorder.end(outcome)
         while not heartbeat.stale.is_set():
-            try:
-                if recorder.flush():
-                    return self._store.finish(claim, outcome)
-            except errors.DatabaseUnavailable as error:
-                _log.warning("database away", job=claim.id, why=error.why)
-            if self._draining.wait(_TICK_SECONDS):
+            if recorder.flush():
+                return recorder.ended
+            if recorder.away and self._draining.wait(_TICK_SECONDS):
                 return None
         raise errors.Stale
 
@@ -262,13 +260,6 @@ def _take(message: Any, recorder: Recorder, watch: _Watch) -> None:
     if isinstance(message, protocol.Ended | protocol.Failed):
         watch.last = message
     recorder.take(message)
-
-
-def _copy_log(tail: LogTail, recorder: Recorder) -> bool:
-    chunk = tail.read()
-    if chunk is not None:
-        recorder.log(chunk)
-    return chunk is not None
 
 
 def _oom_kills() -> int:

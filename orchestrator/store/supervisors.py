@@ -177,9 +177,11 @@ class Supervisors(base.Supervisors):
 
     @engine.writes
     def note(self, connection: Connection, claim: jobs.Claim, *, kind: str, detail: str) -> None:
-        """Add a line to the job's history that changes no state."""
+        """Add a line to the job's history that changes no state; an attempt says the same only once."""
         job = _own(connection, claim)
-        moves.record(connection, job, old=job, kind=kind, actor=job.worker, now=self.clock.now(), detail=detail)
+        same = {"job_id": claim.id, "attempt": claim.attempt, "kind": kind, "detail": detail}
+        if connection.execute(select(models.events).filter_by(**same).limit(1)).first() is None:
+            moves.record(connection, job, old=job, kind=kind, actor=job.worker, now=self.clock.now(), detail=detail)
 
     @engine.writes
     def finish(self, connection: Connection, claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:

@@ -1,15 +1,17 @@
 """The recorder writes in order and once; what cannot be written now waits, what never can is dropped."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
-from worker import identity, protocol
-from worker.recorder import Recorder
+from tests.conftest import HandClock
+from worker import folders, identity, journal, protocol
+from worker.recorder import Recorder, recover
 
 
 @pytest.fixture
@@ -22,33 +24,148 @@ def claim(store: sql.SqlStore) -> jobs.Claim:
 
 
 @pytest.fixture
-def recorder(store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path) -> Recorder:
-    return Recorder(store, claim, root=tmp_path, clock=clocks.SystemClock())
+def recorder(store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path, clock: HandClock) -> Recorder:
+    return Recorder(store, claim, root=tmp_path, clock=clock)
 
 
 def _step(number: int) -> protocol.Steps:
     return protocol.Steps(values=((number, "loss", 1.0),))
 
 
-def test_of_the_progress_made_while_the_database_was_away_only_the_newest_is_kept(
-    recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[int] = []
-    away = iter([True] * 50)
+class Away:
+    """A store's switch: while it is `on`, every write finds the database away."""
 
-    def record(_claim: jobs.Claim, progress: jobs.Progress) -> None:
-        if next(away, False):
+    def __init__(self, store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.on = True
+        self.after_commit = False  #: the write takes effect, and its answer is lost
+        self._write = store.database.write
+        monkeypatch.setattr(store.database, "write", self._maybe)
+
+    def _maybe(self, work: Callable[[Connection], object]) -> object:
+        if self.after_commit:
+            self._write(work)
+        if self.on or self.after_commit:
             raise errors.DatabaseUnavailable(why="a test")
-        written.append(progress.done)
+        return self._write(work)
 
-    monkeypatch.setattr(store, "record_progress", record)
-    for done in range(1, 51):
-        recorder.take(protocol.Progress(done=done))
-        recorder.take(_step(done))
+
+@pytest.fixture
+def away(store: sql.SqlStore, claim: jobs.Claim, monkeypatch: pytest.MonkeyPatch) -> Away:
+    assert claim.attempt == 1
+    return Away(store, monkeypatch)
+
+
+def _journal(root: Path, claim: jobs.Claim) -> Path:
+    folder = folders.attempt(root, claim.id, claim.attempt)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / journal.FILE
+
+
+def test_what_is_said_while_the_database_is_away_is_written_in_order_and_once(
+    *, recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path, away: Away, clock: HandClock
+) -> None:
+    file = _journal(tmp_path, claim)
+    for number in range(1, 51):
+        recorder.take(protocol.Progress(done=number))
+        recorder.take(_step(number))
+        recorder.take(protocol.Note(kind="odd", detail=str(number)))
         assert not recorder.flush()
+        clock.move(seconds=2)
+    assert len(file.read_bytes().splitlines()) == 100
+    away.on = False
     assert recorder.flush()
-    assert written == [1, 50]
+    assert not file.exists()
     assert [step.step for step in store.steps(claim.id)] == list(range(1, 51))
+    notes = [event.detail for event in store.events(claim.id) if event.kind == "odd"]
+    assert notes == [str(number) for number in range(1, 51)]
+    assert store.get(claim.id).progress.done == 50
+
+
+def test_a_write_whose_answer_is_lost_takes_effect_once(
+    *, recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path, away: Away, clock: HandClock
+) -> None:
+    file = _journal(tmp_path, claim)
+    away.on, away.after_commit = False, True
+    recorder.take(protocol.Note(kind="odd", detail="once"))
+    recorder.take(_step(1))
+    for _ in range(3):
+        assert not recorder.flush()
+        clock.move(seconds=2)
+    away.after_commit = False
+    assert recorder.flush()
+    assert not file.exists()
+    assert [event.kind for event in store.events(claim.id)].count("odd") == 1
+    assert len(store.steps(claim.id)) == 1
+
+
+def test_a_journal_whose_supervisor_died_is_replayed_while_its_attempt_stands(
+    *, recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path, away: Away, clock: HandClock
+) -> None:
+    file = _journal(tmp_path, claim)
+    recorder.take(_step(1))
+    recorder.end(jobs.Outcome(kind="drained", last_step=1))
+    assert not recorder.flush()
+    away.on = False
+    recover(store, tmp_path, clock=clock, beat_every=5)
+    assert file.exists()  # its supervisor holds the lock: it lives
+    recorder.close(stale=False)
+    with file.open("ab") as torn:
+        torn.write(b'{"at": "2026-')
+    recover(store, tmp_path, clock=clock, beat_every=5)
+    assert not file.exists()
+    assert len(store.steps(claim.id)) == 1
+    job = store.get(claim.id)
+    assert (job.state, job.total_retries) == (states.JobState.QUEUED, 0)
+    assert store.attempts(claim.id)[-1].outcome == "drained"
+
+
+def test_nothing_of_a_stale_journal_is_written(
+    *, recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path, away: Away, clock: HandClock
+) -> None:
+    file = _journal(tmp_path, claim)
+    recorder.take(_step(1))
+    assert not recorder.flush()
+    away.on = False
+    (lease,) = store.leases()
+    store.take_back(lease, actor="test", detail="a test")
+    clock.move(seconds=2)
+    with pytest.raises(errors.Stale):
+        recorder.flush()
+    recorder.close(stale=True)
+    assert not file.exists()
+    assert store.steps(claim.id) == []
+
+
+def test_past_its_limit_a_journal_leaves_out_step_values_alone(
+    *, recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path, away: Away, clock: HandClock
+) -> None:
+    file = _journal(tmp_path, claim)
+    recorder.adopt(journal.Journal(file, most_bytes=300))
+    for number in range(1, 11):
+        recorder.take(_step(number))
+    recorder.take(protocol.Note(kind="odd", detail="kept"))
+    assert not recorder.flush()
+    away.on = False
+    clock.move(seconds=2)
+    assert recorder.flush()
+    kept = len(store.steps(claim.id))
+    assert 0 < kept < 10
+    details = {event.kind: event.detail for event in store.events(claim.id)}
+    assert details["odd"] == "kept"
+    assert str(details["left_out"]).startswith(str(10 - kept))
+
+
+def test_a_disk_that_takes_no_journal_costs_step_values_alone(
+    recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, away: Away, clock: HandClock
+) -> None:
+    recorder.take(_step(1))  # its folder is not there
+    recorder.take(protocol.Note(kind="odd", detail="kept"))
+    assert not recorder.flush()
+    away.on = False
+    clock.move(seconds=2)
+    assert recorder.flush()
+    assert store.steps(claim.id) == []
+    assert "odd" in [event.kind for event in store.events(claim.id)]
 
 
 def test_a_write_that_can_never_succeed_is_dropped(
