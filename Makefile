@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## train the packaged digits from submit to prediction
 	@$(RUN) orch demo
 
-test: $(STAMP) ## run the tests
-	@$(RUN) pytest
+test: $(STAMP) ## run the tests, several at a time
+	@$(RUN) pytest -n auto --dist worksteal
 
 check: $(STAMP) ## format, lint, types, imports, and models against migrations
 	@$(RUN) ruff format --check .

@@ -1,5 +1,6 @@
 """What all tests may ask for: settings of their own, a store on each database, a clock that is moved by hand."""
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -8,6 +9,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from pydantic import SecretStr
@@ -16,6 +18,19 @@ from sqlalchemy.engine import make_url
 from orchestrator import config
 from orchestrator.core import ids
 from orchestrator.store import migrations, sql
+from tests.support import forking
+
+# How long an example takes says nothing on a machine that runs other tests beside this one.
+hypothesis.settings.register_profile(
+    "orch", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("orch")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Say what `-n auto` means: one test more than there are cores, since many of them wait for other processes."""
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
 class HandClock:
@@ -121,6 +136,15 @@ def any_store(any_settings: config.Settings, clock: HandClock) -> Iterator[sql.S
     """A store on each database, whose clock is `clock`."""
     with closing(sql.open_store(any_settings, clock=clock)) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A warm fork server, as a node starts it; yields its socket."""
+    path = tmp_path_factory.mktemp("fork") / "s"
+    with forking.server(path) as process:
+        yield path
+        assert process.poll() is None, "the fork server died"
 
 
 @contextmanager

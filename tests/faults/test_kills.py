@@ -10,15 +10,19 @@ from pathlib import Path
 import psutil
 import pytest
 import safetensors.torch
+import torch
 
 from orchestrator.core import jobs, specs, states
 from orchestrator.queue import embedded
 from tests.support import pictures, running
 from tests.support.waiting import until
+from tests.unit.worker.training import support
+from worker import protocol
+from worker.training import stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-EPOCHS = 12
+EPOCHS = 30
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +33,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def spec(data: str) -> specs.JobSpec:
-    """Some seconds of training: 240 steps, a checkpoint at every third."""
+    """Two or three seconds of training: 600 steps, a checkpoint at every third."""
     return specs.JobSpec(
         data=data,
-        network="densenet_bc_40_12",
-        image_size=16,
+        network="densenet_tiny",
+        image_size=8,
         epochs=EPOCHS,
         batch_size=2,
         checkpoint_steps=3,
@@ -43,12 +47,13 @@ def spec(data: str) -> specs.JobSpec:
 
 @pytest.fixture(scope="module")
 def undisturbed(spec: specs.JobSpec, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The weights of the same job when nobody disturbs it."""
-    with running.installation(tmp_path_factory.mktemp("undisturbed") / "home") as installed:
-        job = installed.submit(spec)
-        installed.start_node()
-        installed.wait(job.id, states.JobState.SUCCEEDED)
-        return _weights(installed, job.id)
+    """The weights of the same training in this process, where nobody disturbs it."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    follower = support.Follower()
+    threads = torch.get_num_threads()
+    stage.with_data(stage.train, support.assignment(root, spec), follower)
+    torch.set_num_threads(threads)
+    return _digest(root, follower.last(root)[0])
 
 
 @pytest.fixture
@@ -57,9 +62,20 @@ def installed(tmp_path: Path) -> Iterator[running.Installation]:
         yield installation
 
 
+@pytest.fixture(scope="module")
+def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
+    """An installation whose node runs, for the faults that it survives."""
+    with running.installation(tmp_path_factory.mktemp("at-work") / "home") as installation:
+        installation.start_node()
+        yield installation
+
+
 def _weights(installed: running.Installation, job_id: str) -> str:
-    newest = installed.store.checkpoints(job_id)[0]
-    content = (installed.settings.artifact_dir / newest.path).read_bytes()
+    return _digest(installed.settings.artifact_dir, installed.store.checkpoints(job_id)[0])
+
+
+def _digest(root: Path, newest: jobs.Checkpoint | protocol.CheckpointInfo) -> str:
+    content = (root / newest.path).read_bytes()
     assert hashlib.sha256(content).hexdigest() == newest.sha256
     digest = hashlib.sha256()
     for name, tensor in sorted(safetensors.torch.load(content).items()):
@@ -120,15 +136,32 @@ def _drain_and_start_another(installed: running.Installation, _job: jobs.Job) ->
     [
         (_kill_training, "lost"),
         (_kill_slot, "lost"),
-        (_kill_node_and_start_another, "any"),  # its slots drain, or lose the race with the new node's release
         (_kill_fork_server, "undisturbed"),
         (_kill_fork_server_and_training, "lost"),
         (_kill_broker, "undisturbed"),
+    ],
+)
+def test_a_kill_below_the_node_costs_no_job_and_no_bit(
+    fault: Callable[[running.Installation, jobs.Job], None],
+    goes_on: str,
+    at_work: running.Installation,
+    spec: specs.JobSpec,
+    undisturbed: str,
+) -> None:
+    job = at_work.submit(spec)
+    _strike(fault, at_work, job)
+    _check(at_work, job, goes_on, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "goes_on"),
+    [
+        (_kill_node_and_start_another, "any"),  # its slots drain, or lose the race with the new node's release
         (_kill_everything_and_start_again, "lost"),
         (_drain_and_start_another, "drained"),
     ],
 )
-def test_a_kill_costs_no_job_and_no_bit(
+def test_the_end_of_the_node_costs_no_job_and_no_bit(
     fault: Callable[[running.Installation, jobs.Job], None],
     goes_on: str,
     installed: running.Installation,
@@ -137,10 +170,20 @@ def test_a_kill_costs_no_job_and_no_bit(
 ) -> None:
     job = installed.submit(spec)
     installed.start_node()
+    _strike(fault, installed, job)
+    _check(installed, job, goes_on, undisturbed)
+
+
+def _strike(
+    fault: Callable[[running.Installation, jobs.Job], None], installed: running.Installation, job: jobs.Job
+) -> None:
+    """Do the fault once the training has come through some epochs."""
     until(lambda: len(installed.store.epochs(job.id)) >= 4, seconds=60)
     fault(installed, installed.store.get(job.id))
-    installed.wait(job.id, states.JobState.SUCCEEDED)
 
+
+def _check(installed: running.Installation, job: jobs.Job, goes_on: str, undisturbed: str) -> None:
+    installed.wait(job.id, states.JobState.SUCCEEDED)
     store = installed.store
     assert _weights(installed, job.id) == undisturbed
     rows = store.epochs(job.id)

@@ -19,8 +19,15 @@ from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
-#: Lease and beats as fast as a busy machine of two cores keeps up with.
-TIMINGS: dict[str, Any] = {"heartbeat": 0.3, "lease": 3, "sweep": 0.3, "drain": 20, "cancel_grace": 2}
+#: Lease and beats as fast as a busy machine of two cores keeps up with, and no process more than needed.
+TEST_SETTINGS: dict[str, Any] = {
+    "heartbeat": 0.3,
+    "lease": 3,
+    "sweep": 0.3,
+    "drain": 20,
+    "cancel_grace": 2,
+    "download_slots": 1,
+}
 
 
 class Installation:
@@ -28,7 +35,7 @@ class Installation:
 
     def __init__(self, home: Path, **settings: Any) -> None:
         self.settings = config.Settings(
-            **{"home": home, "lock_dir": home / "locks", "threads": 1, **TIMINGS, **settings}
+            **{"home": home, "lock_dir": home / "locks", "threads": 1, **TEST_SETTINGS, **settings}
         )
         self.environment = config.child_environment(self.settings)
         self.nodes: list[subprocess.Popen[bytes]] = []

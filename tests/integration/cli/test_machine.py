@@ -151,14 +151,16 @@ def test_from_up_to_prediction_and_down(installed: running.Installation, tmp_pat
         recipe = ["--network", "densenet_tiny", "--image-size", "8", "--epochs", "1", "--loader-workers", "0"]
         job = installed.orch("submit", "-q", "--data", str(data), *recipe, "--wait").stdout.split()[0]
         assert "evaluation\t" in installed.orch("status", job).stdout
-        answers = installed.orch("predict", job, str(data / "validation"), "--top", "2").stdout.splitlines()
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        predicting = ("predict", job, str(data / "validation"), str(tmp_path / "broken.png"), "--top", "2")
+        predicted = installed.orch(*predicting, code=1)
+        assert "is not a picture" in predicted.stderr
+        answers = predicted.stdout.splitlines()
         assert len(answers) == 2 * 6
         image, label, probability = answers[0].split("\t")
         assert Path(image).is_file()
         assert label in {"cats", "dogs"}
         assert 0.5 <= float(probability) <= 1
-        (tmp_path / "broken.png").write_bytes(b"no picture")
-        assert "is not a picture" in installed.orch("predict", job, str(tmp_path / "broken.png"), code=1).stderr
     finally:
         said = installed.orch("down").stderr
     assert "has drained" in said

@@ -162,7 +162,7 @@ def test_a_full_disk_during_training_is_told_of_no_checkpoint(
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_one_flipped_bit_anywhere_is_found(
     saved: checkpoint.Checkpoint, tmp_path: Path, place: float, bit: int
 ) -> None:

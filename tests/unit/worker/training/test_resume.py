@@ -65,7 +65,7 @@ def test_stopped_anywhere_it_ends_as_if_never_stopped(
 
 
 @given(stops=st.lists(st.integers(1, LOOKS), min_size=2, max_size=6))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_stopped_again_and_again_it_ends_as_if_never_stopped(
     data: protocol.DatasetInfo,
     tmp_path_factory: pytest.TempPathFactory,
