@@ -41,12 +41,12 @@ class Away:
         self._write = store.database.write
         monkeypatch.setattr(store.database, "write", self._maybe)
 
-    def _maybe(self, work: Callable[[Connection], object]) -> object:
+    def _maybe(self, work: Callable[[Connection], object], **place: str) -> object:
         if self.after_commit:
-            self._write(work)
+            self._write(work, **place)
         if self.on or self.after_commit:
             raise errors.DatabaseUnavailable(why="a test")
-        return self._write(work)
+        return self._write(work, **place)
 
 
 @pytest.fixture
