@@ -39,6 +39,9 @@ LONGEST_SOCKET_PATH = 107
 
 SECRETS = ("database_url", "broker_url")
 
+#: Bytes; a file that is longer is no URL, and /dev/zero has no end.
+_LONGEST_SECRET = 4096
+
 _LOCATION = re.compile(r"(\[[^]]*\]|[^:@]+)?(:\d*)?")
 
 
@@ -223,10 +226,10 @@ def sources(**flags: Any) -> list[tuple[str, dict[str, Any]]]:
     dotenv = Path.cwd() / ".env"
     found: list[tuple[str, dict[str, Any]]] = [
         ("flag", {name: value for name, value in flags.items() if value is not None}),
-        ("environment", _from_variables(os.environ, checked=True)),
+        ("environment", _from_variables(os.environ, "the environment")),
     ]
     if dotenv.is_file():
-        found.append((str(dotenv), _from_variables(_read_dotenv(dotenv), checked=False)))
+        found.append((str(dotenv), _from_variables(_read_dotenv(dotenv), str(dotenv))))
     found.extend((str(path), _from_toml(path)) for path in (Path.cwd() / PROJECT_FILE, user_file()) if path.is_file())
     return [(origin, values) for origin, values in found if values]
 
@@ -306,7 +309,7 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _from_variables(variables: Mapping[str, str], *, checked: bool) -> dict[str, Any]:
+def _from_variables(variables: Mapping[str, str], where: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, text in variables.items():
         name = key.removeprefix(PREFIX).lower()
@@ -317,8 +320,8 @@ def _from_variables(variables: Mapping[str, str], *, checked: bool) -> dict[str,
             values[of_file] = _read_secret(key, Path(text))
         elif name in Settings.model_fields:
             values[name] = tuple(filter(None, text.split(os.pathsep))) if name == "data_roots" else text
-        elif checked:
-            raise _unknown(key, [variable(field) for field in Settings.model_fields], "the environment")
+        else:
+            raise _unknown(key, [variable(field) for field in Settings.model_fields], where)
     return values
 
 
@@ -326,7 +329,8 @@ def _from_toml(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise errors.InvalidSetting(f"{path} cannot be read.", why=str(error)) from error
+        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else _said(error)
+        raise errors.InvalidSetting(f"{path} cannot be read.", why=why, hint="It must be valid TOML.") from None
     for name in values:
         if name not in Settings.model_fields:
             raise _unknown(name, list(Settings.model_fields), str(path))
@@ -345,11 +349,32 @@ def _unknown(name: str, known: list[str], where: str) -> errors.InvalidSetting:
 def _read_dotenv(path: Path) -> dict[str, str]:
     from dotenv import dotenv_values  # noqa: PLC0415 - most folders have no .env, and the import costs 15 ms
 
-    return {key: value for key, value in dotenv_values(path).items() if value is not None}
+    try:
+        return {key: value for key, value in dotenv_values(path).items() if value is not None}
+    except (OSError, ValueError) as error:
+        raise errors.InvalidSetting(
+            f"{path} cannot be read.", why=_said(error), hint="Write it anew as lines of KEY=value, in UTF-8."
+        ) from None
 
 
 def _read_secret(key: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.InvalidSetting(f"{key} names a file that cannot be read.", why=type(error).__name__) from error
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_SECRET + 1)
+        text = content.decode("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise errors.InvalidSetting(
+            f"{key} names a file that cannot be read.", why=_said(error), hint="It must hold a URL and nothing else."
+        ) from None
+    if not text or len(content) > _LONGEST_SECRET:
+        raise errors.InvalidSetting(
+            f"{key} names a file that holds no URL.",
+            why="It is empty." if not text else f"It is longer than {_LONGEST_SECRET} bytes.",
+            hint="It must hold a URL and nothing else.",
+        )
+    return text
+
+
+def _said(error: OSError | ValueError) -> str:
+    """Return why a file cannot be read; a decoder's own words would hold a piece of it."""
+    return f"{error.strerror}." if isinstance(error, OSError) else "It is not text in UTF-8."

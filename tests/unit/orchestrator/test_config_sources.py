@@ -58,3 +58,27 @@ def test_a_fault_in_a_file_is_named_with_the_file(text: str, tmp_path: Path) -> 
     with pytest.raises(errors.InvalidSetting) as refused:
         config.load()
     assert "orch.toml" in f"{refused.value.message} {refused.value.why}"
+
+
+def test_an_unknown_variable_of_ours_in_a_dotenv_is_named_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ORCH_LEESE=canary\n", encoding="utf-8")
+    with pytest.raises(errors.InvalidSetting) as refused:
+        config.load()
+    assert "ORCH_LEESE" in refused.value.message
+    assert str(tmp_path / ".env") in refused.value.message
+    assert "canary" not in f"{refused.value.message} {refused.value.why}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "It is empty"), (b"\n", "It is empty"), (b"x" * 5000, "longer than"), (b"\xffcanary", "not text in UTF-8")],
+)
+def test_a_secret_s_file_without_a_url_is_told_without_its_content(
+    content: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    monkeypatch.setenv("ORCH_BROKER_URL_FILE", str(tmp_path / "secret"))
+    with pytest.raises(errors.InvalidSetting, match="ORCH_BROKER_URL_FILE") as refused:
+        config.load()
+    assert said in str(refused.value.why)
+    assert "canary" not in f"{refused.value.message} {refused.value.why}"
