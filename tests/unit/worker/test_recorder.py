@@ -181,3 +181,25 @@ def test_a_write_that_can_never_succeed_is_dropped(
         recorder.flush()
     assert recorder.flush()
     assert len(store.steps(claim.id)) == 1
+
+
+def test_only_the_holder_of_the_lease_deletes_checkpoints(
+    recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path
+) -> None:
+    def written(step: int) -> protocol.CheckpointWritten:
+        (tmp_path / f"step-{step}").write_bytes(b"weights")
+        info = protocol.CheckpointInfo(
+            attempt=claim.attempt, epoch=0, step=step, path=f"step-{step}", bytes=7, sha256="0" * 64
+        )
+        return protocol.CheckpointWritten(checkpoint=info)
+
+    for step in (1, 2, 3):
+        recorder.take(written(step))
+    assert recorder.flush()
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-3"]
+
+    store.take_back(store.leases()[0], actor="reconciler", detail="silent")
+    recorder.take(written(4))
+    with pytest.raises(errors.Stale):
+        recorder.flush()
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-3", "step-4"]

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.core import specs, states
-from tests.support import archives, httpserver, pictures
+from tests.support import archives, durability, httpserver, pictures
 from tests.unit.worker.data.conftest import Fails
 from worker import protocol
 from worker.data import archive, cache, imagefolder, sources
@@ -58,6 +58,22 @@ def test_a_download_becomes_a_set(server: httpserver.Server, make_settings: Make
     assert json.loads((folder.parent / "manifest.json").read_bytes())["hash"] == info.hash
     assert (units[0], units[-1]) == ("bytes", "images")
     assert leftovers(settings) == []
+
+
+def test_a_set_appears_only_after_all_of_it_is_on_disk(
+    make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pets.zip").write_bytes(ARCHIVE)
+    settings = make_settings()
+    happened = durability.recorded(monkeypatch, settings.data_dir)
+    info = ensure(tmp_path / "pets.zip", settings)
+    published = next(index for index, line in enumerate(happened) if line.endswith(f" sets/{info.hash}"))
+    before, after = happened[:published], happened[published + 1 :]
+    synced = {line.partition("archive/")[2] for line in before if line.startswith("fsync")}
+    written = {path.relative_to(info.path).as_posix() for path in Path(info.path).rglob("*")}
+    assert {f"pets/{name}" for name in written} <= synced
+    assert [line.split()[0] for line in before if ".manifest.json" in line] == ["fsync", "rename"]
+    assert after[0] == "fsync sets"
 
 
 def test_the_second_job_asks_no_server(server: httpserver.Server, make_settings: Make) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator import errors
 from orchestrator.core import states
-from tests.support import httpserver
+from tests.support import durability, httpserver
 from tests.unit.worker.data.conftest import Fails
 from worker.data import download
 
@@ -74,6 +74,15 @@ def test_a_file_is_published_under_its_digest(server: httpserver.Server, fetch: 
     assert archive.path.read_bytes() == BODY
     assert left(tmp_path) == [f"{SHA256}.zip"]
     assert seen[-1] == (len(BODY), len(BODY))
+
+
+def test_a_name_appears_only_after_the_bytes_are_on_disk(
+    server: httpserver.Server, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.on(URL, Reply(body=BODY))
+    happened = durability.recorded(monkeypatch, tmp_path)
+    fetch()
+    assert happened == ["fsync set.part", f"rename set.part {SHA256}.zip", "fsync ."]
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(
