@@ -174,6 +174,15 @@ def test_one_flipped_bit_anywhere_is_found(
         checkpoint.read(path, size=size, sha256=sha256)
 
 
+def test_a_file_of_another_size_is_not_even_read(
+    saved: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, size, sha256 = checkpoint.write(saved, tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(checkpoint.Damaged, match=f"it has {size:,} bytes, not {size + 1:,}"):
+        checkpoint.read(path, size=size + 1, sha256=sha256)
+
+
 def test_what_is_written_is_what_is_read(saved: checkpoint.Checkpoint, tmp_path: Path) -> None:
     path, size, sha256 = checkpoint.write(saved, tmp_path)
     found = checkpoint.read(path, size=size, sha256=sha256)

@@ -1,0 +1,45 @@
+"""Each guard can still be switched off, and two of them are: `python -m tests.faults.sabotage` does all."""
+
+import ast
+import random
+
+import pytest
+
+from tests.faults import sabotage
+
+#: Guards whose tests take longest are left to the long run.
+QUICK = [guard for guard in sabotage.GUARDS if "tests/integration" not in guard.tests[0]]
+
+
+@pytest.mark.parametrize("guard", sabotage.GUARDS, ids=lambda guard: guard.name)
+def test_every_change_still_applies(guard: sabotage.Guard) -> None:
+    for file, old, new in sabotage.changes(guard):
+        changed = sabotage.applied((sabotage.ROOT / file).read_text(encoding="utf-8"), old, new)
+        ast.parse(changed)
+
+
+@pytest.mark.parametrize("guard", sabotage.GUARDS, ids=lambda guard: guard.name)
+def test_every_test_is_still_there(guard: sabotage.Guard) -> None:
+    for node in guard.tests:
+        file, _, test = node.partition("::")
+        text = (sabotage.ROOT / file).read_text(encoding="utf-8")
+        assert f"def {test.partition('[')[0]}(" in text or not test
+
+
+def test_names_are_unique() -> None:
+    assert len({guard.name for guard in sabotage.GUARDS}) == len(sabotage.GUARDS)
+
+
+def test_a_change_that_no_longer_fits_is_told() -> None:
+    with pytest.raises(ValueError, match="stands there 0 times"):
+        sabotage.applied("text", "other", "")
+    with pytest.raises(ValueError, match="stands there 2 times"):
+        sabotage.applied("aa", "a", "")
+
+
+def test_guards_that_are_off_are_missed() -> None:
+    chosen = random.sample(QUICK, 2)  # by pytest's own seed, which its first lines name
+    with sabotage.checkout() as copy:
+        results = [sabotage.without(guard, copy) for guard in chosen]
+    for result in results:
+        assert result.noticed_by is not None, f"{result.guard.name}: {result.output}"
