@@ -11,7 +11,6 @@ import pytest
 import sqlalchemy
 from alembic import config as alembic_config
 from alembic import script
-from pydantic import SecretStr
 from sqlalchemy import Connection
 
 from orchestrator import config, errors
@@ -19,22 +18,10 @@ from orchestrator.core import jobs, specs
 from orchestrator.service import schema
 from orchestrator.store import engine, migrations, models, sql
 from tests.contract import parts
+from tests.migration.conftest import elsewhere
 
 #: Seconds; nothing here takes longer.
 DEADLINE = 30.0
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a database without any table."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'some.db'}"
-    return str(request.getfixturevalue("empty_postgres_url"))
-
-
-def elsewhere(settings: config.Settings, url: str) -> config.Settings:
-    """Return the settings with a database that is not the embedded one."""
-    return settings.model_copy(update={"database_url": SecretStr(url)})
 
 
 def pretend(url: str, statement: str | sqlalchemy.Executable) -> None:
