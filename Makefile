@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check coverage bench docs secrets clean
+.PHONY: help install demo test check soak coverage bench docs secrets clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -32,6 +32,9 @@ check: $(STAMP) ## format, lint, types, imports, and models against migrations
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-logo
 	@$(RUN); home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export ORCH_HOME="$$home" && orch db upgrade && orch db check
+
+soak: $(STAMP) ## the long forms of the fault tests
+	@$(RUN) python -m tests.faults.sabotage
 
 coverage: $(STAMP) ## run the tests and say which lines and branches they miss
 	@$(RUN) pytest --cov --cov-report=term

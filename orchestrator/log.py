@@ -40,4 +40,4 @@ def configure(*, debug: bool = False) -> None:
 
 def get(name: str) -> Any:
     """Return a logger; `name` says which part of orch speaks."""
-    return structlog.get_logger().bind(part=name)
+    return structlog.get_logger(part=name)  # which reads the configuration when it is first used

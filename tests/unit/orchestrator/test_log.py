@@ -16,8 +16,9 @@ def _as_it_was() -> Iterator[None]:
 
 
 def test_lines_are_events_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    early = log.get("slot")  # as modules do when they are imported
     log.configure()
-    log.get("slot").info("claimed", job="abcdefgh")
+    early.info("claimed", job="abcdefgh")
     said = json.loads(capsys.readouterr().err)
     assert (said["event"], said["part"], said["job"]) == ("claimed", "slot", "abcdefgh")
 

@@ -137,6 +137,13 @@ def test_a_part_is_thrown_away_rather_than_appended_to_wrongly(
     assert fetch(sha256=SHA256).path.read_bytes() == BODY
 
 
+def test_a_file_that_changed_meanwhile_is_fetched_whole(server: httpserver.Server, fetch: Fetch) -> None:
+    server.on(URL, Reply(body=BODY, rate=2_000_000))
+    interrupt_at(fetch, 100_000)
+    server.on(URL, Reply(body=BODY[::-1], etag='"2"'))
+    assert fetch().path.read_bytes() == BODY[::-1]
+
+
 @pytest.mark.parametrize("etag", [None, 'W/"1"'])
 def test_without_a_strong_validator_nothing_is_resumed(
     server: httpserver.Server, fetch: Fetch, etag: str | None

@@ -144,6 +144,15 @@ def test_a_redirect_to_another_scheme_is_refused(
         free.get(server.url("/"), headers={})
 
 
+def test_the_target_of_a_redirect_is_checked_like_the_first_url(
+    free: urls.Session, server: httpserver.Server, fails: Fails
+) -> None:
+    server.on("/", httpserver.Reply(status=301, headers={"Location": "/a\\b"}))
+    with fails("is no URL that can be downloaded"):
+        free.get(server.url("/"), headers={})
+    assert [seen.path for seen in server.requests] == ["/"]
+
+
 def test_redirects_are_followed_five_times(free: urls.Session, server: httpserver.Server, fails: Fails) -> None:
     for step in range(6):
         server.on(f"/{step}", httpserver.Reply(status=307, headers={"Location": f"/{step + 1}"}))
