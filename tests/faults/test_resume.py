@@ -1,0 +1,39 @@
+"""A training that is killed and resumed ends as one that nobody disturbed; `make soak` runs more of the schedules."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import resume
+from tests.support import driving
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+SCHEDULES = 20
+SEED = 0
+
+
+@pytest.fixture(scope="module")
+def bench(fork_server: Path, tmp_path_factory: pytest.TempPathFactory) -> resume.Bench:
+    return resume.Bench(fork_server, tmp_path_factory.mktemp("schedules"))
+
+
+@pytest.mark.parametrize("number", range(SCHEDULES))
+def test_kills_and_drains_change_no_bit_and_repeat_little(bench: resume.Bench, number: int) -> None:
+    assert bench.check(number, seed=SEED).kills > 0
+
+
+@pytest.mark.parametrize("place", driving.PLACES)
+def test_a_kill_in_the_write_of_a_checkpoint_costs_the_steps_since_the_one_before(
+    bench: resume.Bench, tmp_path: Path, place: str
+) -> None:
+    spec = bench.spec(0)
+    driver = bench.train(tmp_path, spec, [driving.Blow(how="place", count=2, place=place)])
+    killed, second = driver.attempts
+    assert killed.killed
+    assert (killed.steps, second.resumed_at, driver.repeated) == (3, 2, [1])
+
+
+def test_a_densenet121_that_is_killed_ends_as_one_that_is_not(fork_server: Path, tmp_path: Path) -> None:
+    large = resume.Bench(fork_server, tmp_path, network="densenet121", image_size=16, epochs=1)
+    assert large.check(0, seed=SEED, most_kills=1).kills == 1
