@@ -35,6 +35,8 @@ check: $(STAMP) ## format, lint, types, imports, and models against migrations
 
 soak: $(STAMP) ## the long forms of the fault tests
 	@$(RUN) python -m tests.faults.sabotage
+	@$(RUN) python -m tests.faults.resume --schedules 50
+	@$(RUN) python -m tests.faults.resume --schedules 2 --network densenet121
 
 coverage: $(STAMP) ## run the tests and say which lines and branches they miss
 	@$(RUN) pytest --cov --cov-report=term
