@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator import errors
 from orchestrator.core import states
+from tests.support import durability
 from tests.unit.worker.training import support
 from worker import protocol
 from worker.training import checkpoint, stage, trainer
@@ -94,15 +95,15 @@ def test_nothing_but_whole_checkpoints_is_left(trained: support.Follower, root: 
 def test_a_name_appears_only_after_its_bytes_are_on_disk(
     saved: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[str, bool]] = []
-
-    def fsync(descriptor: int) -> None:
-        target = Path(f"/proc/self/fd/{descriptor}").readlink()
-        seen.append(("folder" if target.is_dir() else "file", bool(list(tmp_path.rglob("*.safetensors")))))
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    checkpoint.write(saved, tmp_path / "attempt" / "checkpoints")
-    assert seen == [("folder", False), ("file", False), ("folder", True)]  # the first: the attempt's own
+    happened = durability.recorded(monkeypatch, tmp_path)
+    path, _, _ = checkpoint.write(saved, tmp_path / "attempt" / "checkpoints")
+    folder, temporary = "attempt/checkpoints", f"attempt/checkpoints/.{path.name}.{os.getpid()}.tmp"
+    assert happened == [
+        "fsync attempt",
+        f"fsync {temporary}",
+        f"rename {temporary} {folder}/{path.name}",
+        f"fsync {folder}",
+    ]
 
 
 def _no_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +143,7 @@ def test_a_failed_folder_sync_takes_the_file_back(
     saved: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fsync(descriptor: int) -> None:
-        if Path(f"/proc/self/fd/{descriptor}").readlink().is_dir():
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "checkpoints":
             raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fsync)
