@@ -7,7 +7,6 @@ default.
 import difflib
 import hashlib
 import os
-import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -41,8 +40,6 @@ SECRETS = ("database_url", "broker_url")
 
 #: Bytes; a file that is longer is no URL, and /dev/zero has no end.
 _LONGEST_SECRET = 4096
-
-_LOCATION = re.compile(r"(\[[^]]*\]|[^:@]+)?(:\d*)?")
 
 
 def _default_home() -> Path:
@@ -278,18 +275,6 @@ def test_variable(name: str) -> str | None:
     if name not in NOT_SETTINGS:
         raise KeyError(name)
     return os.environ.get(name)
-
-
-def masked(url: str) -> str:
-    """Return the URL with its password and query values hidden; all but its scheme where it is no good URL."""
-    body, question, _ = url.partition("#")[0].partition("?")
-    scheme, slashes, rest = body.partition("//")
-    location, slash, path = rest.partition("/")
-    account, at, host = location.rpartition("@")
-    if not _LOCATION.fullmatch(host):  # such as a # in the password, written as it is: the rest of it may be anywhere
-        return f"{scheme}{slashes}***"
-    name, colon, _ = account.partition(":")
-    return f"{scheme}{slashes}{name}{colon and ':***'}{at}{host}{slash}{path}{question and '?***'}"
 
 
 def _names_a_broker(url: str) -> bool:

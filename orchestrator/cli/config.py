@@ -72,10 +72,11 @@ def paths(context: typer.Context) -> None:
 
 def _shown(settings: Any, name: str) -> Any:
     from orchestrator import config  # noqa: PLC0415
+    from orchestrator.core import masking  # noqa: PLC0415
 
     value = getattr(settings, name)
     if value is not None and name in config.SECRETS:
-        return config.masked(value.get_secret_value())
+        return masking.url(value.get_secret_value())
     if isinstance(value, tuple):
         return [str(item) for item in value]
     return value if value is None or isinstance(value, int | float) else str(value)

@@ -8,9 +8,10 @@ from rich.text import Text
 
 from orchestrator import config
 from orchestrator.cli import jobpipe, jobrows, render, words
+from orchestrator.core import masking
 from orchestrator.core.jobs import Checkpoint, EpochMetric, Evaluation, Job
 from orchestrator.core.states import JobState
-from orchestrator.service import masking, query
+from orchestrator.service import query
 
 #: Epochs shown on a terminal: the first ones are less telling than the last.
 _EPOCHS = 12

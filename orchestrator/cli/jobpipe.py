@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from orchestrator import config
 from orchestrator.cli import render, words
 from orchestrator.core.jobs import Attempt, Checkpoint, EpochMetric, Evaluation
-from orchestrator.service import masking, query
+from orchestrator.service import query
 
 
 def show(report: query.Report, settings: config.Settings) -> None:
@@ -13,7 +13,7 @@ def show(report: query.Report, settings: config.Settings) -> None:
     pipe = render.Mode.PIPE
     for name, value in _facts(report):
         render.line("job", name, value)
-    for name, value in masking.spec(report.job.spec).model_dump(mode="json").items():
+    for name, value in report.job.spec.masked().model_dump(mode="json").items():
         render.line("spec", name, value)
     render.table(_epoch_columns(), report.epochs, to=pipe, prefix="epoch")
     render.table(_checkpoint_columns(settings), report.checkpoints, to=pipe, prefix="checkpoint")

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from orchestrator.cli import render, words
+from orchestrator.core import masking
 from orchestrator.core.jobs import Job
 from orchestrator.core.states import JobState
-from orchestrator.service import masking, query
+from orchestrator.service import query
 
 
 def show(jobs: Iterable[Job], *, to: render.Mode, prefix: str | None = None) -> None:

@@ -117,7 +117,8 @@ def _notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings
 def _advice(
     spec: "JobSpec", workers: "tuple[Worker, ...]", command: list[str], fields: dict[str, Any]
 ) -> Iterator[str]:
-    from orchestrator.service import advice, masking  # noqa: PLC0415 - not for help
+    from orchestrator.core import masking  # noqa: PLC0415
+    from orchestrator.service import advice  # noqa: PLC0415 - not for help
 
     said = advice.for_cpu(spec) if advice.on_cpu(workers) else None
     if said is None:
@@ -161,9 +162,7 @@ def _show_dry_run(resolved: "Resolved", notes: list[str], *, to: render.Mode) ->
         )
         render.document(payload)
         return
-    from orchestrator.service import masking  # noqa: PLC0415 - not for help
-
-    values = masking.spec(resolved.spec).model_dump(mode="json")
+    values = resolved.spec.masked().model_dump(mode="json")
     columns = [
         render.Column[str](title="FIELD", value=str),
         render.Column[str](title="VALUE", value=values.get),

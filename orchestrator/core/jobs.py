@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from orchestrator import errors
+from orchestrator.core import masking
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import FINAL, JobState, Reason, Stage, Wish, WorkerState
 
@@ -84,7 +85,7 @@ class NewJob:
     def __post_init__(self) -> None:
         if abs(self.priority) > MAX_PRIORITY:
             raise errors.InvalidSpec(
-                f"A priority of {self.priority} is too far out.",
+                f"A priority of {masking.value(self.priority)} is too far out.",
                 why="A point is worth an hour of waiting.",
                 hint=f"Use one between {-MAX_PRIORITY} and {MAX_PRIORITY}.",
             )

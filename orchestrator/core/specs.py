@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orchestrator import errors
-from orchestrator.core import networks
+from orchestrator.core import masking, networks
 
 #: Raised when a spec means something else to the worker than before; older workers decline newer specs.
 SPEC_VERSION = 1
@@ -79,7 +79,7 @@ class JobSpec(BaseModel):
     @classmethod
     def _network_is_known(cls, name: str) -> str:
         if name not in networks.NETWORKS:
-            raise ValueError(f"unknown network {name!r}{nearest(name, networks.NETWORKS)}")
+            raise ValueError(f"unknown network {masking.value(name)}{nearest(name, networks.NETWORKS)}")
         return name
 
     @field_validator("data_sha256")
@@ -108,6 +108,10 @@ class JobSpec(BaseModel):
     def resize(self) -> int:
         """Shorter side in pixels before the centre crop of validation: 256 for 224, as in the notebook."""
         return int(self.image_size * 256 / 224)
+
+    def masked(self) -> Self:
+        """Return the spec as it may be shown and kept in files: without the secrets in the URL of its data."""
+        return self.model_copy(update={"data": masking.data(self.data)})
 
     def digest(self) -> str:
         """Return the sha256 of the spec in canonical JSON."""
@@ -153,7 +157,7 @@ def parse(given: Mapping[str, Any]) -> JobSpec:
 def _fault(detail: Any) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"unknown key {name!r}{nearest(name, list(JobSpec.model_fields))}"
+        return f"unknown key {masking.value(name)}{nearest(name, list(JobSpec.model_fields))}"
     said = detail["msg"].removeprefix("Value error, ")
     said = said[0].lower() + said[1:]
-    return f"{name} = {detail['input']!r}: {said}" if name else said
+    return f"{name} = {masking.value(detail['input'])}: {said}" if name else said

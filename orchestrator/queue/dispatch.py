@@ -9,6 +9,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from orchestrator import config, errors, failpoints
+from orchestrator.core import masking
 from orchestrator.core.states import Stage
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import messages
@@ -79,7 +80,7 @@ def where(settings: config.Settings) -> str:
     """Return which broker the settings mean, for people: no password in it."""
     if settings.broker_url is None:
         return f"the embedded server in {settings.home}"
-    return config.masked(settings.broker_url.get_secret_value())
+    return masking.url(settings.broker_url.get_secret_value())
 
 
 def _said(error: BaseException) -> str:

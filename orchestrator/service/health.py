@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from orchestrator import config
+from orchestrator.core import masking
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -27,12 +28,12 @@ class Broker:
 
 def database(settings: config.Settings) -> str:
     """Return which database the settings mean: the embedded one's file, or the URL without its password."""
-    return str(settings.home / "orch.db") if settings.embedded_database else config.masked(settings.database)
+    return str(settings.home / "orch.db") if settings.embedded_database else masking.url(settings.database)
 
 
 def broker(settings: config.Settings) -> Broker:
     """Ask the broker whether it is there."""
-    where = config.masked(settings.broker_url.get_secret_value()) if settings.broker_url else "embedded"
+    where = masking.url(settings.broker_url.get_secret_value()) if settings.broker_url else "embedded"
     try:
         with closing(_connect(settings)) as connection:
             if where.startswith("rediss:"):  # that it accepts is enough; the real client knows the certificates

@@ -1,14 +1,18 @@
 """Job files (TOML or YAML) and flags, merged into one spec whose every value knows where it comes from."""
 
+import errno
+import os
 import re
+import select
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import config, errors
-from orchestrator.core import specs
+from orchestrator import errors
+from orchestrator.core import masking, specs, weburl
 
 #: Keys of a job file that say how to queue the job, not what to train.
 QUEUE_KEYS = ("name", "tags", "priority")
@@ -16,8 +20,12 @@ QUEUE_KEYS = ("name", "tags", "priority")
 #: No recipe is longer: whatever is, was meant for something else.
 MAX_BYTES = 100_000
 
-#: What begins a URL or the path of one, or a whole path: the worker judges it.
-_SOURCE = re.compile(r"https?://|file:/|/", re.IGNORECASE)
+#: What begins a whole path, or the URL of one: the worker judges it.
+_SOURCE = re.compile(r"file:/|/", re.IGNORECASE)
+_WEB = re.compile(r"https?:", re.IGNORECASE)
+
+#: Seconds that a pipe named as job file may stay silent.
+PIPE_PATIENCE = 5.0
 
 _HINT = "`orch submit --help` lists the keys: they are the long flags, with _ for -."
 
@@ -44,10 +52,14 @@ class Resolved:
 def load(path: Path) -> JobFile:
     """Read the job file at `path`; raises InvalidSpec where it is none."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise errors.InvalidSpec(f"The job file {path} cannot be read.", why=error.strerror) from error
+        content = _content(path)
+    except (OSError, ValueError) as error:
+        why = f"{error.strerror}." if isinstance(error, OSError) else "No path has a NUL."
+        raise errors.InvalidSpec(
+            f"The job file {path} cannot be read.",
+            why=why,
+            hint="Give the path of a TOML or YAML file, or - for stdin.",
+        ) from error
     return parse(content, origin=str(path))
 
 
@@ -58,14 +70,16 @@ def parse(content: bytes, *, origin: str) -> JobFile:
             f"{origin} is no job file.", why=f"It is larger than {MAX_BYTES // 1000} kB.", hint=_HINT
         )
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")  # Windows editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise errors.InvalidSpec(f"{origin} is no job file.", why="It is not text in UTF-8.", hint=_HINT) from error
     values = _table(text, origin)
     known = [*specs.JobSpec.model_fields, *QUEUE_KEYS]
     for key in values:
         if key not in known:
-            raise errors.InvalidSpec(f"{origin}: unknown key {key!r}{specs.nearest(str(key), known)}", hint=_HINT)
+            raise errors.InvalidSpec(
+                f"{origin}: unknown key {masking.value(key)}{specs.nearest(str(key), known)}", hint=_HINT
+            )
     return JobFile(
         origin=origin,
         fields={key: value for key, value in values.items() if key not in QUEUE_KEYS},
@@ -93,16 +107,22 @@ def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None) -> Resolve
 
 def _placed(data: str) -> str:
     """Return `data` with the path of a folder or archive made whole: workers do not run where people stand."""
+    if _WEB.match(data):
+        if (why := weburl.fault(data)) is not None:
+            raise errors.InvalidSpec(
+                f"{masking.value(data)} is no URL that can be downloaded.", why=why, hint=weburl.HINT
+            )
+        return data
     if not data or data in specs.DATA_PRESETS or _SOURCE.match(data):
         return data
     try:
         path = Path(data).expanduser()
         found = path.is_absolute() or path.exists()
-    except (OSError, RuntimeError):  # longer than any name, ~ of a user who is not
+    except (OSError, RuntimeError, ValueError):  # longer than any name, ~ of a user who is not, a NUL
         found = False
     if not found:
         raise errors.InvalidSpec(
-            f"There is no data set {config.masked(data)!r}{specs.nearest(data, specs.DATA_PRESETS)}",
+            f"There is no data set {masking.value(data)}{specs.nearest(data, specs.DATA_PRESETS)}",
             why="It is neither a known name, nor an http(s) URL, nor a folder or archive here.",
             hint="Give a URL, or the path of a folder or zip archive.",
         )
@@ -143,9 +163,7 @@ def _from_yaml(text: str, origin: str) -> Any:
         document = yaml.compose(text)
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise errors.InvalidSpec(
-            f"{origin} is neither TOML nor YAML.", why=" ".join(str(error).split()) or None, hint=_HINT
-        ) from error
+        raise errors.InvalidSpec(f"{origin} is neither TOML nor YAML.", why=_yaml_fault(error), hint=_HINT) from error
     if alias is not None:  # a few of them, nested, print more than any memory holds
         raise errors.InvalidSpec(f"{origin} is no job file.", why=f"It has an alias, *{alias}.", hint=_HINT)
     keys = [str(key.value) for key, _ in document.value] if isinstance(document, yaml.MappingNode) else []
@@ -155,9 +173,34 @@ def _from_yaml(text: str, origin: str) -> Any:
     return values
 
 
+def _yaml_fault(error: Exception) -> str:
+    """Say what and where; the error's own words quote the line, and a secret with it."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None or mark is None:
+        return "It is nested too deep." if isinstance(error, RecursionError) else "Its text cannot be YAML."
+    return f"Line {mark.line + 1}, column {mark.column + 1}: {problem}."
+
+
+def _content(path: Path) -> bytes:
+    """Return what is in the file; of a pipe, which may have no writer, what comes while something comes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return file.read(MAX_BYTES + 1)
+        content = b""
+        while len(content) <= MAX_BYTES:
+            if not select.select([file], [], [], PIPE_PATIENCE)[0]:
+                raise TimeoutError(errno.ETIMEDOUT, f"Nobody has written into the pipe for {PIPE_PATIENCE:g} seconds")
+            piece = file.read(MAX_BYTES)
+            if not piece:
+                break
+            content += piece
+        return content
+
+
 def _name(value: Any, origin: str) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise errors.InvalidSpec(f"{origin}: name = {value!r}: a name is text")
+        raise errors.InvalidSpec(f"{origin}: name = {masking.value(value)}: a name is text", hint=_HINT)
     return value
 
 
@@ -167,11 +210,13 @@ def _tags(value: Any, origin: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-        raise errors.InvalidSpec(f"{origin}: tags = {value!r}: tags are a list of text")
+        raise errors.InvalidSpec(f"{origin}: tags = {masking.value(value)}: tags are a list of text", hint=_HINT)
     return tuple(value)
 
 
 def _priority(value: Any, origin: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise errors.InvalidSpec(f"{origin}: priority = {value!r}: a priority is a whole number")
+        raise errors.InvalidSpec(
+            f"{origin}: priority = {masking.value(value)}: a priority is a whole number", hint=_HINT
+        )
     return value

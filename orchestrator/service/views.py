@@ -13,11 +13,11 @@ from orchestrator import config
 from orchestrator.core.jobs import Job
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState, Reason, Stage, Wish, WorkerState
-from orchestrator.service import masking, query
+from orchestrator.service import query
 
 SCHEMA_VERSION = 1
 
-ShownSpec = Annotated[JobSpec, AfterValidator(masking.spec)]
+ShownSpec = Annotated[JobSpec, AfterValidator(JobSpec.masked)]
 
 
 class Part(BaseModel):

@@ -12,7 +12,8 @@ from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from orchestrator import config, errors, failpoints
+from orchestrator import errors, failpoints
+from orchestrator.core import masking
 
 #: Seconds that a SQLite transaction waits for another writer. A person's command must answer within 5 s.
 BUSY_TIMEOUT = 4.0
@@ -54,7 +55,7 @@ class Database:
     """One database: short transactions over a pool of connections. Made after a fork, never before."""
 
     def __init__(self, url: str) -> None:
-        self.name = config.masked(url)
+        self.name = masking.url(url)
         self._url = _parsed(url)
         self._engine = _engine(self._url)
         self._retrying = tenacity.Retrying(

@@ -19,9 +19,9 @@ import tenacity
 import urllib3.exceptions
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import states
+from orchestrator.core import masking, states
 from worker import durable
-from worker.data import sources, urls
+from worker.data import urls
 
 Report = Callable[[int, int | None], None]  #: (bytes so far, bytes in all where known)
 
@@ -88,7 +88,7 @@ def fetch(url: str, *, folder: Path, name: str, sha256: str | None, policy: Poli
             patiently(transfer.run, session)
     except _Trouble as trouble:
         raise errors.StageFailed(
-            f"{sources.masked(url)} cannot be downloaded.",
+            f"{masking.url(url)} cannot be downloaded.",
             reason=states.Reason.UNREACHABLE,
             why=trouble.why,
             hint="Check the URL and the network, then retry the job: it goes on where the download stopped.",
@@ -96,7 +96,7 @@ def fetch(url: str, *, folder: Path, name: str, sha256: str | None, policy: Poli
     found = transfer.digest.hexdigest()
     if sha256 not in {None, found}:
         transfer.discard()
-        raise _wrong_digest(sources.masked(url), found, sha256)
+        raise _wrong_digest(masking.url(url), found, sha256)
     return Archive(path=transfer.publish(found), sha256=found)
 
 
@@ -236,7 +236,7 @@ class _Transfer:
         # A weak ETag vouches for the meaning, not for the bytes, and If-Range must not carry it: RFC 9110, 13.1.5.
         self.validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
         failpoints.reach("download.note")
-        self.sidecar.write_text(json.dumps({"url": config.masked(self.url), "validator": self.validator}))
+        self.sidecar.write_text(json.dumps({"url": masking.url(self.url), "validator": self.validator}))
 
     def _receive(self, response: requests.Response) -> None:
         stream: Any = response.raw  # read1 returns what has come; read would sit out a slow drip
@@ -267,7 +267,7 @@ class _Transfer:
         if size > self.policy.max_bytes:
             self.discard()
             raise _refused(
-                f"{sources.masked(self.url)} is larger than {self.policy.max_bytes:,} bytes.",
+                f"{masking.url(self.url)} is larger than {self.policy.max_bytes:,} bytes.",
                 why="Larger downloads are not allowed on this worker.",
                 hint=f"Raise {config.variable('download_max_bytes')}, or give a folder on the worker's host.",
             )
@@ -275,7 +275,7 @@ class _Transfer:
     def _check_time(self, now: float) -> None:
         if now >= self.deadline:
             raise errors.StageFailed(
-                f"{sources.masked(self.url)} took longer than {self.policy.max_seconds:g} seconds.",
+                f"{masking.url(self.url)} took longer than {self.policy.max_seconds:g} seconds.",
                 reason=states.Reason.TIMEOUT,
                 why=f"{self.have:,} bytes have come.",
                 hint=f"Retry the job: it goes on from there; {config.variable('download_max_seconds')} is the limit.",
@@ -285,7 +285,7 @@ class _Transfer:
         free = shutil.disk_usage(self.folder).free
         if self.total is not None and self.total - self.have > free:
             raise errors.StageFailed(
-                f"There is no space for {sources.masked(self.url)}.",
+                f"There is no space for {masking.url(self.url)}.",
                 reason=states.Reason.DISK_FULL,
                 why=f"{self.total - self.have:,} bytes are missing, {free:,} are free in {self.folder}.",
                 hint=f"Free some space, or set {config.variable('data_cache')} to a larger disk.",
@@ -296,14 +296,14 @@ class _Transfer:
         said = f"The server answers {status} {response.reason or ''}".rstrip() + "."
         if status not in _PASSING and status < requests.codes.internal_server_error:
             return _refused(
-                f"{sources.masked(self.url)} cannot be downloaded.",
+                f"{masking.url(self.url)} cannot be downloaded.",
                 why=said,
                 hint="Open the URL in a browser; it must lead to the zip archive without a log-in.",
             )
         wait = _retry_after(response.headers.get("Retry-After"))
         if wait is not None and wait > self.policy.longest_wait:
             return errors.StageFailed(
-                f"{sources.masked(self.url)} cannot be downloaded now.",
+                f"{masking.url(self.url)} cannot be downloaded now.",
                 reason=states.Reason.UNREACHABLE,
                 why=f"{said} It asks to wait {wait:.0f} seconds.",
                 hint="Retry the job: it goes on where the download stopped.",

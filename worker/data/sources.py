@@ -7,7 +7,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from orchestrator import config, errors
-from orchestrator.core import specs, states
+from orchestrator.core import masking, specs, states
 from worker.data import imagefolder
 
 CATS_AND_DOGS = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
@@ -46,11 +46,11 @@ def parse(data: str) -> Source:
         return Source(kind="packaged", location=str(DIGITS), label=data)
     scheme = data.partition(":")[0].lower()
     if scheme in {"http", "https"}:
-        return Source(kind="url", location=data, label=masked(data))
+        return Source(kind="url", location=data, label=masking.data(data))
     path = _path_of_url(data) if scheme == "file" else data
     if "\0" in path or not path.startswith("/"):
         raise _refused(
-            f"There is no data set {masked(data)!r}{specs.nearest(data, dict(specs.DATA_PRESETS))}",
+            f"There is no data set {masking.value(data)}{specs.nearest(data, dict(specs.DATA_PRESETS))}",
             why="It is neither a known name, nor an http(s) URL, nor an absolute path.",
             hint="Give the whole path of the folder or zip archive, from / on.",
         )
@@ -111,14 +111,6 @@ def check_links(layout: imagefolder.Layout, settings: config.Settings) -> None:
                 why="A shared worker reads nothing else on its disk.",
                 hint="Put the picture itself into the data set.",
             )
-
-
-def masked(data: str) -> str:
-    """Return `data` without credentials, also where it is no URL at all."""
-    try:
-        return config.masked(data) if "://" in data else data
-    except ValueError:
-        return data.partition("://")[0] + "://***"
 
 
 def _path_of_url(url: str) -> str:

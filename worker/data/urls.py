@@ -18,8 +18,7 @@ import urllib3.exceptions
 import urllib3.util.connection
 
 from orchestrator import errors, failpoints
-from orchestrator.core import states
-from worker.data import sources
+from orchestrator.core import masking, states, weburl
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -35,17 +34,9 @@ def check(url: str) -> None:
         StageFailed: bad_input, unless it is an http or https URL with a host and a legal port.
 
     """
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or any(character <= " " or character in "\\\x7f" for character in url):
-        raise _refused(
-            f"{sources.masked(url)!r} is no URL that can be downloaded.",
-            why="It must be http:// or https:// with a host, without spaces or backslashes.",
-            hint="Check the URL, and write special characters as %XX.",
-        )
+    why = weburl.fault(url)
+    if why is not None:
+        raise _refused(f"{masking.value(url)} is no URL that can be downloaded.", why=why, hint=weburl.HINT)
 
 
 def is_public(address: str) -> bool:
@@ -95,7 +86,7 @@ class Session:
             response.close()
             url = _target(url, response.headers["Location"])
         raise _refused(
-            f"{sources.masked(url)} was reached after {MAX_REDIRECTS} redirects, and redirects again.",
+            f"{masking.url(url)} was reached after {MAX_REDIRECTS} redirects, and redirects again.",
             why="The server most likely sends the download in a circle.",
             hint="Open the URL in a browser and give the address where it ends.",
         )
@@ -110,7 +101,7 @@ class Session:
             )  # fmt: skip
         except ValueError as error:  # requests' and urllib3's errors about URLs, and Unicode's, are all of this kind
             raise _refused(
-                f"{sources.masked(url)!r} is no URL that can be downloaded.",
+                f"{masking.value(url)} is no URL that can be downloaded.",
                 why="Its host name cannot be one.",
                 hint="Check the URL.",
             ) from error

@@ -53,7 +53,7 @@ def with_data(work: Work, assignment: protocol.Assignment, link: report.Link) ->
 
 def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Train on `data` from the newest checkpoint that verifies, or from the start; return how it ended."""
-    spec = assignment.spec
+    spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
     device = numerics.use(assignment.device, threads=assignment.threads)
     _check_batch(data, batch_size=spec.batch_size)
     with faults.named(spec):
@@ -71,7 +71,7 @@ def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: rep
 
 def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Measure the best checkpoint that verifies, else the newest, on the validation split; return how it ended."""
-    spec = assignment.spec
+    spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
     device = numerics.use(assignment.device, threads=assignment.threads)
     found = checkpoint.first_valid(
         sorted(assignment.checkpoints, key=lambda info: not info.best),
