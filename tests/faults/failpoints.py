@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import config, failpoints
-from orchestrator.store import sql
-
-assert sql  # noqa: S101 - its import enters the store's places
+from orchestrator.store import sql as _sql  # noqa: F401 - its import enters the store's places
 
 EVERYWHERE = ("kill", "enospc")
 SAMPLED = ("eio", "raise", "sleep 0.3")
@@ -39,7 +37,7 @@ def cases(*, everything: bool, seed: int) -> list[tuple[str, str]]:
 def walk(chosen: Iterable[tuple[str, str]], *, lanes: int = LANES) -> Iterator[dict[str, Any]]:
     """Yield the result of each case: place, action, seconds, and error where it did not end as promised."""
     todo = list(chosen)
-    with tempfile.TemporaryDirectory(prefix="walk-", dir="/tmp") as folder:  # noqa: S108 - socket paths must be short
+    with tempfile.TemporaryDirectory(prefix="walk-", dir="/tmp") as folder:  # socket paths must be short
         environment = {**config.child_environment(config.Settings(home=Path(folder))), "OPENBLAS_NUM_THREADS": "1"}
         running = [
             subprocess.Popen(
@@ -64,7 +62,7 @@ def lane_main(folder: Path) -> None:
     """Walk the cases of standard input."""
     todo = [tuple(json.loads(line)) for line in sys.stdin.read().splitlines()]
     out = os.fdopen(os.dup(1), "w")
-    import worker.data.stage  # noqa: F401, PLC0415 - what the fork servers would import
+    import worker.data.stage  # noqa: PLC0415 - what the fork servers would import
     import worker.training.stage  # noqa: F401, PLC0415
     from tests.faults import lane, scenarios  # noqa: PLC0415
 
@@ -76,6 +74,7 @@ def lane_main(folder: Path) -> None:
                 home = scenarios.walk(shared, place, action)
                 shutil.rmtree(home.path)
             except Exception:  # noqa: BLE001 - it is the case's result
+                scenarios.end(shared, place, action)
                 error = traceback.format_exc() + lane.told(shared, f"{place}-{action.split()[0]}")
             result = {"place": place, "action": action, "seconds": time.monotonic() - began, "error": error}
             out.write(json.dumps(result) + "\n")

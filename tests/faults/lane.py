@@ -6,7 +6,9 @@ home's, which starts again whatever died.
 
 import contextlib
 import functools
+import gc
 import http.server
+import itertools
 import json
 import os
 import random
@@ -98,6 +100,8 @@ class Lane:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        gc.collect()
+        gc.freeze()
         files = pictures.members(size=(16, 16), splits={"train": 4, "validation": 2})
         (folder / "www").mkdir(parents=True)
         self.archive = folder / "www" / "tiny.zip"
@@ -142,6 +146,7 @@ class Home:
             shutil.copy(lane.migrated / "orch.db", self.path)
         self.flags: tuple[str, ...] = ()
         self.pids: dict[str, int] = {}
+        self._numbers = itertools.count()
         self.ended: list[str] = []  #: how processes ended, for the report of a failure
         self._stdin = os.pipe()[0]
         self._deadline = time.monotonic() + DEADLINE
@@ -164,7 +169,8 @@ class Home:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
             os.dup2(self._stdin, 0)
-            os.environ.update(config.child_environment(self.settings, ORCH_TEST_FAILPOINTS=str(self.points)))
+            own = config.child_environment(self.settings, ORCH_TEST_FAILPOINTS=str(self.points))
+            os.environ.update(own)  # noqa: TID251 - a forked process can be given no other environment
             failpoints.folder.cache_clear()
             random.seed()
             code = int(work() or 0)
@@ -204,7 +210,7 @@ class Home:
             loader_workers=0,
             **fields,
         )
-        key = f"key-{len(os.listdir(self.path))}-{time.monotonic_ns()}"
+        key = f"key-{next(self._numbers)}-{time.monotonic_ns()}"
 
         def submit(settings: config.Settings) -> str:
             with bell.prepared(settings) as ring, context.opened(settings) as opened:
@@ -224,21 +230,18 @@ class Home:
                 self.ended.append(f"{name} {status}")
             self.pids[name] = self.fork(name, work)
 
-    def until(self, condition: Callable[[], Any], *, keep: bool = True) -> Any:
+    def until(self, condition: Callable[[], Any]) -> Any:
         while not (found := condition()):
             if time.monotonic() > self._deadline:
-                raise TimeoutError(f"{self.rows('SELECT id, state, stage, reason, error FROM jobs')}")
-            if keep:
-                self.keep()
+                raise TimeoutError(str(self.rows("SELECT id, state, stage, reason, error FROM jobs")))
+            self.keep()
             time.sleep(0.01)
         return found
 
-    def ends(self, *job_ids: str, keep: bool = True) -> list[str]:
-        """Wait for the jobs' ends and return their states."""
-        marks = ",".join("?" * len(job_ids))
-        final = f"SELECT state FROM jobs WHERE id IN ({marks}) AND state IN ('succeeded', 'failed', 'cancelled')"
-        self.until(lambda: len(self.rows(final, *job_ids)) == len(job_ids), keep=keep)
-        return [row[0] for row in self.rows(final, *job_ids)]
+    def ends(self, job_id: str) -> str:
+        """Wait for the job's end and return its state."""
+        final = "SELECT state FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled')"
+        return str(self.until(lambda: self.rows(final, job_id))[0][0])
 
     def leave(self) -> None:
         """Drain the node and end the fork server."""
@@ -252,6 +255,7 @@ class Home:
             self.ended.append(f"{name} {status}")
 
     def kill(self) -> None:
+        """End what runs, the hard way."""
         for pid in self.pids.values():
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -269,7 +273,7 @@ class Home:
         return path.read_text(errors="replace")[-4000:] if path.exists() else ""
 
     def _node(self) -> int:
-        node.Child = Slot  # type: ignore[assignment, misc]
+        vars(node)["Child"] = Slot
         retry.FIRST_BACKOFF = timedelta(seconds=0.05)
         supervisor._TICK_SECONDS = 0.1
         node._DATABASE_RETRY_SECONDS = 0.1
@@ -278,9 +282,12 @@ class Home:
 
     def _fork_server(self) -> int:
         sys.argv = ["forkserver", "--socket", str(self.path / "fork.sock")]
+        gc.collect = lambda *_: 0  # the lane has collected and frozen
         return forkserver.main()
 
 
 def told(shared: Lane, name: str) -> str:
     """Return what the processes of a case said last."""
-    return "".join(f"\n--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in (shared.folder / name).glob("*.log"))
+    return "".join(
+        f"\n--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in (shared.folder / name).glob("*.log")
+    )

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 
 from orchestrator import failpoints
 from orchestrator.store import migrations, sql
+from tests.faults import failpoints as walk
+
+#: The sample of the rarer actions is another one each day, and the same all day.
+CASES = walk.cases(everything=False, seed=time.gmtime().tm_yday)
 
 ROOT = Path(__file__).parents[2]
 CORE = ("orchestrator/store", "orchestrator/queue", "orchestrator/service", "worker")
@@ -143,6 +148,19 @@ def test_every_method_of_the_store_that_writes_has_three_places() -> None:
     assert writing <= {name.lstrip("_") for name in names}
     assert {"finish", "claim", "submit", "record_checkpoint", "take_back", "register"} <= writing
     assert len(failpoints.PLACES) >= 100
+
+
+@pytest.fixture(scope="module")
+def walked() -> dict[tuple[str, str], str]:
+    """What was wrong in each case of the walk: nothing, in most."""
+    return {(found["place"], found["action"]): found["error"] for found in walk.walk(CASES)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # whichever comes first waits for the whole walk
+@pytest.mark.parametrize(("place", "action"), CASES)
+def test_a_fault_at_a_place_costs_no_job(place: str, action: str, walked: dict[tuple[str, str], str]) -> None:
+    assert walked[place, action] == "", f"again alone: python -m tests.faults.failpoints '{place}:{action}'"
 
 
 @pytest.fixture

@@ -229,6 +229,7 @@ class _Cache:
                 durable.sync_folder(self.sets)
 
     def _remember(self, source: sources.Source, record: _Record) -> None:
+        (self.locks / f"{source.key}.progress").unlink(missing_ok=True)  # whoever dies behind the record leaves none
         failpoints.reach("source.mkdir")
         self.sources.mkdir(parents=True, exist_ok=True)
         durable.write(_json(record), self.sources / f"{source.key}.json", place="source")
