@@ -69,6 +69,11 @@ def again(settings: config.Settings, job_id: str) -> str:
         return control.retry(settings, it.store, job_id)[0].id
 
 
+def steered(settings: config.Settings, job_id: str) -> str:
+    with context.opened(settings) as it:
+        return control.cancel(settings, it.store, job_id).id
+
+
 def only_one(shared: lane.Lane, place: str, action: str) -> lane.Home:
     home = opened(shared, place, action)
     home.flags = ("--only-one",)
@@ -111,7 +116,7 @@ def local(shared: lane.Lane, place: str, action: str) -> lane.Home:
 def two_downloads(shared: lane.Lane, place: str, action: str) -> lane.Home:
     """Who comes second waits for the first one's download, and reads how far it is."""
     home = opened(shared, place, action, download_slots=2)
-    home.arm("archive.open", "sleep 1.5")
+    home.arm("archive.open", "sleep 3")
     first = home.submit()
     home.until(lambda: home.fired("archive.open"))
     home.arm(place, action)
@@ -127,12 +132,7 @@ def cancelled(shared: lane.Lane, place: str, action: str) -> lane.Home:
     partial = home.settings.data_dir / "archives"
     home.until(lambda: any(partial.glob("*.part")))
     home.arm(place, action)
-
-    def cancel(settings: config.Settings) -> str:
-        with context.opened(settings) as it:
-            return control.cancel(settings, it.store, job_id).id
-
-    home.call(cancel)
+    home.call(lambda settings: steered(settings, job_id))
     assert home.ends(job_id) == "cancelled"
     return home
 
@@ -222,8 +222,13 @@ def untidy(shared: lane.Lane, place: str, action: str) -> lane.Home:
 
 def wished(shared: lane.Lane, place: str, action: str) -> lane.Home:
     """The heartbeat is slow, so that the supervisor looks at the wish in between; the training takes its time."""
-    home = opened(shared, place, action, heartbeat=2, lease=6)
-    home.arm("checkpoint.open", "sleep 1.5")
+    return unhurried(shared, place, action, heartbeat=2, lease=6)
+
+
+def unhurried(shared: lane.Lane, place: str, action: str, **options: Any) -> lane.Home:
+    """The training takes longer than a heartbeat."""
+    home = opened(shared, place, action, **options)
+    home.arm("checkpoint.open", "sleep 1.2")
     home.arm(place, action)
     succeeds(home, home.submit())
     return home
@@ -244,7 +249,7 @@ def looked(shared: lane.Lane, place: str, action: str) -> lane.Home:
             store.workers(), store.leases()
 
     home.call(look)
-    succeeds(home, job_id)
+    home.call(lambda settings: steered(settings, job_id))
     return home
 
 
@@ -315,6 +320,7 @@ SCENARIOS: dict[str, Scenario] = {
     "schema": fresh,
     **{f"store.{name}": looked for name in _PEOPLE},
     "store.get": looked,
+    "store.beat": unhurried,
     "store.cancel": cancelled,
     "store.lose_worker": lost,
     "store.note": damaged,
