@@ -220,6 +220,15 @@ def untidy(shared: lane.Lane, place: str, action: str) -> lane.Home:
     return home
 
 
+def journalled(shared: lane.Lane, place: str, action: str) -> lane.Home:
+    """The database is away for a moment: what is said then goes into the journal."""
+    home = opened(shared, place, action)
+    home.arm("store.record_resumed.begin", "enospc")
+    home.arm(place, action)
+    succeeds(home, home.submit())
+    return home
+
+
 def wished(shared: lane.Lane, place: str, action: str) -> lane.Home:
     """The heartbeat is slow, so that the supervisor looks at the wish in between; the training takes its time."""
     return unhurried(shared, place, action, heartbeat=2, lease=6)
@@ -313,6 +322,7 @@ SCENARIOS: dict[str, Scenario] = {
     "child.start": held,
     "device.lock": held,
     "home.mkdir": fresh,
+    "journal": journalled,
     "local.read": local,
     "node.lock": only_one,
     "node.pid": only_one,
