@@ -62,13 +62,14 @@ CALLS = frozenset(
 #: Functions without a place of their own, and why.
 EXCEPTIONS = {
     "orchestrator/queue/dispatch.py:_length": "`waiting`, its one caller, has it",
+    "orchestrator/queue/embedded.py:_kill_hung": "every failure means that there is none to kill",
     "orchestrator/queue/embedded.py:_last_line": "words for an error that is raised already",
     "orchestrator/service/completion.py:jobs": "completion of words at a prompt: every failure is an empty list",
     "orchestrator/service/files.py:kind": "reads /proc",
     "orchestrator/service/health.py:broker": "a question for people: every failure is an answer",
     "orchestrator/service/health.py:_connect": "the same",
     "orchestrator/service/health.py:_unix": "the same",
-    "orchestrator/service/jobfile.py:load": "a person's own file, read before anything is stored",
+    "orchestrator/service/jobfile.py:_content": "a person's own file, read before anything is stored",
     "orchestrator/service/node.py:_read_pid": "behind up.pid; every failure means that there is none",
     "orchestrator/service/node.py:_no_start": "words for an error that is raised already",
     "orchestrator/store/engine.py:_engine": "listens to events of SQLAlchemy, no socket",
