@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator import config, errors, failpoints, log
 from orchestrator.core import jobs, specs, states
 from worker import durable, protocol
-from worker.data import archive, download, imagefolder, sources
+from worker.data import archive, download, imagefolder, sources, zipcheck
 
 Report = Callable[[protocol.Progress], None]
 
@@ -183,7 +183,7 @@ class _Cache:
             archive.extract(
                 packed.path,
                 into=staging / "archive",
-                limits=archive.Limits(max_bytes=settings.extract_max_bytes),
+                limits=zipcheck.Limits(max_bytes=settings.extract_max_bytes),
                 report=lambda done, total: reporter(done, total, "bytes"),
             )
             manifest = _admitted(imagefolder.discover(staging / "archive"), source, reporter)
