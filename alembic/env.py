@@ -22,4 +22,4 @@ given = context.config.attributes.get("connection")
 if given is not None:
     migrate(given)
 else:
-    engine.Database(config.load().database).write(migrate)
+    engine.Database(config.load().database, foreign_keys=False).write(migrate)

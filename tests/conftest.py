@@ -110,7 +110,7 @@ def migrated_postgres_url(postgres_server: str) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(migrated_postgres_url: str) -> str:
     """The URL of a PostgreSQL database with our schema and no rows."""
-    _administer(migrated_postgres_url, "TRUNCATE jobs, workers, datasets CASCADE")
+    _administer(migrated_postgres_url, "TRUNCATE jobs, deleted_jobs, workers, datasets CASCADE")
     return migrated_postgres_url
 
 

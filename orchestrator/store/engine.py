@@ -16,7 +16,7 @@ from orchestrator import errors, failpoints
 from orchestrator.core import masking
 
 #: Seconds that a SQLite transaction waits for another writer. A person's command must answer within 5 s.
-BUSY_TIMEOUT = 4.0
+BUSY_TIMEOUT = 3.5
 
 #: Seconds to reach a PostgreSQL server, and to hear from one that fell silent.
 CONNECT_TIMEOUT = 3
@@ -52,12 +52,16 @@ S = TypeVar("S", bound=HasDatabase)
 
 
 class Database:
-    """One database: short transactions over a pool of connections. Made after a fork, never before."""
+    """One database: short transactions over a pool of connections. Made after a fork, never before.
 
-    def __init__(self, url: str) -> None:
+    SQLite changes some tables by making them anew: `foreign_keys` off keeps that from deleting the rows that refer to
+    them (https://sqlite.org/lang_altertable.html#otheralter).
+    """
+
+    def __init__(self, url: str, *, foreign_keys: bool = True) -> None:
         self.name = masking.url(url)
         self._url = _parsed(url)
-        self._engine = _engine(self._url)
+        self._engine = _engine(self._url, foreign_keys=foreign_keys)
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_worth_another_try),
             stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_after_delay(BUSY_TIMEOUT),
@@ -172,10 +176,10 @@ def _parsed(text: str) -> URL:
     return url
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, *, foreign_keys: bool) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False})
-        sqlalchemy.event.listen(engine, "connect", _prepare_sqlite)
+        sqlalchemy.event.listen(engine, "connect", functools.partial(_prepare_sqlite, foreign_keys=foreign_keys))
         sqlalchemy.event.listen(engine, "begin", _begin_sqlite)
         return engine
     defaults = {
@@ -192,10 +196,10 @@ def _engine(url: URL) -> Engine:
         ) from error
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, entry: ConnectionPoolEntry, *, foreign_keys: bool) -> None:
     del entry
     connection.isolation_level = None  # the driver begins nothing by itself: `_begin_sqlite` does
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", f"foreign_keys = {int(foreign_keys)}"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -16,7 +16,7 @@ from orchestrator import errors, failpoints
 from orchestrator.store import engine, models
 
 #: The newest revision. Revisions are numbers of four digits, so that their order is that of the text.
-HEAD = "0001"
+HEAD = "0002"
 
 #: Seconds that an upgrade waits for another one to end.
 PATIENCE = 60
@@ -69,7 +69,7 @@ def upgrade(url: str) -> None:
 
     Raises `errors.SchemaMismatch` for a database newer than this orch.
     """
-    with _opened(url) as database, _alone(database):
+    with _opened(url, foreign_keys=False) as database, _alone(database):
         found = version(database)
         if not is_older(found):
             require_head(found, name=database.name)
@@ -97,8 +97,8 @@ def scripts() -> Path:
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[engine.Database]:
-    database = engine.Database(url)
+def _opened(url: str, *, foreign_keys: bool = True) -> Iterator[engine.Database]:
+    database = engine.Database(url, foreign_keys=foreign_keys)
     try:
         yield database
     finally:

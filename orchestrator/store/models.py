@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypedColumns,
+    true,
 )
 
 from orchestrator.core.states import JobState, Reason, Stage, Wish, WorkerState
@@ -144,7 +145,7 @@ attempts = Table(
     metadata,
     AttemptColumns,
     CheckConstraint("attempt >= 1 AND run >= 1", name="counters"),
-    CheckConstraint("outcome IN ('done', 'drained', 'cancelled', 'failed', 'lost')", name="outcome"),
+    CheckConstraint("outcome IN ('done', 'drained', 'paused', 'cancelled', 'failed', 'lost')", name="outcome"),
     CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended_has_outcome"),
     CheckConstraint("reason IS NULL OR outcome IN ('failed', 'lost')", name="reason_is_of_failure"),
     CheckConstraint("resumed_from < attempt", name="resumed_from_earlier"),
@@ -237,7 +238,9 @@ class CheckpointColumns(TypedColumns):
     sha256: Named[str] = Column(String(64), comment="digest of its content")
     best: Named[bool] = Column(Boolean, comment="highest validation accuracy on the line")
     last: Named[bool] = Column(Boolean, comment="newest on the line")
-    resumable: Named[bool] = Column(Boolean, comment="training can go on from it")
+    resumable: Named[bool] = Column(
+        Boolean, server_default=true(), comment="unused: always true, written by workers older than this schema"
+    )
     accuracy: Named[float | None] = Column(Double, comment="validation accuracy, where it closes an epoch")
     created_at: Named[datetime] = Column(columns.UtcDateTime, comment="when it was recorded")
 
@@ -250,6 +253,26 @@ checkpoints = Table(
     CheckConstraint("path <> '' AND path NOT LIKE '/%'", name="path_is_relative"),
     CheckConstraint("epoch >= 0 AND step >= 0 AND bytes >= 0 AND accuracy BETWEEN 0 AND 1", name="ranges"),
     comment="Checkpoints that were whole on disk when they were recorded.",
+)
+
+
+class DeletedJobColumns(TypedColumns):
+    """Columns of `deleted_jobs`."""
+
+    id: Named[str] = Column(columns.JobId, primary_key=True, comment="the job's id")
+    state: Named[JobState] = Column(columns.choice(JobState, "state"), comment="where the job stood")
+    run: Named[int] = Column(Integer, comment="its last run")
+    attempt: Named[int] = Column(Integer, comment="its last attempt")
+    deleted_by: Named[str] = Column(Text, comment="user")
+    deleted_at: Named[datetime] = Column(columns.UtcDateTime, comment="when")
+
+
+deleted_jobs = Table(
+    "deleted_jobs",
+    metadata,
+    DeletedJobColumns,
+    CheckConstraint("state <> 'running'", name="not_running"),
+    comment="What a person has deleted: a job in neither table was lost.",
 )
 
 
