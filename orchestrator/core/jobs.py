@@ -1,7 +1,7 @@
 """What the store gives out: frozen pictures of jobs, their attempts, metrics, checkpoints, and of workers."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from orchestrator import errors
@@ -110,8 +110,8 @@ class Claim:
 
     job: Job
     attempt: int
-    checkpoint: "Checkpoint | None"  #: where training resumes; None at the start
-    checkpoints: tuple["Checkpoint", ...]  #: every one on the winning line, newest first
+    checkpoints: tuple["Checkpoint", ...]  #: on the winning line, newest first
+    ran: timedelta = timedelta()  #: what earlier attempts of this run took
 
     @property
     def id(self) -> str:
@@ -142,7 +142,7 @@ class Attempt:
     device: str
     started_at: datetime
     ended_at: datetime | None
-    outcome: str | None  #: done, drained, cancelled, failed, lost
+    outcome: str | None  #: done, drained, paused, cancelled, failed, lost
     reason: Reason | None
     resumed_from: int | None  #: attempt whose checkpoint it went on from
     first_step: int | None
@@ -203,7 +203,6 @@ class Checkpoint:
     sha256: str
     best: bool = False
     last: bool = False
-    resumable: bool = True
     accuracy: float | None = None  #: validation accuracy, where it closes an epoch
     created_at: datetime | None = None
 
@@ -284,7 +283,7 @@ class Worker:
 class Outcome:
     """How an attempt ended, as its supervisor sees it."""
 
-    kind: Literal["done", "drained", "cancelled", "failed"]
+    kind: Literal["done", "drained", "paused", "cancelled", "failed"]
     reason: Reason | None = None
     error: str | None = None
     hint: str | None = None

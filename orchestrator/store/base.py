@@ -3,7 +3,8 @@
 Three groups of callers: people (submit, look up, steer), supervisors (claim, then fenced writes), and the fleet
 (workers and the reconciler). A fenced write raises `errors.Stale` when the job has another attempt or is no longer
 running, and then nothing of it is written. Every change of state writes its event in the same transaction. Every
-method raises `errors.DatabaseUnavailable` when the database is out of reach.
+method raises `errors.DatabaseUnavailable` when the database is out of reach, and also where a commit's answer was lost:
+a fenced write may simply be done again, while a claim of which nobody has heard ends with its lease.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -71,6 +72,32 @@ class People(Protocol):
 
         Cancelling what is cancelled, or is being cancelled, changes nothing and returns the job.
         """
+        ...
+
+    def pause(self, job_id: str, *, actor: str) -> Job:
+        """Set aside: a waiting job at once, a running one by wish, after a checkpoint at its next step.
+
+        Pausing what is paused, or is being paused, changes nothing and returns the job. Raises `errors.IllegalMove` on
+        a job that has ended or is being cancelled.
+        """
+        ...
+
+    def resume(self, job_id: str, *, actor: str) -> Job:
+        """Queue a paused job at the stage and checkpoint it stands at, or take back the wish to pause a running one.
+
+        Raises `errors.IllegalMove` in every other state.
+        """
+        ...
+
+    def delete(self, job_id: str, *, actor: str) -> tuple[str, ...]:
+        """Remove a job that is not running, for good; return the ids of the artifact roots that hold its files.
+
+        What remains is the note that `deleted` reads. Raises `errors.IllegalMove` on a running job.
+        """
+        ...
+
+    def deleted(self, job_ids: Iterable[str]) -> set[str]:
+        """Return which of these ids are those of deleted jobs."""
         ...
 
     def retry(self, job_id: str, *, actor: str) -> Job:
@@ -169,13 +196,14 @@ class Supervisors(Protocol):
         ...
 
     def note(self, claim: Claim, *, kind: str, detail: str) -> None:
-        """Add a line to the job's history that changes no state."""
+        """Add a line to the job's history that changes no state, once for each attempt."""
         ...
 
     def finish(self, claim: Claim, outcome: Outcome) -> Job:
-        """End the attempt and move the job on: next stage, success, back to the queue, cancelled or failed.
+        """End the attempt and move the job on: next stage, success, back to the queue, paused, cancelled or failed.
 
-        Whether a failed attempt is tried again, and when, is `core.retry`'s decision.
+        Whether a failed attempt is tried again, and when, is `core.retry`'s decision. A second call with the same
+        outcome, by one who has not heard of the first one's commit, changes nothing and returns the job as it stands.
         """
         ...
 

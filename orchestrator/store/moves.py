@@ -1,6 +1,6 @@
 """What becomes of a job when an attempt ends (a pure rule), and the one writer of moves and their events."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,23 +36,40 @@ class Move:
 def after(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Move:
     """Return the move of a running job whose attempt ended with `outcome`.
 
-    A wish to cancel wins over everything but success: who asked for an end must not see the job start again.
+    A wish wins over everything but an end: who asked for one must not see the job start again.
     """
     following = states.NEXT_STAGE[job.stage]
     if outcome.kind == "done" and following is None:
         return _ended(states.JobState.SUCCEEDED, now, detail=outcome.error)
     if outcome.kind == "cancelled" or job.wish is states.Wish.CANCEL:
         return _ended(states.JobState.CANCELLED, now, detail=outcome.error)
+    move = _going_on(job, outcome, following, now=now)
+    if move.state is states.JobState.QUEUED and job.wish is states.Wish.PAUSE:
+        return replace(move, state=states.JobState.PAUSED, values=move.values | {"not_before": None})
+    return move
+
+
+def _going_on(job: Row[Any], outcome: jobs.Outcome, following: states.Stage | None, *, now: datetime) -> Move:
     if outcome.kind == "done":
         return _queued("stage_done", stage=following, retries=0, **NO_PROGRESS)
-    if outcome.kind == "drained":
-        return _queued("drained", detail=outcome.error)
+    if outcome.kind in {"drained", "paused"}:
+        return _queued(outcome.kind, detail=outcome.error)
     return _after_failure(job, outcome, now=now)
 
 
 def cancelled(now: datetime) -> Move:
     """Return the move of a waiting job that a person cancels."""
     return _ended(states.JobState.CANCELLED, now, detail=None)
+
+
+def paused() -> Move:
+    """Return the move of a waiting job that a person sets aside."""
+    return Move(state=states.JobState.PAUSED, kind="paused", values={"not_before": None})
+
+
+def resumed() -> Move:
+    """Return the move of a paused job that a person lets go on."""
+    return _queued("resumed")
 
 
 def new_run(job: Row[Any]) -> Move:

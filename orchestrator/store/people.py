@@ -1,5 +1,6 @@
 """The store's side for people: submit, look up, steer."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_, update
@@ -26,6 +27,9 @@ from orchestrator.store import base, engine, line, models, moves, rows
 
 #: Fresh ids that a submit tries; one collision in 2^40 per stored job is already rare.
 ID_TRIES = 5
+
+#: Ids in one query: both databases bound the number of a statement's values.
+IDS_AT_ONCE = 1000
 
 #: Candidates that an ambiguous text names.
 MAX_CANDIDATES = 10
@@ -68,7 +72,7 @@ class People(base.People):
         """Return the one job that `text` means."""
         found = _search(connection, text.strip())
         if not found:
-            raise errors.NotFound(f"There is no job {text!r}.", hint="`orch list -a` shows every job.")
+            raise _missing(connection, text)
         if len(found) > 1:
             raise errors.Ambiguous(f"{text!r} is ambiguous.", candidates=tuple(row.id for row in found))
         return rows.job(found[0])
@@ -76,7 +80,7 @@ class People(base.People):
     @engine.reads
     def get(self, connection: Connection, job_id: str) -> Job:
         """Return the job with exactly this id."""
-        return rows.job(_row(connection, job_id))
+        return rows.job(row(connection, job_id))
 
     @engine.reads
     def jobs(self, connection: Connection, which: JobFilter) -> list[Job]:
@@ -108,7 +112,7 @@ class People(base.People):
     @engine.reads
     def ahead(self, connection: Connection, job_id: str) -> int:
         """Return how many queued jobs of the same stage would be claimed before this queued one."""
-        job = _row(connection, job_id)
+        job = row(connection, job_id)
         before = tuple_(_jobs.rank, _jobs.seq) < tuple_(job.rank, job.seq)
         same_queue = (_jobs.state == job.state, _jobs.stage == job.stage)
         if job.state is not states.JobState.QUEUED:
@@ -118,23 +122,86 @@ class People(base.People):
     @engine.writes
     def cancel(self, connection: Connection, job_id: str, *, actor: str) -> Job:
         """Cancel: a waiting job at once, a running one by wish."""
-        job = _row(connection, job_id, lock=True)
-        now = self.clock.now()
+        job = row(connection, job_id, lock=True)
         if job.state is states.JobState.CANCELLED or job.wish is states.Wish.CANCEL:
             return rows.job(job)
         if job.state is states.JobState.RUNNING:
-            wished = update(models.jobs).where(_jobs.id == job_id).values(wish=states.Wish.CANCEL)
-            wishing = connection.execute(wished.returning(models.jobs)).one()
-            moves.record(connection, wishing, old=job, kind="cancel_requested", actor=actor, now=now)
-            return rows.job(wishing)
+            return rows.job(self._wish(connection, job, states.Wish.CANCEL, kind="cancel_requested", actor=actor))
         if not states.may_move(job.state, states.JobState.CANCELLED):
-            raise errors.IllegalMove(f"Job {job_id} has {job.state} already: there is nothing to cancel.")
+            raise errors.IllegalMove(f"Job {job_id} has {_ended(job)}: there is nothing to cancel.")
+        now = self.clock.now()
         return rows.job(moves.apply(connection, job, moves.cancelled(now), actor=actor, now=now))
+
+    @engine.writes
+    def pause(self, connection: Connection, job_id: str, *, actor: str) -> Job:
+        """Set aside: a waiting job at once, a running one by wish."""
+        job = row(connection, job_id, lock=True)
+        if job.state is states.JobState.PAUSED or job.wish is states.Wish.PAUSE:
+            return rows.job(job)
+        if job.wish is states.Wish.CANCEL:
+            raise errors.IllegalMove(f"Job {job_id} is being cancelled: it cannot be paused.")
+        if job.state is states.JobState.RUNNING:
+            return rows.job(self._wish(connection, job, states.Wish.PAUSE, kind="pause_requested", actor=actor))
+        if not states.may_move(job.state, states.JobState.PAUSED):
+            raise errors.IllegalMove(f"Job {job_id} has {_ended(job)}: there is nothing to pause.")
+        return rows.job(moves.apply(connection, job, moves.paused(), actor=actor, now=self.clock.now()))
+
+    @engine.writes
+    def resume(self, connection: Connection, job_id: str, *, actor: str) -> Job:
+        """Let a paused job go on, or take back the wish to pause a running one."""
+        job = row(connection, job_id, lock=True)
+        if job.wish is states.Wish.PAUSE:
+            return rows.job(self._wish(connection, job, states.Wish.RUN, kind="pause_taken_back", actor=actor))
+        if job.state is not states.JobState.PAUSED:
+            again = states.may_move(job.state, states.JobState.QUEUED) and job.state in states.FINAL
+            raise errors.IllegalMove(
+                f"Job {job_id} is {job.state}: only a paused job can be resumed.",
+                hint=f"`orch retry {job_id}` queues it again." if again else None,
+            )
+        return rows.job(moves.apply(connection, job, moves.resumed(), actor=actor, now=self.clock.now()))
+
+    @engine.writes
+    def delete(self, connection: Connection, job_id: str, *, actor: str) -> tuple[str, ...]:
+        """Remove every row of a job but for the note that it was deleted."""
+        job = row(connection, job_id, lock=True)
+        if job.state is states.JobState.RUNNING:
+            raise errors.IllegalMove(
+                f"Job {job_id} is running: it cannot be deleted.",
+                hint=f"`orch cancel {job_id}` ends it; delete it then.",
+            )
+        attempt, deleted = models.attempts.c, models.deleted_jobs.c
+        roots = connection.execute(select(attempt.artifact_root).where(attempt.job_id == job_id).distinct())
+        held = tuple(sorted(roots.scalars()))
+        note = {"id": job.id, "state": job.state, "run": job.run, "attempt": job.attempt}
+        note |= {"deleted_by": actor, "deleted_at": self.clock.now()}
+        connection.execute(models.deleted_jobs.delete().where(deleted.id == job_id))  # an id may come twice in an age
+        connection.execute(models.deleted_jobs.insert().values(note))
+        connection.execute(models.jobs.delete().where(_jobs.id == job_id))
+        return held
+
+    def deleted(self, job_ids: Iterable[str]) -> set[str]:
+        """Return which of these ids are those of deleted jobs."""
+        ids = sorted(set(job_ids))
+        portions = [ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE)]
+        return {job_id for portion in portions for job_id in self._deleted(portion)}
+
+    @engine.reads
+    def _deleted(self, connection: Connection, job_ids: list[str]) -> list[str]:
+        noted = models.deleted_jobs.c.id
+        living = select(_jobs.id).where(_jobs.id == noted).exists()
+        return list(connection.execute(select(noted).where(noted.in_(job_ids), ~living)).scalars())
+
+    def _wish(self, connection: Connection, job: Row[Any], wish: states.Wish, *, kind: str, actor: str) -> Row[Any]:
+        """Wish something of a running job whose row is locked, and return its new row."""
+        wished = update(models.jobs).where(_jobs.id == job.id).values(wish=wish)
+        wishing = connection.execute(wished.returning(models.jobs)).one()
+        moves.record(connection, wishing, old=job, kind=kind, actor=actor, now=self.clock.now())
+        return wishing
 
     @engine.writes
     def retry(self, connection: Connection, job_id: str, *, actor: str) -> Job:
         """Begin a new run of a failed or cancelled job."""
-        job = _row(connection, job_id, lock=True)
+        job = row(connection, job_id, lock=True)
         if job.state not in states.FINAL or not states.may_move(job.state, states.JobState.QUEUED):
             raise errors.IllegalMove(
                 f"Job {job_id} is {job.state}: only a failed or cancelled job can be retried.",
@@ -232,12 +299,27 @@ def _require_same_spec(earlier: Row[Any], digest: str) -> None:
         )
 
 
-def _row(connection: Connection, job_id: str, *, lock: bool = False) -> Row[Any]:
+def row(connection: Connection, job_id: str, *, lock: bool = False) -> Row[Any]:
+    """Return the row of the job with exactly this id, locked where that is asked for; raises NotFound."""
     exactly = select(models.jobs).where(_jobs.id == job_id)
     found = connection.execute(exactly.with_for_update() if lock else exactly).first()
     if found is None:
-        raise errors.NotFound(f"There is no job {job_id!r}.", hint="`orch list -a` shows every job.")
+        raise _missing(connection, job_id)
     return found
+
+
+def _missing(connection: Connection, text: str) -> errors.NotFound:
+    noted = models.deleted_jobs
+    note = connection.execute(select(noted).where(noted.c.id == ids.normalise(text.strip()))).first()
+    if note is None:
+        return errors.NotFound(f"There is no job {text!r}.", hint="`orch list -a` shows every job.")
+    return errors.NotFound(
+        f"Job {note.id} was deleted.", why=f"{note.deleted_by} did so at {note.deleted_at:%Y-%m-%d %H:%M:%S} UTC."
+    )
+
+
+def _ended(job: Row[Any]) -> str:
+    return f"been {job.state}" if job.state is states.JobState.CANCELLED else f"{job.state} already"
 
 
 def _search(connection: Connection, text: str) -> list[Row[Any]]:

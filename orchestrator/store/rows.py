@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, TypeVar
 
+import pydantic
 from sqlalchemy import Row
 
 from orchestrator.core import jobs, specs
@@ -17,7 +18,7 @@ def job(row: Row[Any]) -> jobs.Job:
     return jobs.Job(
         user=row.submitted_by,
         tags=tuple(row.tags),
-        spec=_spec(row.spec, row.spec_version),
+        spec=_spec(row.spec),
         progress=jobs.Progress(**{name: getattr(row, f"progress_{name}") for name in _names(jobs.Progress)}),
         **_picked(row, _names(jobs.Job) - {"user", "tags", "spec", "progress"}),
     )
@@ -95,9 +96,14 @@ def _picked(row: Row[Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-def _spec(stored: dict[str, Any], version: int) -> specs.JobSpec:
-    """Return the spec; of one that a newer orch has written, the fields that this one knows."""
-    if version <= specs.SPEC_VERSION:
+def _spec(stored: dict[str, Any]) -> specs.JobSpec:
+    """Return the spec; of one that this orch would refuse, the fields it knows: whatever is stored can be looked at."""
+    try:
         return specs.JobSpec.model_validate(stored)
-    known = {name: value for name, value in stored.items() if name in specs.JobSpec.model_fields}
-    return specs.JobSpec.model_construct(**known)
+    except pydantic.ValidationError:
+        known = {name: _tuples(value) for name, value in stored.items() if name in specs.JobSpec.model_fields}
+        return specs.JobSpec.model_construct(**known)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, case, or_, select, update
@@ -9,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import clock, jobs, specs, states
-from orchestrator.store import base, engine, line, models, moves, rows
+from orchestrator.store import base, engine, line, models, moves, people, rows
 
 _jobs = models.jobs.c
 _attempts = models.attempts.c
@@ -185,8 +186,13 @@ class Supervisors(base.Supervisors):
 
     @engine.writes
     def finish(self, connection: Connection, claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
-        """End the attempt and move the job on."""
-        job = _own(connection, claim)
+        """End the attempt and move the job on, once."""
+        try:
+            job = _own(connection, claim)
+        except errors.Stale:
+            if _ended_so(connection, claim, outcome):
+                return rows.job(people.row(connection, claim.id))
+            raise
         return rows.job(end(connection, job, outcome, how=outcome.kind, actor=job.worker, clock=self.clock))
 
 
@@ -228,7 +234,19 @@ def _add(connection: Connection, table: Any, claim: jobs.Claim, values: list[dic
         connection.execute(engine.insert(connection, table).on_conflict_do_nothing(), mine)
 
 
+def _ended_so(connection: Connection, claim: jobs.Claim, outcome: jobs.Outcome) -> bool:
+    """Whether the claim's attempt has ended with this very outcome: its commit's answer may have been lost."""
+    mine = (_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
+    so = (_attempts.outcome == outcome.kind, _attempts.reason.is_not_distinct_from(outcome.reason))
+    return connection.execute(select(_attempts.attempt).where(*mine, *so)).first() is not None
+
+
 def _claimed(connection: Connection, job: Row[Any]) -> jobs.Claim:
-    on_line = line.checkpoints(connection, job.id)
-    resumable = next((checkpoint for checkpoint in on_line if checkpoint.resumable), None)
-    return jobs.Claim(job=rows.job(job), attempt=job.attempt, checkpoint=resumable, checkpoints=on_line)
+    earlier = (_attempts.job_id == job.id, _attempts.run == job.run, _attempts.ended_at.is_not(None))
+    times = connection.execute(select(_attempts.started_at, _attempts.ended_at).where(*earlier))
+    return jobs.Claim(
+        job=rows.job(job),
+        attempt=job.attempt,
+        checkpoints=line.checkpoints(connection, job.id),
+        ran=sum((row.ended_at - row.started_at for row in times), timedelta()),
+    )

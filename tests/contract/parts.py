@@ -8,6 +8,7 @@ from orchestrator.store import base, models, sql
 ROOT = "root-a"
 DONE = jobs.Outcome(kind="done")
 DRAINED = jobs.Outcome(kind="drained")
+PAUSED = jobs.Outcome(kind="paused")
 ALL_STAGES = tuple(states.Stage)
 
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from orchestrator.core import jobs, ordering, specs, states
@@ -19,7 +17,7 @@ def test_claim_takes_the_job_and_opens_an_attempt(any_store: sql.SqlStore, clock
     assert held is not None
     assert (held.id, held.attempt, held.job.state, held.job.worker) == (job.id, 1, states.JobState.RUNNING, "worker-b")
     assert held.job.started_at == clock.now()
-    assert (held.checkpoint, held.checkpoints) == (None, ())
+    assert held.checkpoints == ()
     (attempt,) = any_store.attempts(job.id)
     assert (attempt.attempt, attempt.worker, attempt.host, attempt.device) == (1, "worker-b", "host-b", "GPU-1")
     assert (attempt.stage, attempt.started_at, attempt.ended_at, attempt.outcome) == (
@@ -91,8 +89,7 @@ def test_checkpoints_bind_a_job_to_their_root(any_store: sql.SqlStore) -> None:
     assert parts.claim(any_store, root="root-b") is None
     again = parts.claimed(any_store, root=parts.ROOT)
     assert again.job.artifact_root == parts.ROOT
-    assert again.checkpoint is not None
-    assert again.checkpoint.step == 10
+    assert [point.step for point in again.checkpoints] == [10]
 
 
 def test_job_without_checkpoints_goes_to_any_root(any_store: sql.SqlStore) -> None:
@@ -101,15 +98,27 @@ def test_job_without_checkpoints_goes_to_any_root(any_store: sql.SqlStore) -> No
     assert parts.claim(any_store, root="root-b") is not None
 
 
-def test_claim_resumes_from_the_newest_resumable_checkpoint(any_store: sql.SqlStore) -> None:
+def test_claim_names_the_newest_checkpoint_first(any_store: sql.SqlStore) -> None:
     held = parts.training(any_store)
-    any_store.record_checkpoint(held, parts.checkpoint(held, 10))
-    weights_only = parts.checkpoint(held, 20)
-    any_store.record_checkpoint(held, replace(weights_only, resumable=False))
+    for step in (10, 20):
+        any_store.record_checkpoint(held, parts.checkpoint(held, step))
     any_store.finish(held, parts.DRAINED)
+    assert [point.step for point in parts.claimed(any_store).checkpoints] == [20, 10]
+
+
+def test_claim_knows_how_long_its_run_has_run_already(any_store: sql.SqlStore, clock: HandClock) -> None:
+    held = parts.training(any_store)
+    clock.move(minutes=3)
+    any_store.pause(held.id, actor="ada")
+    any_store.finish(held, parts.PAUSED)
+    clock.move(days=3)
+    any_store.resume(held.id, actor="ada")
+    clock.move(minutes=1)
     again = parts.claimed(any_store)
-    assert [point.step for point in again.checkpoints] == [20, 10]
-    assert again.checkpoint == again.checkpoints[1]
+    assert again.ran.total_seconds() == 180
+    any_store.finish(again, parts.failed(states.Reason.DIVERGED))
+    any_store.retry(again.id, actor="ada")
+    assert parts.claimed(any_store).ran.total_seconds() == 0
 
 
 def test_every_stage_in_turn_leads_to_success(any_store: sql.SqlStore, clock: HandClock) -> None:

@@ -167,8 +167,7 @@ def test_retry_begins_a_new_run_from_the_last_checkpoint(any_store: sql.SqlStore
     event = any_store.events(job.id)[-1]
     assert (event.kind, event.actor, event.run, event.old_state) == ("new_run", "bob", 2, State.FAILED)
     again = parts.claimed(any_store)
-    assert again.checkpoint is not None
-    assert (again.checkpoint.step, again.attempt, any_store.attempts(job.id)[-1].run) == (10, 4, 2)
+    assert (again.checkpoints[0].step, again.attempt, any_store.attempts(job.id)[-1].run) == (10, 4, 2)
 
 
 def test_cancelled_job_can_be_retried(any_store: sql.SqlStore) -> None:
@@ -191,7 +190,7 @@ def test_only_an_ended_run_can_be_retried(any_store: sql.SqlStore) -> None:
         any_store.retry(job.id, actor="ada")
 
 
-@pytest.mark.parametrize("verb", ["cancel", "retry"])
+@pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "retry", "delete"])
 def test_unknown_job_cannot_be_steered(any_store: sql.SqlStore, verb: str) -> None:
     with pytest.raises(errors.NotFound):
         getattr(any_store, verb)("nothere0", actor="ada")

@@ -2,6 +2,7 @@ import pytest
 
 from orchestrator import errors
 from orchestrator.core import ids, jobs, specs, states
+from orchestrator.service import views
 from orchestrator.store import people, sql
 from tests.conftest import HandClock
 from tests.contract import parts
@@ -63,3 +64,13 @@ def test_job_of_a_newer_orch_can_still_be_listed(any_store: sql.SqlStore) -> Non
     newer = {**job.spec.model_dump(mode="json"), "invented_later": 1, "epochs": 9}
     parts.overwrite(any_store, job.id, spec=newer, spec_version=specs.SPEC_VERSION + 1)
     assert any_store.get(job.id).spec.epochs == 9
+
+
+def test_spec_that_a_later_rule_forbids_can_still_be_looked_at(any_store: sql.SqlStore) -> None:
+    job = parts.submit(any_store)
+    old = job.spec.model_dump(mode="json") | {"image_size": 4, "gone": True, "blocks": [1, 2]}
+    parts.overwrite(any_store, job.id, spec=old)
+    (found,) = any_store.jobs(jobs.JobFilter())
+    assert (found.spec.image_size, found.spec.blocks, found.spec.lr) == (4, (1, 2), job.spec.lr)
+    assert views.job(found).spec.image_size == 4
+    assert parts.claimed(any_store).job.spec == found.spec

@@ -1,0 +1,61 @@
+"""An artifact root: this host's folder of checkpoints and logs, a folder a job, known to the database by an id."""
+
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator import failpoints
+from orchestrator.core import ids
+from orchestrator.store import base
+
+ROOT_ID_FILE = ".orch-root"
+
+
+def root_id(root: Path) -> str:
+    """Return the id of an artifact root, making it and giving it one at the first use."""
+    failpoints.reach("root.mkdir")
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = root / ROOT_ID_FILE
+    draft = root / f"{ROOT_ID_FILE}.{secrets.token_hex(4)}"
+    try:
+        failpoints.reach("root.write")
+        draft.write_text(secrets.token_hex(8), encoding="ascii")
+        failpoints.reach("root.link")
+        os.link(draft, path)  # whole at once, and only the first of several nodes succeeds
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink(missing_ok=True)
+    failpoints.reach("root.read")
+    return path.read_text(encoding="ascii").strip()
+
+
+def known_id(root: Path) -> str | None:
+    """Return the id of an artifact root; None where this host has none there."""
+    with suppress(OSError):
+        failpoints.reach("root.look")
+        return (root / ROOT_ID_FILE).read_text(encoding="ascii").strip()
+    return None
+
+
+def remove(root: Path, job_id: str) -> bool:
+    """Remove the files of a deleted job below `root`; return whether none are left."""
+    folder = root / job_id
+    with suppress(OSError):
+        failpoints.reach("artifacts.remove")
+        shutil.rmtree(folder)
+    return not folder.exists()
+
+
+def sweep(store: base.People, root: Path) -> list[str]:
+    """Remove what still lies below `root` of deleted jobs, and return their ids.
+
+    Only what the database knows as deleted goes: the folder of a job it has never heard of may be another
+    installation's.
+    """
+    with suppress(FileNotFoundError):
+        folders = [name for name in os.listdir(root) if len(name) == ids.LENGTH]  # noqa: PTH208 - names are all it takes
+        return sorted(job_id for job_id in store.deleted(folders) if remove(root, job_id))
+    return []
