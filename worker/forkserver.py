@@ -16,7 +16,6 @@ import selectors
 import signal
 import socket
 import sys
-import time
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -33,7 +32,6 @@ PRELOAD = tuple(sorted({entry.partition(":")[0] for entry in protocol.ENTRY_POIN
 
 _MAX_REQUEST = 4 * 2**20
 _MAX_DESCRIPTORS = 8
-_PAUSE_SECONDS = 0.1
 
 
 class Request(BaseModel):
@@ -98,13 +96,8 @@ class Server:
         self._stopping = True
 
     def _answer(self) -> None:
-        try:
-            failpoints.reach("forkserver.accept")
-            asker, _ = self._listener.accept()
-        except OSError as error:  # no descriptor is free: the request waits
-            sys.stderr.write(f"fork server: a request was not taken: {error}\n")
-            time.sleep(_PAUSE_SECONDS)
-            return
+        failpoints.reach("forkserver.accept")
+        asker, _ = self._listener.accept()
         descriptors: list[int] = []
         try:
             request = _read(asker, descriptors)
@@ -189,8 +182,8 @@ def _tell(asker: socket.socket, what: dict[str, int]) -> None:
         failpoints.reach("forkserver.tell")
         asker.sendall(json.dumps(what).encode() + b"\n")
     except OSError:
-        # Whoever asked is dead, and the child sees that on its own pipe; one who lives sees it here, and asks again.
-        asker.close()
+        # Whoever asked is dead; the child sees that on its own pipe.
+        return
 
 
 if __name__ == "__main__":

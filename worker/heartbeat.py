@@ -4,7 +4,7 @@ import threading
 from typing import Self
 
 from orchestrator import errors, log
-from orchestrator.core import jobs, states
+from orchestrator.core import jobs
 from orchestrator.store import base
 
 _log = log.get("heartbeat")
@@ -34,11 +34,6 @@ class Heartbeat:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._thread.join()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the job is to be cancelled."""
-        return self.wish is states.Wish.CANCEL
 
     def _run(self) -> None:
         looks = 0

@@ -1,10 +1,15 @@
 """Which process a worker is, so that its own host can tell whether it still lives."""
 
+import hashlib
 import os
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
+from orchestrator import failpoints
 from orchestrator.core import jobs
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -28,19 +33,57 @@ def mine(name: str | None) -> jobs.WorkerIdentity:
     )
 
 
-def alive(worker: jobs.WorkerIdentity) -> bool:
-    """Whether the worker may still live.
+@contextmanager
+def held(living: Path, worker_id: str) -> Iterator[None]:
+    """Hold the lock that says that this worker lives, in a folder of its home: the kernel lets go of it in any case."""
+    failpoints.reach("living.hold")
+    living.mkdir(mode=0o700, exist_ok=True)
+    path = _lock(living, worker_id)
+    with path.open("w") as lock:
+        flock(lock, LOCK_EX | LOCK_NB)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
-    One of another boot or pid namespace always may: two machines, or two containers, can have one host name. Its lease
-    tells.
+
+def forget_the_dead(living: Path) -> None:
+    """Remove the lock files that nobody holds; their workers have been found dead."""
+    failpoints.reach("living.forget")
+    for path in living.iterdir():
+        if _is_free(path):
+            path.unlink(missing_ok=True)
+
+
+def alive(worker: jobs.WorkerIdentity, *, living: Path) -> bool:
+    """Whether the worker may still live; `living` is the folder of this home's locks.
+
+    One of this boot and pid namespace is told by its pid. Any other may be on another machine, or in another container,
+    of the same name: it is dead only where it left its lock in this very home, as before a restart of the host or of
+    the container. Else its lease tells.
     """
     if (worker.boot_id, worker.pid_namespace) != (_boot_id(), _pid_namespace()):
-        return True
+        return not _is_free(_lock(living, worker.id))
     try:
         state, started = _state_and_start(worker.pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
     return started == worker.pid_started and state not in _ENDED
+
+
+def _lock(living: Path, worker_id: str) -> Path:
+    return living / hashlib.sha256(worker_id.encode()).hexdigest()[:16]  # a name may hold any character
+
+
+def _is_free(path: Path) -> bool:
+    """Whether the lock is there and nobody holds it."""
+    failpoints.reach("living.look")
+    try:
+        with path.open("rb") as lock:
+            flock(lock, LOCK_SH | LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):
+        return False
+    return True
 
 
 def _state_and_start(pid: int) -> tuple[str, float]:

@@ -1,6 +1,7 @@
 """The node: what `orch worker` is. It starts the parts, keeps them running, and takes them down in order."""
 
 import argparse
+import functools
 import importlib.metadata
 import os
 import platform
@@ -22,7 +23,7 @@ from orchestrator.core import jobs, specs, states
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
-from orchestrator.store import base, sql
+from orchestrator.store import artifacts, base, sql
 from worker import app, devices, folders, health, identity, launcher, recorder
 from worker.children import Child
 from worker.permits import Permits
@@ -35,7 +36,8 @@ _TICK_SECONDS = 0.2
 _DATABASE_RETRY_SECONDS = 1.0
 #: What the slots need after their trainings have stopped: the last writes, and Celery's own goodbye.
 _GOODBYE_SECONDS = 10.0
-ROOT_ID_FILE = ".orch-root"
+#: Seconds between two looks for files of deleted jobs.
+_FILES_SECONDS = 60.0
 
 #: glibc gives big buffers back to the kernel at every step, and the page faults cost up to half of the time.
 ALLOCATOR = {
@@ -67,8 +69,10 @@ class Node:
         self._clock = clocks.SystemClock()
         self._beat_at = 0.0
         self._identity = identity.mine(settings.worker_name)
+        self._living = settings.run_dir / "living"
+        resources.enter_context(identity.held(self._living, self._identity.id))
         self._devices = devices.claim(settings)
-        self._root = root_id(settings.artifact_dir)
+        self._root = artifacts.root_id(settings.artifact_dir)
         self._store: base.Store = self._patiently(lambda: sql.open_store(settings))
         resources.callback(self._store.close)
         key = secrets.token_hex(3)  # not the id: a worker's name may hold any character
@@ -126,9 +130,7 @@ class Node:
             return self._permits.used_up() or (self._exit_when_idle and self._idle())
         except errors.DatabaseUnavailable as error:
             _log.warning("database away", why=error.why)
-        except OSError as error:
-            _log.warning("tally cannot be read", why=str(error))
-        return False
+            return False
 
     def _drain(self) -> None:
         """Ask every slot to give its job back, and leave none behind."""
@@ -165,9 +167,16 @@ class Node:
             store=self._store, clock=self._clock, lease_seconds=self._settings.lease, actor=self._identity.id
         )
 
+        files_due = 0.0
+
         def sweep() -> None:
+            nonlocal files_due
             self._recover()
             reconciler.sweep()
+            if time.monotonic() >= files_due:
+                files_due = time.monotonic() + _FILES_SECONDS
+                for job_id in artifacts.sweep(self._store, self._settings.artifact_dir):
+                    _log.info("removed the files of a deleted job", job=job_id)
 
         self._every_sweep(sweep)
 
@@ -192,10 +201,7 @@ class Node:
 
     def _beat(self, state: states.WorkerState) -> None:
         self._beat_at = time.monotonic() + self._settings.heartbeat
-        try:
-            health.touch(self._settings)
-        except OSError as error:  # a full disk under the file must not end what runs
-            _log.warning("health file cannot be touched", why=str(error))
+        health.touch(self._settings)
         try:
             self._store.beat_worker(self._identity.id, state)
         except errors.DatabaseUnavailable as error:
@@ -241,10 +247,12 @@ class Node:
     def _release_the_dead(self) -> None:
         """Take back at once what dead workers of this host held, and end what they left running."""
         self._recover()
-        released = self._store.release_host(actor=self._identity.id, host=self._identity.host, alive=identity.alive)
+        alive = functools.partial(identity.alive, living=self._living)
+        released = self._store.release_host(actor=self._identity.id, host=self._identity.host, alive=alive)
         for job in released:
             self._kill_leftover(job.id, job.attempt)
             _log.info("took back from a dead worker of this host", job=job.id, state=job.state)
+        identity.forget_the_dead(self._living)
 
     def _recover(self) -> None:
         """Write what supervisors said that died while the database was away, as long as their jobs are still theirs."""
@@ -333,25 +341,6 @@ def main() -> int:
     except errors.OrchError as error:
         _log.error(error.message, why=error.why, hint=error.hint)
         return error.exit_code
-
-
-def root_id(artifact_dir: Path) -> str:
-    """Return the id of an artifact root, giving it one at the first use."""
-    failpoints.reach("root.mkdir")
-    artifact_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = artifact_dir / ROOT_ID_FILE
-    draft = artifact_dir / f"{ROOT_ID_FILE}.{secrets.token_hex(4)}"
-    try:
-        failpoints.reach("root.write")
-        draft.write_text(secrets.token_hex(8), encoding="ascii")
-        failpoints.reach("root.link")
-        os.link(draft, path)  # whole at once, and only the first of several nodes succeeds
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink(missing_ok=True)
-    failpoints.reach("root.read")
-    return path.read_text(encoding="ascii").strip()
 
 
 @contextmanager

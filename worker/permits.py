@@ -77,11 +77,12 @@ class Permits:
             file.write(json.dumps(vars(tally)).ljust(len(text)))
 
     def _look_at_mine(self, tally: Tally) -> None:
-        taken_on = [self._store.get(job_id) for job_id in tally.mine]
-        tally.ended += sum(job.final for job in taken_on)
+        taken_on = self._store.jobs(jobs.JobFilter(ids=tuple(tally.mine))) if tally.mine else []
+        tally.ended += len(tally.mine) - sum(not job.final for job in taken_on)  # who has deleted a job has ended it
         tally.mine = [job.id for job in taken_on if not job.final and self._is_mine(job)]
 
     def _is_mine(self, job: jobs.Job) -> bool:
-        """Whether the job trains here or has done so: one that went back to the queue is anybody's again."""
-        trains_here = job.state is states.JobState.RUNNING and job.worker == self._worker
-        return trains_here or job.stage is states.Stage.EVALUATE
+        """Whether the job trains here or has done so: one that went back to the queue, or waits, is anybody's again."""
+        if job.state is states.JobState.RUNNING and job.worker == self._worker:
+            return True
+        return job.stage is states.Stage.EVALUATE and job.state is not states.JobState.PAUSED

@@ -59,13 +59,10 @@ class DatasetInfo(_Message):
 class Assignment(_Message):
     """Everything that the process needs to do its stage; handed over when it is started."""
 
-    job_id: str
     attempt: int
-    stage: Stage
     spec: JobSpec
     data_hash: str | None
     checkpoints: tuple[CheckpointInfo, ...]  #: the winning line, newest first: resume from the first that verifies
-    best_accuracy: float | None
     artifact_root: str  #: absolute path
     attempt_dir: str  #: absolute path, below the root; this attempt's alone
     data_dir: str  #: absolute path of the host's data cache

@@ -191,7 +191,7 @@ def recover(store: base.Store, root: Path, *, clock: clocks.Clock, beat_every: f
         left = Journal.left_behind(folders.attempt(root, lease.job_id, lease.attempt) / FILE)
         if left is None:
             continue
-        claim = jobs.Claim(job=store.get(lease.job_id), attempt=lease.attempt, checkpoint=None, checkpoints=())
+        claim = jobs.Claim(job=store.get(lease.job_id), attempt=lease.attempt, checkpoints=())
         recorder = Recorder(store, claim, root=root, clock=clock)
         recorder.adopt(left)
         _log.info("replays what a dead supervisor left", job=claim.id, attempt=claim.attempt)

@@ -92,5 +92,5 @@ class Slot:
             _log.info("ended", job=job.id, state=job.state, reason=job.reason)
             if claim.job.stage is states.Stage.DOWNLOAD:
                 self._permits.end()
-        elif job.not_before is None:
+        elif job.state is states.JobState.QUEUED and job.not_before is None:
             self._ring(job.stage)

@@ -84,7 +84,8 @@ def failure(error: Exception) -> protocol.Failed:
     with suppress(OSError):  # the log may be on the disk that is full
         traceback.print_exception(error)
     if isinstance(error, errors.OrchError):
-        return protocol.Failed(reason=states.Reason.INTERNAL, error=_sentences(error), hint=error.hint)
+        reason = states.Reason.USER_ERROR if isinstance(error, errors.UsageError) else states.Reason.INTERNAL
+        return protocol.Failed(reason=reason, error=_sentences(error), hint=error.hint)
     said, reason = f"{type(error).__name__}: {error}".splitlines()[0], _reason(error)
     if reason is states.Reason.DISK_FULL:
         return protocol.Failed(

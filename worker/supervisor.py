@@ -3,15 +3,14 @@
 import shutil
 import signal
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, states
+from orchestrator.core import jobs, specs, states
 from orchestrator.store import base
 from worker import folders, journal, protocol, stage
 from worker.heartbeat import Heartbeat
@@ -25,6 +24,9 @@ LOG_FILE = "log.txt"
 _TICK_SECONDS = 1.0
 _EXIT_SECONDS = 5.0
 _OOM_COUNTER = Path("/proc/vmstat")
+
+#: What a process is asked to stop for: the more urgent wish replaces the other.
+_URGENCY = {None: 0, "paused": 1, "drained": 2, "cancelled": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,10 @@ class Place:
 class _Watch:
     """What the supervisor has asked of the process and heard from it; times on the monotonic clock."""
 
+    began_at: float
     alive_at: float
-    asked_at: float | None = None
-    asked_for: str | None = None  #: cancelled, drained
+    asked_at: float = 0.0
+    asked_for: Literal["paused", "drained", "cancelled"] | None = None
     killed_for: states.Reason | None = None
     last: protocol.Ended | protocol.Failed | None = None
     oom_kills: int = field(default_factory=lambda: _oom_kills())  # noqa: PLW0108 - defined below
@@ -75,7 +78,7 @@ class Supervisor:
         stale = False
         with Heartbeat(self._store, claim, beat_every=self._settings.heartbeat) as heartbeat:
             try:
-                return self._finish(self._attempt(claim, recorder, heartbeat), recorder, heartbeat)
+                return self._finish(self._attempt(claim, recorder, heartbeat), recorder)
             except errors.Stale:
                 _log.info("fenced", job=claim.id, attempt=claim.attempt)
                 stale = True
@@ -98,11 +101,16 @@ class Supervisor:
     def _prepare(self, claim: jobs.Claim) -> Path:
         """Make this attempt's directory, and clear away earlier ones that no checkpoint needs."""
         job_dir = self._place.artifact_dir / claim.id
-        needed = {self._place.artifact_dir / checkpoint.path for checkpoint in claim.checkpoints}
+        needed = {
+            (self._place.artifact_dir / checkpoint.path).parts[: len(job_dir.parts) + 1]
+            for checkpoint in claim.checkpoints
+        }
         for earlier in job_dir.glob("attempt-*"):
             kill_leftover(earlier)
             journal.remove(earlier / journal.FILE)  # its attempt is over
-            _sweep(earlier, needed)
+            if earlier.parts not in needed:
+                failpoints.reach("attempt.sweep")
+                shutil.rmtree(earlier, ignore_errors=True)
         attempt_dir = folders.attempt(self._place.artifact_dir, claim.id, claim.attempt)
         failpoints.reach("attempt.mkdir")
         attempt_dir.mkdir(parents=True, exist_ok=True)
@@ -113,7 +121,8 @@ class Supervisor:
         failpoints.reach("log.touch")
         logfile.touch()
         recorder.log = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
-        watch = _Watch(alive_at=self._clock.monotonic())
+        now = self._clock.monotonic()
+        watch = _Watch(began_at=now, alive_at=now)
         entry = protocol.ENTRY_POINTS[claim.job.stage]
         with self._launcher.start(entry, self._assignment(claim, attempt_dir), log=logfile) as process:
             while not process.ended:
@@ -143,37 +152,37 @@ class Supervisor:
     def _steer(self, claim: jobs.Claim, process: Process, heartbeat: Heartbeat, watch: _Watch) -> None:
         """Ask the process to stop where that is wished, and kill it where asking does not help."""
         now = self._clock.monotonic()
-        if watch.asked_for is None and (heartbeat.cancelled or self._draining.is_set()):
-            watch.asked_for = "cancelled" if heartbeat.cancelled else "drained"
-            watch.asked_at = now
+        wished = self._wished(heartbeat)
+        if _URGENCY[wished] > _URGENCY[watch.asked_for]:
+            watch.asked_for, watch.asked_at = wished, now
             process.ask_to_stop()
-        elif watch.asked_for == "drained" and heartbeat.cancelled:
-            watch.asked_for, watch.asked_at = "cancelled", now
-        grace = self._settings.cancel_grace if watch.asked_for == "cancelled" else self._settings.drain
-        if watch.asked_at is not None and now - watch.asked_at > grace:
+        # A pause has time: where its step never ends, the stall time ends it.
+        grace = {"cancelled": self._settings.cancel_grace, "drained": self._settings.drain}.get(watch.asked_for or "")
+        if grace is not None and now - watch.asked_at > grace:
             process.kill()
         if now - watch.alive_at > self._settings.stall:
             watch.killed_for = states.Reason.STALLED
             process.kill()
-        if self._overdue(claim):
+        hours = claim.job.spec.max_duration
+        if hours is not None and claim.ran.total_seconds() + now - watch.began_at > hours * 3600:
             watch.killed_for = states.Reason.TIMEOUT
             process.kill()
 
-    def _overdue(self, claim: jobs.Claim) -> bool:
-        hours, started = claim.job.spec.max_duration, claim.job.started_at
-        if hours is None or started is None:
-            return False
-        return (self._clock.now() - started).total_seconds() > hours * 3600
+    def _wished(self, heartbeat: Heartbeat) -> Literal["paused", "drained", "cancelled"] | None:
+        """Return for what the process is to stop, if it is."""
+        if heartbeat.wish is states.Wish.CANCEL:
+            return "cancelled"
+        if self._draining.is_set():
+            return "drained"
+        return "paused" if heartbeat.wish is states.Wish.PAUSE else None
 
-    def _finish(self, outcome: jobs.Outcome, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Job | None:
+    def _finish(self, outcome: jobs.Outcome, recorder: Recorder) -> jobs.Job | None:
         """Write the end, waiting for the database as long as it takes or until the worker is to go."""
         recorder.end(outcome)
-        while not heartbeat.stale.is_set():
-            if recorder.flush():
-                return recorder.ended
+        while not recorder.flush():  # raises Stale by itself: an end whose commit nobody heard of is none
             if recorder.away and self._draining.wait(_TICK_SECONDS):
                 return None
-        raise errors.Stale
+        return recorder.ended
 
     def _drop_partial_download(self, claim: jobs.Claim) -> None:
         from worker.data import cache  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
@@ -183,31 +192,16 @@ class Supervisor:
     def _assignment(self, claim: jobs.Claim, attempt_dir: Path) -> protocol.Assignment:
         job = claim.job
         return protocol.Assignment(
-            job_id=job.id,
             attempt=claim.attempt,
-            stage=job.stage,
-            spec=job.spec,
+            spec=specs.parse(job.spec.model_dump(mode="json")),  # stored long ago, it may be none that runs today
             data_hash=job.data_hash,
             checkpoints=tuple(_info(checkpoint) for checkpoint in claim.checkpoints),
-            best_accuracy=job.best_accuracy,
             artifact_root=str(self._place.artifact_dir),
             attempt_dir=str(attempt_dir),
             data_dir=str(self._place.data_dir),
             device=self._place.device,
             threads=self._place.threads,
         )
-
-
-def _sweep(attempt_dir: Path, needed: set[Path]) -> None:
-    """Remove the directory of an attempt that is over; of one that has needed files, what else lies beside these."""
-    if not any(path.is_relative_to(attempt_dir) for path in needed):
-        failpoints.reach("attempt.sweep")
-        shutil.rmtree(attempt_dir, ignore_errors=True)
-        return
-    for path in set(attempt_dir.glob("*/*")) - needed:  # written by an attempt that did not live to record them
-        with suppress(OSError):
-            failpoints.reach("attempt.tidy")
-            path.unlink()
 
 
 def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcome:
@@ -222,10 +216,8 @@ def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcom
         return jobs.Outcome(kind="failed", reason=watch.killed_for, error=error, last_step=recorder.last_step)
     if isinstance(watch.last, protocol.Failed):
         return _failed(watch.last, recorder)
-    if watch.asked_for == "cancelled":
-        return jobs.Outcome(kind="cancelled", last_step=recorder.last_step)
-    if watch.asked_for == "drained" or isinstance(watch.last, protocol.Ended):
-        return jobs.Outcome(kind="drained", last_step=recorder.last_step)
+    if watch.asked_for is not None or isinstance(watch.last, protocol.Ended):
+        return jobs.Outcome(kind=watch.asked_for or "drained", last_step=recorder.last_step)
     reason, error, hint = _cause_of_death(process, watch)
     return jobs.Outcome(kind="failed", reason=reason, error=error, hint=hint, last_step=recorder.last_step)
 

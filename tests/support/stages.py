@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from worker import protocol, stage
 
@@ -13,7 +14,7 @@ def succeed(assignment: protocol.Assignment, connection: Connection) -> int:
     """Report a step, print a line, end well."""
 
     def body(link: stage.Link) -> protocol.Ended:
-        sys.stdout.write(f"attempt {assignment.attempt} of {assignment.job_id}\n")
+        sys.stdout.write(f"attempt {assignment.attempt} of {Path(assignment.attempt_dir).parent.name}\n")
         link.send(protocol.Progress(done=1, total=1))
         return protocol.Ended(how="done", last_step=1)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from orchestrator import config, errors
-from orchestrator.core import specs, states
+from orchestrator.core import specs
 from worker import protocol
 from worker.training import stage
 
@@ -64,13 +64,10 @@ def assignment(job_file: Path, out: Path) -> protocol.Assignment:
         raise errors.UsageError(f"{out} is not empty.", hint="Name a new folder.")
     settings = config.load()
     return protocol.Assignment(
-        job_id="local",
         attempt=1,
-        stage=states.Stage.TRAIN,
         spec=spec,
         data_hash=None,
         checkpoints=(),
-        best_accuracy=None,
         artifact_root=str(out.absolute()),
         attempt_dir=str(out.absolute()),
         data_dir=str(settings.data_dir),

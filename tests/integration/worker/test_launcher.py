@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from orchestrator import errors
-from orchestrator.core import specs, states
+from orchestrator.core import specs
 from tests.support import forking
 from tests.support.waiting import until
 from worker import protocol
@@ -26,13 +26,10 @@ def attempt_dir(tmp_path: Path) -> Path:
 
 def _assignment(attempt_dir: Path) -> protocol.Assignment:
     return protocol.Assignment(
-        job_id="abcdefgh",
         attempt=1,
-        stage=states.Stage.TRAIN,
         spec=specs.JobSpec(),
         data_hash=None,
         checkpoints=(),
-        best_accuracy=None,
         artifact_root=str(attempt_dir.parent),
         attempt_dir=str(attempt_dir),
         data_dir=str(attempt_dir.parent / "data"),

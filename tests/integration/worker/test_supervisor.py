@@ -1,8 +1,10 @@
 """The supervisor against stages that behave and misbehave; a real store, a real fork server, real processes."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from orchestrator import config, errors
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
+from tests.contract import parts
 from tests.support.waiting import until
 from worker import identity, protocol
 from worker.launcher import Launcher
@@ -141,6 +144,98 @@ def test_a_cancel_kills_what_does_not_listen(bench: Bench, stage: Callable[[str]
     assert job.state is states.JobState.CANCELLED
 
 
+def test_a_pause_asks_and_the_job_stands_aside_uncounted(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("wait_for_stop")
+    job = bench.run_beside(lambda: _pause(bench))
+    assert job is not None
+    assert (job.state, job.total_retries) == (states.JobState.PAUSED, 0)
+    assert bench.attempt.outcome == "paused"
+
+
+@pytest.mark.parametrize("name", ["wait_for_stop", "ignore_stop"])
+def test_a_pausing_job_can_be_cancelled(bench: Bench, stage: Callable[[str], None], name: str) -> None:
+    stage(name)
+
+    def pause_then_cancel() -> None:
+        _pause(bench)
+        if name == "ignore_stop":  # the other one may have stood aside by then, and is cancelled there
+            time.sleep(1.5)
+            assert bench.store.get(bench.job.id).state is states.JobState.RUNNING
+        _cancel(bench)
+
+    bench.run_beside(pause_then_cancel)
+    assert bench.store.get(bench.job.id).state is states.JobState.CANCELLED
+
+
+def test_a_pause_waits_longer_than_a_drain(
+    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+) -> None:
+    bench = Bench(settings.model_copy(update={"drain": 0.2, "stall": 2.5}), store, fork_server)
+    stage("ignore_stop")
+    job = bench.run_beside(lambda: _pause(bench))
+    assert job is not None
+    assert (job.state, bench.attempt.reason) == (states.JobState.PAUSED, states.Reason.STALLED)
+
+
+def test_a_drain_hurries_a_pause(
+    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+) -> None:
+    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, fork_server)
+    stage("ignore_stop")
+
+    def pause_then_drain() -> None:
+        _pause(bench)
+        bench.draining.set()
+
+    job = bench.run_beside(pause_then_drain)
+    assert job is not None
+    assert (job.state, bench.attempt.outcome) == (states.JobState.PAUSED, "drained")
+
+
+def test_a_spec_that_cannot_be_run_any_more_fails_the_job_with_its_fault(
+    bench: Bench, stage: Callable[[str], None]
+) -> None:
+    stage("succeed")
+    parts.overwrite(bench.store, bench.job.id, spec=bench.job.spec.model_dump(mode="json") | {"image_size": 4})
+    job = bench.run()
+    assert job is not None
+    assert (job.state, job.reason) == (states.JobState.FAILED, states.Reason.USER_ERROR)
+    assert "image_size" in str(job.error)
+
+
+def test_the_time_of_earlier_attempts_counts_and_that_of_a_pause_does_not(
+    bench: Bench, stage: Callable[[str], None]
+) -> None:
+    stage("ignore_stop")
+    spec = bench.job.spec.model_copy(update={"max_duration": 1 / 3600 * 5})
+    claim = bench.claim()
+    claim = dataclasses.replace(
+        claim, ran=timedelta(seconds=4), job=dataclasses.replace(claim.job, spec=spec, started_at=None)
+    )
+    began = time.monotonic()
+    bench.supervisor.run(claim)
+    assert bench.attempt.reason is states.Reason.TIMEOUT
+    assert time.monotonic() - began < 4.5
+
+
+def test_an_end_whose_answer_was_lost_is_said_again(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("succeed")
+    finish, lost = bench.store.finish, iter([True])
+
+    def cut(claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
+        job = finish(claim, outcome)
+        for _ in lost:
+            raise errors.DatabaseUnavailable(why="the connection was cut during the commit")
+        return job
+
+    monkeypatch.setattr(bench.store, "finish", cut)
+    job = bench.run()
+    assert job is not None
+    assert (job.stage, job.state) == (states.Stage.TRAIN, states.JobState.QUEUED)
+
+
 def test_a_stalled_stage_is_ended_with_that_reason(
     settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
 ) -> None:
@@ -256,6 +351,10 @@ def test_directories_of_earlier_attempts_go_unless_a_checkpoint_needs_them(
     (old / "half a checkpoint").touch()
     bench.run()
     assert not old.exists()
+
+
+def _pause(bench: Bench) -> None:
+    bench.store.pause(bench.job.id, actor="tester")
 
 
 def _cancel(bench: Bench) -> None:

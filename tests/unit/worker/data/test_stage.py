@@ -22,13 +22,10 @@ SPAWNING = multiprocessing.get_context("spawn")
 
 def assignment(url: str, folder: Path) -> protocol.Assignment:
     return protocol.Assignment(
-        job_id="abcd1234",
         attempt=1,
-        stage=states.Stage.DOWNLOAD,
         spec=specs.parse({"data": url}),
         data_hash=None,
         checkpoints=(),
-        best_accuracy=None,
         artifact_root=str(folder / "artifacts"),
         attempt_dir=str(folder / "artifacts" / "1"),
         data_dir=str(folder / "data"),

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel
 
-from orchestrator.core import specs, states
+from orchestrator.core import specs
 from tests.support import pictures
 from worker import protocol
 
@@ -44,13 +44,10 @@ def assignment(
     """Return an attempt's assignment; `earlier` are the attempts before it, whose checkpoints it may go on from."""
     told = [message.checkpoint for follower in earlier for message in follower.of(protocol.CheckpointWritten)]
     given: dict[str, Any] = {
-        "job_id": "testtest",
         "attempt": attempt,
-        "stage": states.Stage.TRAIN,
         "spec": recipe,
         "data_hash": None,
         "checkpoints": tuple(sorted(told, key=lambda info: (info.step, info.epoch, info.attempt), reverse=True)),
-        "best_accuracy": None,
         "artifact_root": str(root),
         "attempt_dir": str(root / f"testtest/attempt-{attempt}"),
         "data_dir": str(root / "data"),
