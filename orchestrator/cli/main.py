@@ -37,7 +37,10 @@ COMMANDS = {
     "events": Entry(module="events", panel=_JOBS, summary="Print a job's history, with reasons."),
     "wait": Entry(module="wait", panel=_JOBS, summary="Wait until jobs have ended."),
     "cancel": Entry(module="steer", panel=_JOBS, summary="End jobs for good."),
+    "pause": Entry(module="steer", panel=_JOBS, summary="Set jobs aside."),
+    "resume": Entry(module="steer", panel=_JOBS, summary="Let paused jobs go on."),
     "retry": Entry(module="steer", panel=_JOBS, summary="Queue failed or cancelled jobs again."),
+    "delete": Entry(module="delete", panel=_JOBS, summary="Remove jobs and all that is known of them."),
     "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
     "up": Entry(module="up", panel=_MACHINE, summary="Start broker, database and worker on this machine."),
     "down": Entry(module="up", panel=_MACHINE, summary="Drain the worker of this machine and stop its broker."),
@@ -78,9 +81,7 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
 ) -> None:
     """Queue DenseNet training jobs and always know where each one stands."""
-    del debug  # read where it is needed: main
-    source: Any = context.get_parameter_source("home")
-    render.address(home if source.name == "COMMANDLINE" else None)
+    del home, debug  # read where they are needed: options.settings, main
     if version:
         from importlib import metadata  # noqa: PLC0415 - takes 20 ms
 

@@ -1,7 +1,8 @@
-"""`orch cancel` and `orch retry`: one verb, one effect."""
+"""`orch cancel`, `pause`, `resume` and `retry`: one verb, one effect."""
 
 import typer
 
+from orchestrator import errors
 from orchestrator.cli import options, render
 from orchestrator.core.jobs import Job
 
@@ -21,6 +22,33 @@ def cancel(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson =
             _show(control.cancel(opened.settings, opened.store, text), as_json=as_json)
 
 
+@app.command(epilog="Example:\n\norch pause k3f9m2qa")
+def pause(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = False) -> None:
+    """Set jobs aside.
+
+    A waiting job is paused at once. A running one writes a checkpoint at its next step and frees its device; a download
+    keeps what has come. Paused jobs stay so until they are resumed or cancelled.
+    """
+    from orchestrator.service import control  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    with options.opened(context) as opened:
+        for text in jobs:
+            _show(control.pause(opened.settings, opened.store, text), as_json=as_json)
+
+
+@app.command(epilog="Example:\n\norch resume k3f9m2qa")
+def resume(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = False) -> None:
+    """Let paused jobs go on.
+
+    Each goes on at the very step at which it was paused. A job that is still pausing simply runs on.
+    """
+    from orchestrator.service import control  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    with options.opened(context) as opened:
+        for text in jobs:
+            _show_queued(*control.resume(opened.settings, opened.store, text), as_json=as_json)
+
+
 @app.command(epilog="Example:\n\norch retry @last-failed")
 def retry(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = False) -> None:
     """Queue failed or cancelled jobs again.
@@ -31,10 +59,13 @@ def retry(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = 
 
     with options.opened(context) as opened:
         for text in jobs:
-            job, broker = control.retry(opened.settings, opened.store, text)
-            _show(job, as_json=as_json)
-            if broker is not None:
-                render.note(f"The broker is away: {broker.why} The job is kept, and workers find it by themselves.")
+            _show_queued(*control.retry(opened.settings, opened.store, text), as_json=as_json)
+
+
+def _show_queued(job: Job, broker: errors.BrokerUnavailable | None, *, as_json: bool) -> None:
+    _show(job, as_json=as_json)
+    if broker is not None:
+        render.note(f"The broker is away: {broker.why} The job is kept, and workers find it by themselves.")
 
 
 def _show(job: Job, *, as_json: bool) -> None:

@@ -147,7 +147,10 @@ def checkpoint_file(settings: config.Settings, checkpoint: Checkpoint) -> Path:
 def useful(job: Job) -> Iterator[str]:
     """Yield the commands that are of use next."""
     match job.state:
-        case JobState.QUEUED | JobState.RUNNING | JobState.PAUSED:
+        case JobState.PAUSED:
+            yield f"orch resume {job.id}"
+            yield f"orch cancel {job.id}"
+        case JobState.QUEUED | JobState.RUNNING:
             yield f"orch watch {job.id}"
             yield f"orch cancel {job.id}"
         case JobState.SUCCEEDED:

@@ -90,6 +90,13 @@ class SubmittedPayload(Payload):
     notes: tuple[str, ...]
 
 
+class DeletedPayload(Payload):
+    """A job that was deleted."""
+
+    id: str
+    left_in: tuple[str, ...] = Field(description="artifact roots whose workers still have to remove its files")
+
+
 class ResolvedPayload(Payload):
     """What a dry run found: the spec, and where each of its values comes from."""
 

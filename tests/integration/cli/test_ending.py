@@ -1,12 +1,14 @@
 """Waiting for jobs and steering them: each exit code, each effect."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from orchestrator import config
 from orchestrator.core import jobs, specs, states
 from orchestrator.service import views
-from orchestrator.store import base
+from orchestrator.store import artifacts, base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
 
@@ -78,6 +80,70 @@ def test_cancel_ends_a_waiting_job_and_wishes_the_end_of_a_running_one(orch: Orc
 def test_what_has_ended_cannot_be_cancelled(orch: Orch, store: base.Store) -> None:
     ran = orch("cancel", end(store, states.JobState.SUCCEEDED).id)
     assert (ran.code, ran.out) == (1, "")
+
+
+def test_pause_sets_aside_and_resume_lets_go_on(orch: Orch, store: base.Store) -> None:
+    running = parts.training(store, spec=specs.parse({"data": "digits"}))
+    waiting = parts.submit(store)
+    assert orch("pause", waiting.id, running.id).rows == [[waiting.id, "paused"], [running.id, "pausing"]]
+    assert store.beat(running) is states.Wish.PAUSE
+    assert store.events(waiting.id)[-1].actor == "tester"
+    ran = orch("resume", waiting.id, running.id)
+    assert ran.rows == [[waiting.id, "queued"], [running.id, "training"]]
+    assert ran.err.count("The broker is away") == 1  # nobody is rung for a job that runs
+    assert orch("resume", waiting.id).code == 1
+    told = json.loads(orch("pause", waiting.id, "--json").out)
+    assert (told["id"], told["state"]) == (waiting.id, "paused")
+    assert orch("pause", end(store, states.JobState.SUCCEEDED).id).code == 1
+
+
+def artifacts_of(settings: config.Settings, job: jobs.Job) -> Path:
+    folder = settings.artifact_dir / job.id
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("some")
+    return folder
+
+
+def test_delete_removes_rows_and_files_of_this_host(orch: Orch, store: base.Store, settings: config.Settings) -> None:
+    job = end(store, states.JobState.SUCCEEDED)
+    folder = artifacts_of(settings, job)
+    (settings.artifact_dir / artifacts.ROOT_ID_FILE).write_text(parts.ROOT)
+    ran = orch("delete", job.id, "--yes")
+    assert (ran.code, ran.rows, ran.err) == (0, [[job.id, "deleted"]], "")
+    assert not folder.exists()
+    again = orch("delete", job.id, "--yes")
+    assert again.code == 3
+    assert "was deleted" in again.err
+    assert "tester" in again.err
+
+
+def test_delete_leaves_files_of_another_root_to_its_workers(
+    orch: Orch, store: base.Store, settings: config.Settings
+) -> None:
+    job = end(store, states.JobState.FAILED)
+    folder = artifacts_of(settings, job)
+    (settings.artifact_dir / artifacts.ROOT_ID_FILE).write_text("another root")
+    ran = orch("delete", job.id, "--yes", "--json")
+    assert json.loads(ran.out)["left_in"] == [parts.ROOT]
+    assert parts.ROOT in ran.err
+    assert folder.exists()
+
+
+def test_delete_without_a_terminal_wants_a_yes(orch: Orch, store: base.Store) -> None:
+    job = parts.submit(store)
+    ran = orch("delete", job.id)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"orch delete --yes {job.id}" in ran.err
+    assert store.get(job.id) == job
+
+
+def test_delete_refuses_what_runs_and_resolves_all_before_it_begins(orch: Orch, store: base.Store) -> None:
+    held, waiting = parts.training(store), parts.submit(store)
+    ran = orch("delete", held.id, "--yes")
+    assert ran.code == 1
+    assert f"orch cancel {held.id}" in ran.err
+    assert orch("delete", waiting.id, "nothere0", "--yes").code == 3
+    assert store.get(waiting.id) == waiting
 
 
 def test_retry_queues_what_failed_and_nothing_else(orch: Orch, store: base.Store) -> None:

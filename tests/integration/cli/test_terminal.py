@@ -90,6 +90,29 @@ def test_a_waiting_job_without_workers_says_what_is_missing(screen: Screen, stor
     assert "no worker is running" in " ".join(plain(screen("status", job.id)).split())
 
 
+@pytest.mark.parametrize(("answer", "gone"), [("y", True), ("n", False), ("", False)])
+def test_delete_asks_on_a_terminal(
+    screen: Screen, store: base.Store, monkeypatch: pytest.MonkeyPatch, answer: str, gone: bool
+) -> None:
+    job = parts.submit(store, name="mine")
+    terminal = Terminal(f"{answer}\n")
+    monkeypatch.setattr(sys, "stdin", terminal)
+    text = plain(screen("delete", job.id))
+    assert f"{job.id} (queued, mine)" in text
+    assert "Delete 1 job for good?" in text
+    assert (store.deleted([job.id]) == {job.id}) is gone
+    assert ("deleted" in text.splitlines()[-1]) is gone
+
+
+def test_a_pausing_job_says_so(screen: Screen, queue: list[jobs.Job], store: base.Store) -> None:
+    store.pause(queue[0].id, actor="ada")
+    store.pause(queue[1].id, actor="ada")
+    text = plain(screen("list"))
+    assert f"{queue[0].id}  ● pausing" in text
+    assert f"{queue[1].id}  ◫ paused" in text
+    assert f"$ orch resume {queue[1].id}" in plain(screen("status", queue[1].id))
+
+
 def test_watch_draws_on_a_terminal_and_prints_lines_on_a_dumb_one(screen: Screen, store: base.Store) -> None:
     held = parts.training(store, spec=specs.parse({"data": "digits"}))
     store.record_steps(held, [jobs.StepMetric(step=step, name="loss", value=1 / step) for step in range(1, 50)])
