@@ -7,6 +7,7 @@ default.
 import difflib
 import hashlib
 import os
+import stat
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -187,13 +188,33 @@ def socket_path(settings: Settings, name: str) -> Path:
     """Return where the unix socket `name` of this home lies: in the run folder, or in a short one where that is long.
 
     The kernel takes paths of at most 107 bytes. Every process of the home derives the same path.
+
+    Raises:
+        InvalidSetting: the short folder is there, and others can reach into it.
+
     """
     path = settings.run_dir / name
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return path
     digest = hashlib.sha256(os.fsencode(settings.home.absolute())).hexdigest()[:16]
     parent = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return Path(parent) / f"orch-{os.getuid()}-{digest}" / name
+    folder = Path(parent) / f"orch-{os.getuid()}-{digest}"
+    _refuse_foreign(folder)
+    return folder / name
+
+
+def _refuse_foreign(folder: Path) -> None:
+    # Its name is no secret, and everybody may make folders in /tmp.
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise errors.InvalidSetting(
+            f"The folder {folder} for sockets is not safe to use.",
+            why="It must be a folder of this user with the mode 0700: others could answer in the broker's place.",
+            hint="Remove it, or choose a home folder with a shorter path.",
+        )
 
 
 def load(**flags: Any) -> Settings:

@@ -27,6 +27,7 @@ PLACES: dict[str, str] = {
     "artifacts.remove": "the files of a deleted job are removed",
     "attempt.mkdir": "the directory of an attempt is made",
     "attempt.sweep": "the directory of a dead attempt is removed",
+    "attempt.tidy": "what a dead attempt left beside its checkpoints is removed",
     "bell.answer": "the process that rings says how it went",
     "bell.ask": "a command asks its process to ring",
     "bell.fork": "a command forks the process that rings",

@@ -10,11 +10,13 @@ from orchestrator import failpoints
 def write(content: bytes, path: Path, *, place: str) -> None:
     """Write a file durably, whole or not at all; its folder exists. `place` begins the names of its failpoints.
 
+    One process at a time writes it: who comes after one that was killed writes over what that one left.
+
     Raises:
         OSError: nothing is left behind.
 
     """
-    written = temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    written = temporary = path.with_name(f".{path.name}.tmp")
     try:
         failpoints.reach(f"{place}.open")
         with temporary.open("wb") as file:

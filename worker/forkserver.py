@@ -16,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -32,6 +33,7 @@ PRELOAD = tuple(sorted({entry.partition(":")[0] for entry in protocol.ENTRY_POIN
 
 _MAX_REQUEST = 4 * 2**20
 _MAX_DESCRIPTORS = 8
+_PAUSE_SECONDS = 0.1
 
 
 class Request(BaseModel):
@@ -96,8 +98,13 @@ class Server:
         self._stopping = True
 
     def _answer(self) -> None:
-        failpoints.reach("forkserver.accept")
-        asker, _ = self._listener.accept()
+        try:
+            failpoints.reach("forkserver.accept")
+            asker, _ = self._listener.accept()
+        except OSError as error:  # no descriptor is free: the request waits
+            sys.stderr.write(f"fork server: a request was not taken: {error}\n")
+            time.sleep(_PAUSE_SECONDS)
+            return
         descriptors: list[int] = []
         try:
             request = _read(asker, descriptors)
@@ -182,8 +189,8 @@ def _tell(asker: socket.socket, what: dict[str, int]) -> None:
         failpoints.reach("forkserver.tell")
         asker.sendall(json.dumps(what).encode() + b"\n")
     except OSError:
-        # Whoever asked is dead; the child sees that on its own pipe.
-        return
+        # Whoever asked is dead, and the child sees that on its own pipe; one who lives sees it here, and asks again.
+        asker.close()
 
 
 if __name__ == "__main__":

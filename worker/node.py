@@ -130,7 +130,9 @@ class Node:
             return self._permits.used_up() or (self._exit_when_idle and self._idle())
         except errors.DatabaseUnavailable as error:
             _log.warning("database away", why=error.why)
-            return False
+        except OSError as error:
+            _log.warning("tally cannot be read", why=str(error))
+        return False
 
     def _drain(self) -> None:
         """Ask every slot to give its job back, and leave none behind."""
@@ -201,7 +203,10 @@ class Node:
 
     def _beat(self, state: states.WorkerState) -> None:
         self._beat_at = time.monotonic() + self._settings.heartbeat
-        health.touch(self._settings)
+        try:
+            health.touch(self._settings)
+        except OSError as error:  # a full disk under the file must not end what runs
+            _log.warning("health file cannot be touched", why=str(error))
         try:
             self._store.beat_worker(self._identity.id, state)
         except errors.DatabaseUnavailable as error:

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
@@ -101,16 +102,11 @@ class Supervisor:
     def _prepare(self, claim: jobs.Claim) -> Path:
         """Make this attempt's directory, and clear away earlier ones that no checkpoint needs."""
         job_dir = self._place.artifact_dir / claim.id
-        needed = {
-            (self._place.artifact_dir / checkpoint.path).parts[: len(job_dir.parts) + 1]
-            for checkpoint in claim.checkpoints
-        }
+        needed = {self._place.artifact_dir / checkpoint.path for checkpoint in claim.checkpoints}
         for earlier in job_dir.glob("attempt-*"):
             kill_leftover(earlier)
             journal.remove(earlier / journal.FILE)  # its attempt is over
-            if earlier.parts not in needed:
-                failpoints.reach("attempt.sweep")
-                shutil.rmtree(earlier, ignore_errors=True)
+            _sweep(earlier, needed)
         attempt_dir = folders.attempt(self._place.artifact_dir, claim.id, claim.attempt)
         failpoints.reach("attempt.mkdir")
         attempt_dir.mkdir(parents=True, exist_ok=True)
@@ -202,6 +198,18 @@ class Supervisor:
             device=self._place.device,
             threads=self._place.threads,
         )
+
+
+def _sweep(attempt_dir: Path, needed: set[Path]) -> None:
+    """Remove the directory of an attempt that is over; of one that has needed files, what else lies beside these."""
+    if not any(path.is_relative_to(attempt_dir) for path in needed):
+        failpoints.reach("attempt.sweep")
+        shutil.rmtree(attempt_dir, ignore_errors=True)
+        return
+    for path in set(attempt_dir.glob("*/*")) - needed:  # written by an attempt that did not live to record them
+        with suppress(OSError):
+            failpoints.reach("attempt.tidy")
+            path.unlink()
 
 
 def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcome:

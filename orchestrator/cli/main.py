@@ -81,7 +81,9 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
 ) -> None:
     """Queue DenseNet training jobs and always know where each one stands."""
-    del home, debug  # read where they are needed: options.settings, main
+    del debug  # read where it is needed: main
+    source: Any = context.get_parameter_source("home")
+    render.address(home if source.name == "COMMANDLINE" else None)
     if version:
         from importlib import metadata  # noqa: PLC0415 - takes 20 ms
 

@@ -5,11 +5,14 @@ Results go to stdout, talk to stderr. Rich is imported on terminals only: it cos
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
 
 from orchestrator import errors
@@ -28,6 +31,9 @@ WIDE = 130
 _GAP = 2
 _NARROWEST = 6
 _FOLDED = 16  # a column whose values wrap is content with so much, where the others need their room
+
+#: What a command that is named needs to mean the same home as this one.
+_home: ContextVar[str] = ContextVar("home", default="")
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -176,8 +182,14 @@ def clean(text: str) -> str:
     return _CONTROLS.sub("", plain)
 
 
+def address(home: Path | None) -> None:
+    """Let the commands that are named from now on be those for `home`; None: for the home of the settings."""
+    _home.set("" if home is None else f" --home {shlex.quote(str(home))}")
+
+
 def talk(text: str, *, label: str = "", style: str = "") -> None:
     """Say something to people, on stderr; what cannot be said stops nothing."""
+    text = text.replace("`orch ", f"`orch{_home.get()} ")
     try:
         _say(f"{label} {clean(text)}" if label else clean(text), label, style)
     except OSError:  # a full disk, a closed pipe; what is still buffered goes nowhere at exit
@@ -203,7 +215,7 @@ def note(text: str) -> None:
 def following(commands: Iterable[str]) -> None:
     """Name the commands that are of use next."""
     for command in commands:
-        talk(command, label="  $", style="dim")
+        talk(command.replace("orch ", f"orch{_home.get()} ", 1), label="  $", style="dim")
 
 
 def problem(error: errors.OrchError) -> None:

@@ -20,6 +20,8 @@ from orchestrator import config, errors, failpoints
 
 _START_SECONDS = 10
 _SHUTDOWN_SECONDS = 30
+_PID_FILE = "server.pid"
+_LOCK_FILE = "broker.lock"
 
 
 def socket(settings: config.Settings) -> Path:
@@ -61,7 +63,7 @@ def ensure(settings: config.Settings) -> None:
         failpoints.reach("broker.mkdir")
         for folder in (data, settings.run_dir, socket(settings).parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (settings.run_dir / "broker.lock").open("w") as lock:
+        with (settings.run_dir / _LOCK_FILE).open("w") as lock:
             said = _start(settings, data, lock)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _no_start(data, str(error)) from error
@@ -102,14 +104,27 @@ def _no_start(data: Path, why: str) -> errors.BrokerUnavailable:
 
 
 def stop(settings: config.Settings) -> bool:
-    """Save and shut the server down; return whether one was there."""
+    """Save and shut the server down, kill one that hangs; return whether one was there and has gone."""
     if not answers(settings):
-        return False
+        return _kill_hung(settings)
     failpoints.reach("broker.shutdown")
     with client(settings) as connection:
         pid = int(connection.info("server")["process_id"])
         connection.shutdown(save=False, nosave=True)  # the append-only file holds everything already
     return _until(lambda: not (answers(settings) or _alive(pid)), seconds=_SHUTDOWN_SECONDS)
+
+
+def _kill_hung(settings: config.Settings) -> bool:
+    """Kill the server of this home that does not answer; all that it has acknowledged is in its file."""
+    try:
+        process = psutil.Process(int((settings.home / "broker" / _PID_FILE).read_text(encoding="ascii")))
+        opened = {link.readlink() for link in Path(f"/proc/{process.pid}/fd").iterdir()}
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return False
+    if (settings.run_dir / _LOCK_FILE).resolve() not in opened:  # the pid has been given to another process
+        return False
+    process.kill()
+    return _until(lambda: not _alive(process.pid), seconds=_SHUTDOWN_SECONDS)
 
 
 def _alive(pid: int) -> bool:
@@ -130,6 +145,7 @@ def _options(settings: config.Settings, data: Path) -> list[str]:
         "save": "",
         "maxmemory-policy": "noeviction",
         "logfile": str(data / "server.log"),
+        "pidfile": str(data / _PID_FILE),
         "daemonize": "yes",  # a session of its own, and no child that the node would have to wait for
     }
     return [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -40,6 +40,7 @@ def prepared(settings: config.Settings) -> Iterator[Ring]:
     failpoints.reach("bell.fork")
     pid = os.fork()
     if pid == 0:
+        ours.close()  # or the end of a command that is killed would never be seen
         _become_bell(settings, theirs)
     theirs.close()
     try:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import pytest
 
 from orchestrator import failpoints
 from orchestrator.store import migrations, sql
+from tests.faults import failpoints as walk
+
+#: The sample of the rarer actions is another one each day, and the same all day.
+CASES = walk.cases(everything=False, seed=time.gmtime().tm_yday)
+
+#: Tests that share the walk, for they run side by side.
+PARTS = 8
 
 ROOT = Path(__file__).parents[2]
 CORE = ("orchestrator/store", "orchestrator/queue", "orchestrator/service", "worker")
@@ -54,13 +62,14 @@ CALLS = frozenset(
 #: Functions without a place of their own, and why.
 EXCEPTIONS = {
     "orchestrator/queue/dispatch.py:_length": "`waiting`, its one caller, has it",
+    "orchestrator/queue/embedded.py:_kill_hung": "every failure means that there is none to kill",
     "orchestrator/queue/embedded.py:_last_line": "words for an error that is raised already",
     "orchestrator/service/completion.py:jobs": "completion of words at a prompt: every failure is an empty list",
     "orchestrator/service/files.py:kind": "reads /proc",
     "orchestrator/service/health.py:broker": "a question for people: every failure is an answer",
     "orchestrator/service/health.py:_connect": "the same",
     "orchestrator/service/health.py:_unix": "the same",
-    "orchestrator/service/jobfile.py:load": "a person's own file, read before anything is stored",
+    "orchestrator/service/jobfile.py:_content": "a person's own file, read before anything is stored",
     "orchestrator/service/node.py:_read_pid": "behind up.pid; every failure means that there is none",
     "orchestrator/service/node.py:_no_start": "words for an error that is raised already",
     "orchestrator/store/engine.py:_engine": "listens to events of SQLAlchemy, no socket",
@@ -143,6 +152,17 @@ def test_every_method_of_the_store_that_writes_has_three_places() -> None:
     assert writing <= {name.lstrip("_") for name in names}
     assert {"finish", "claim", "submit", "record_checkpoint", "take_back", "register"} <= writing
     assert len(failpoints.PLACES) >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_fault_at_a_place_costs_no_job(part: int) -> None:
+    mine = CASES[part::PARTS]
+    found = list(walk.walk(mine, lanes=1))
+    wrong = "\n".join(f"{case['place']}:{case['action']} {case['error']}" for case in found if case["error"])
+    assert wrong == "", "a case alone: python -m tests.faults.failpoints PLACE:ACTION"
+    assert len(found) == len(mine)
 
 
 @pytest.fixture

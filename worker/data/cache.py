@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator import config, errors, failpoints, log
 from orchestrator.core import jobs, specs, states
 from worker import durable, protocol
-from worker.data import archive, download, imagefolder, sources
+from worker.data import archive, download, imagefolder, sources, zipcheck
 
 Report = Callable[[protocol.Progress], None]
 
@@ -183,7 +183,7 @@ class _Cache:
             archive.extract(
                 packed.path,
                 into=staging / "archive",
-                limits=archive.Limits(max_bytes=settings.extract_max_bytes),
+                limits=zipcheck.Limits(max_bytes=settings.extract_max_bytes),
                 report=lambda done, total: reporter(done, total, "bytes"),
             )
             manifest = _admitted(imagefolder.discover(staging / "archive"), source, reporter)
@@ -229,6 +229,7 @@ class _Cache:
                 durable.sync_folder(self.sets)
 
     def _remember(self, source: sources.Source, record: _Record) -> None:
+        (self.locks / f"{source.key}.progress").unlink(missing_ok=True)  # whoever dies behind the record leaves none
         failpoints.reach("source.mkdir")
         self.sources.mkdir(parents=True, exist_ok=True)
         durable.write(_json(record), self.sources / f"{source.key}.json", place="source")

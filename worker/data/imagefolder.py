@@ -15,6 +15,8 @@ from orchestrator.core import jobs, states
 
 #: torchvision's IMG_EXTENSIONS, which cannot be imported here without torch; a test holds them equal.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+#: Pillow's decoders that are used, whatever a file's name says: some of the others start programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 TRAIN = "train"
 #: Folder names of the validation split, the first that exists counts.
 VALIDATION = ("validation", "val", "test")
@@ -238,7 +240,7 @@ def _read(root: Path, path: str) -> tuple[str, int, str | None]:
 def _fault(file: BinaryIO) -> str | None:
     giant = f"has more than {MAX_PIXELS:,} pixels"
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 return giant
             picture.convert("RGB")

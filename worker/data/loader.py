@@ -52,7 +52,7 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
         epoch, index = key
         picture = self.pictures[index]
         failpoints.reach("picture.open")
-        with Image.open(self.root / picture.path) as file:
+        with Image.open(self.root / picture.path, formats=imagefolder.FORMATS) as file:
             pixels = file.convert("RGB")
         if not self.random:
             return self.transform(pixels), picture.label

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.core import specs
-from worker.data import loader
+from worker.data import imagefolder, loader
 from worker.models import zoo
 from worker.training import checkpoint
 
@@ -25,7 +25,7 @@ EXIT_BAD_REQUEST = 2
 class Request(BaseModel):
     """Which checkpoint, and which pictures. Paths are absolute; `classes` is in the order of the network's logits."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     checkpoint: Path
     sha256: str
@@ -67,7 +67,7 @@ def predict(request: Request, saved: checkpoint.Checkpoint) -> Iterator[dict[str
     top = min(request.top, len(request.classes))
     for path in request.images:
         try:
-            with Image.open(path) as file:
+            with Image.open(path, formats=imagefolder.FORMATS) as file:
                 pixels = transform(file.convert("RGB"))
         except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly everything on damaged files
             yield {"image": str(path), "error": _said(error)}

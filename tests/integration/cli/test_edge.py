@@ -134,6 +134,12 @@ def test_the_home_flag_beats_the_environment(orch: Orch, store: base.Store, tmp_
     assert len(orch("list").rows) == 1
 
 
+def test_commands_that_are_named_mean_the_home_that_was_given(orch: Orch, tmp_path: Path) -> None:
+    home = tmp_path / "an other"
+    assert f"`orch --home '{home}' up -d`" in orch("--home", str(home), "submit", "--data", "digits").err
+    assert "`orch list -a`" in orch("status", "nonesuch").err
+
+
 @pytest.mark.usefixtures("store")
 def test_a_pipe_that_closes_early_is_no_error(settings: config.Settings) -> None:
     reader, writer = os.pipe()

@@ -1,4 +1,5 @@
 import multiprocessing
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,28 @@ def test_a_server_that_hangs_is_not_joined_by_a_second_one_on_its_files(
     assert _pid(settings) == first
 
 
+def test_a_server_that_hangs_is_killed_and_what_it_acknowledged_is_kept(settings: config.Settings) -> None:
+    embedded.ensure(settings)
+    dispatch.ring(settings, states.Stage.TRAIN)
+    server = psutil.Process(_pid(settings))
+    server.suspend()
+    assert embedded.stop(settings)
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+    assert not embedded.stop(settings)  # the pid in its file is nobody's now
+    embedded.ensure(settings)
+    with dispatch.Doorbell(settings) as doorbell:
+        assert doorbell.waiting([states.Stage.TRAIN]) == {states.Stage.TRAIN: 1}
+
+
+def test_a_foreign_pid_in_the_server_s_file_is_left_alone(settings: config.Settings) -> None:
+    (settings.home / "broker").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (settings.home / "broker" / "server.pid").write_text(str(other.pid), encoding="ascii")
+        assert not embedded.stop(settings)
+        assert other.poll() is None
+        other.kill()
+
+
 def test_a_binary_that_cannot_be_run_is_said_in_words(tmp_path: Path) -> None:
     settings = config.Settings(home=tmp_path, broker_binary=tmp_path / "no-such-server")
     with pytest.raises(errors.BrokerUnavailable, match="did not start") as failed:
@@ -98,6 +121,19 @@ def test_a_home_with_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
         dispatch.ring(settings, states.Stage.DOWNLOAD)
     finally:
         assert embedded.stop(settings)
+
+
+def test_a_short_folder_that_others_may_use_is_not_used(tmp_path: Path) -> None:
+    settings = config.Settings(home=tmp_path / ("long" * 30))
+    folder = embedded.socket(settings).parent
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    try:
+        for use in (embedded.ensure, embedded.stop):
+            with pytest.raises(errors.InvalidSetting, match="not safe"):
+                use(settings)
+    finally:
+        folder.rmdir()
 
 
 def test_a_broker_that_is_away_is_said_in_words(settings: config.Settings) -> None:

@@ -97,7 +97,7 @@ def test_a_name_appears_only_after_its_bytes_are_on_disk(
 ) -> None:
     happened = durability.recorded(monkeypatch, tmp_path)
     path, _, _ = checkpoint.write(saved, tmp_path / "attempt" / "checkpoints")
-    folder, temporary = "attempt/checkpoints", f"attempt/checkpoints/.{path.name}.{os.getpid()}.tmp"
+    folder, temporary = "attempt/checkpoints", f"attempt/checkpoints/.{path.name}.tmp"
     assert happened == [
         "fsync attempt",
         f"fsync {temporary}",
