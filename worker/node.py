@@ -66,6 +66,8 @@ class Node:
         self._stop = threading.Event()
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
+            signal.signal(signal.SIGHUP, self._on_signal)
         self._clock = clocks.SystemClock()
         self._beat_at = 0.0
         self._identity = identity.mine(settings.worker_name)

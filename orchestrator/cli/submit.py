@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator import errors
 from orchestrator.cli import options, render, specflags, words
 from orchestrator.core.states import JobState
 
@@ -101,6 +102,8 @@ def _read(jobfile: str) -> "JobFile":
     from orchestrator.service import jobfile as jobfiles  # noqa: PLC0415 - not for help
 
     if jobfile == "-":
+        if sys.stdin is None:
+            raise errors.InvalidSpec("There is no standard input to read a job from.", why="It is closed.")
         return jobfiles.parse(sys.stdin.buffer.read(jobfiles.MAX_BYTES + 1), origin="stdin")
     return jobfiles.load(Path(jobfile))
 

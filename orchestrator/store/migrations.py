@@ -31,8 +31,13 @@ failpoints.add_transaction("schema.upgrade", commits=True)
 
 def version(database: engine.Database) -> str | None:
     """Return the version of a database's schema; None where it has none. Never makes a file."""
-    if database.file is not None and not database.file.exists():
-        return None
+    try:
+        if database.file is not None and not database.file.exists():
+            return None
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise errors.DatabaseUnavailable(
+            f"The database {database.name} is out of reach.", why=error.strerror
+        ) from error
     return database.read(_version, place="schema.version")
 
 

@@ -160,6 +160,21 @@ def test_a_full_disk_behind_stdout_is_said(settings: config.Settings) -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_a_closed_input_is_no_job(settings: config.Settings) -> None:
+    line = f"{shlex.join([*ORCH, 'submit', '-'])} <&-"
+    env = config.child_environment(settings)
+    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "It is closed" in done.stderr
+
+
+def test_a_home_whose_name_cannot_be_is_code_4(orch: Orch, tmp_path: Path) -> None:
+    ran = orch("--home", str(tmp_path / ("long" * 100)), "list")
+    assert ran.code == 4
+    assert "too long" in ran.err
+
+
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("to", [">&-", "2>&-", "2>/dev/full", "2>&- >&-"])
 def test_a_lost_stream_changes_no_exit_code(settings: config.Settings, to: str) -> None:
     env = config.child_environment(settings)

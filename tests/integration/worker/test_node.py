@@ -109,11 +109,14 @@ def test_a_signal_right_after_the_first_claim_loses_nothing(installed: running.I
     assert installed.store.get(job.id).total_retries == 0
 
 
-def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint(installed: running.Installation, data: str) -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])  # SIGHUP: its terminal was closed
+def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint(
+    installed: running.Installation, data: str, told: signal.Signals
+) -> None:
     job = installed.submit(tiny(data, **LONG))
     node = installed.start_node()
     until(lambda: installed.store.checkpoints(job.id), seconds=60)
-    node.send_signal(signal.SIGTERM)
+    node.send_signal(told)
     assert node.wait(timeout=60) == 0
     after = installed.store.get(job.id)
     assert (after.state, after.total_retries) == (states.JobState.QUEUED, 0)
