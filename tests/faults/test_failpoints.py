@@ -16,7 +16,7 @@ from tests.faults import failpoints as walk
 CASES = walk.cases(everything=False, seed=time.gmtime().tm_yday)
 
 #: Tests that share the walk, for they run side by side.
-PARTS = 8
+PARTS = 4
 
 ROOT = Path(__file__).parents[2]
 CORE = ("orchestrator/store", "orchestrator/queue", "orchestrator/service", "worker")

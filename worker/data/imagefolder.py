@@ -1,5 +1,6 @@
 """Data sets in ImageFolder layout: finding splits, classes and pictures, and admitting every single picture."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from orchestrator import errors, failpoints
 from orchestrator.core import jobs, states
+
+#: What is wrong with the host and not with a picture: another try, or another host, may read it.
+_OF_THE_HOST = frozenset({errno.EIO, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
 
 #: torchvision's IMG_EXTENSIONS, which cannot be imported here without torch; a test holds them equal.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -233,6 +237,8 @@ def _read(root: Path, path: str) -> tuple[str, int, str | None]:
             file.seek(0)
             fault = _fault(file) if size else "is empty"
     except OSError as error:
+        if error.errno in _OF_THE_HOST:
+            raise
         fault = f"cannot be read ({error.strerror})"
     return digest, size, f"{path} {fault}" if fault else None
 
@@ -248,7 +254,9 @@ def _fault(file: BinaryIO) -> str | None:
         return giant
     except UnidentifiedImageError:
         return "is not a picture"
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly everything on damaged files
+    except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
+        if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
+            raise
         return f"is damaged ({str(error) or type(error).__name__})"
     return None
 
