@@ -45,12 +45,12 @@ def raw(entries: Iterable[Entry], *, count: int | None = None) -> bytes:
     body, directory, number = b"", b"", 0
     for entry in entries:
         name = entry.name if isinstance(entry.name, bytes) else entry.name.encode()
-        stored = _compress(entry)
+        stored = packed(entry)
         size = len(entry.data) if entry.size is None else entry.size
-        packed = len(stored) if entry.compressed is None else entry.compressed
+        length = len(stored) if entry.compressed is None else entry.compressed
         crc = zlib.crc32(entry.data) if entry.crc is None else entry.crc
         offset = len(body) if entry.offset is None else entry.offset
-        common = struct.pack("<HHHHIII", entry.flags, entry.method, 0, 0x21, crc, packed, size)
+        common = struct.pack("<HHHHIII", entry.flags, entry.method, 0, 0x21, crc, length, size)
         inner = name if entry.local_name is None else entry.local_name
         body += b"PK\3\4" + struct.pack("<H", 20) + common + struct.pack("<HH", len(inner), 0) + inner + stored
         directory += b"PK\1\2" + struct.pack("<HH", 3 << 8 | 20, 20) + common
@@ -60,7 +60,8 @@ def raw(entries: Iterable[Entry], *, count: int | None = None) -> bytes:
     return body + directory + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, claimed, claimed, len(directory), len(body), 0)
 
 
-def _compress(entry: Entry) -> bytes:
+def packed(entry: Entry) -> bytes:
+    """Return the data of an entry as it stands in the archive."""
     if entry.method != DEFLATED:
         return entry.data
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ def listing(layout: Layout) -> str:
         try:
             status = os.stat(f"{layout.root}/{path}")  # noqa: PTH116 - a Path for each of a million pictures takes seconds
             state = f"{status.st_size}\0{status.st_mtime_ns}"
-        except FileNotFoundError:
+        except OSError:
             state = "gone"
         digest.update(f"{path}\0{state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
@@ -231,6 +232,8 @@ def _read(root: Path, path: str) -> tuple[str, int, str | None]:
     digest, size = "", 0
     try:
         failpoints.reach("picture.admit")
+        if not stat.S_ISREG((root / path).stat().st_mode):  # by a link, such as to /dev/zero
+            return digest, size, f"{path} is no ordinary file"
         with (root / path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()

@@ -74,7 +74,13 @@ def check_allowed(source: Source, settings: config.Settings) -> None:
             hint=f"Set {config.variable('data_roots')} to the folders that jobs may name, or give a URL.",
         )
     # Links are resolved first, so that no link below a root leads out of it; what is outside is not even looked for.
-    real = source.path.resolve()
+    real = _resolved(source.path)
+    if real is None:
+        raise _refused(
+            f"{masking.value(source.label)} is no path that can be followed.",
+            why="It is too long, or its links lead in a circle.",
+            hint="Give the path of a folder of pictures, or of a zip archive.",
+        )
     if roots is not None and not any(real.is_relative_to(root.resolve()) for root in roots):
         raise _refused(
             f"{source.label} is outside the folders that jobs may name.",
@@ -102,15 +108,26 @@ def check_links(layout: imagefolder.Layout, settings: config.Settings) -> None:
         StageFailed: bad_input.
 
     """
-    roots = [root.resolve() for root in settings.data_roots or ()]
+    if not settings.data_roots:
+        return
+    roots = [root.resolve() for root in settings.data_roots]
     for picture in layout.all():
-        real = (layout.root / picture.path).resolve()
-        if roots and not any(real.is_relative_to(root) for root in roots):
+        real = _resolved(layout.root / picture.path)
+        if real is None or not any(real.is_relative_to(root) for root in roots):
             raise _refused(
                 f"{picture.path} is a link that leads out of the folders that jobs may name.",
                 why="A shared worker reads nothing else on its disk.",
                 hint="Put the picture itself into the data set.",
             )
+
+
+def _resolved(path: Path) -> Path | None:
+    try:
+        real = path.resolve()
+        real.exists()
+    except (OSError, RuntimeError):
+        return None
+    return real
 
 
 def _path_of_url(url: str) -> str:

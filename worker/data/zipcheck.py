@@ -24,6 +24,7 @@ _DIRECTORY_ENTRY = 46  # likewise
 _END_RECORD = 22
 _LONGEST_COMMENT = 65_535
 _END_SIGNATURE = b"PK\5\6"
+_ENTRY_SIGNATURE = b"PK\1\2"
 _LONGEST_NAME = 255  # bytes of one part, as file systems have it
 _LONGEST_PATH = 1024  # bytes; the kernel takes 4096, the cache's own folders included
 _TYPICAL_NAME = 128  # bytes of a path and its extra fields, generously
@@ -104,8 +105,8 @@ def _check_kind(raw: IO[bytes]) -> None:
 def _check_end(raw: IO[bytes], limits: Limits) -> None:
     """Check the record that ends an archive, before its directory is read.
 
-    Only a record whose comment ends with the file counts: readers differ in what they make of others. The number of
-    members is judged by the size of the directory: reading a million entries takes a gigabyte of memory by itself.
+    Only a record whose comment ends with the file counts: readers differ in what they make of others. Members are
+    counted before zipfile reads them: a million of its objects take a gigabyte of memory.
     """
     size = raw.seek(0, os.SEEK_END)
     raw.seek(max(0, size - _END_RECORD - _LONGEST_COMMENT))
@@ -125,18 +126,23 @@ def _check_end(raw: IO[bytes], limits: Limits) -> None:
     disk, directory_disk, here, members, directory = struct.unpack("<HHHHI", tail[at + 4 : at + 16])
     if disk not in {0, _MANY_IN_ZIP64} or directory_disk not in {0, _MANY_IN_ZIP64} or here != members:
         raise _refused("The archive is one part of several.", why="Its directory is spread over other files.")
-    if directory == _IN_ZIP64:  # zip64: the size stands in a record of its own
+    end = size - len(tail) + at
+    if directory == _IN_ZIP64 or members == _MANY_IN_ZIP64:  # zip64: they stand in a record of their own
         record = tail.rfind(b"PK\6\6", 0, at)
-        directory = int.from_bytes(tail[record + 40 : record + 48], "little") if record >= 0 else directory
+        if record >= 0:
+            end = size - len(tail) + record
+            directory = int.from_bytes(tail[record + 40 : record + 48], "little")
     if directory > limits.max_members * (_DIRECTORY_ENTRY + _TYPICAL_NAME):
         raise _too_many(limits)
+    raw.seek(max(0, end - directory))
+    if raw.read(directory).count(_ENTRY_SIGNATURE) > limits.max_members:
+        raise _too_many(limits)
+    raw.seek(0)
 
 
 def checked(file: zipfile.ZipFile, archive: Path, limits: Limits) -> list[zipfile.ZipInfo]:
     """Return the members to unpack; raises StageFailed when anything about any member is wrong."""
     members = file.infolist()
-    if len(members) > limits.max_members:
-        raise _too_many(limits)
     for member in members:
         _check_name(member, limits)
         _check_file_kind(member)
@@ -248,8 +254,8 @@ def _check_layout(raw: IO[bytes], members: list[zipfile.ZipInfo], *, end: int) -
     """
     free_from = 0
     for member in sorted(members, key=lambda member: member.header_offset):
-        raw.seek(max(0, member.header_offset))  # a damaged directory gives negative ones
-        header = raw.read(_LOCAL_HEADER)
+        raw.seek(max(0, member.header_offset))
+        header = raw.read(_LOCAL_HEADER) if member.header_offset >= 0 else b""  # damaged directories give such
         if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\3\4"):
             raise member_refused(member.filename, "is not where the directory says", "The archive is damaged.")
         if member.header_offset < free_from:
