@@ -2,7 +2,6 @@
 
 import ast
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +9,8 @@ import pytest
 
 from orchestrator import failpoints
 from orchestrator.store import migrations, sql
-from tests.faults import failpoints as walk
 
 #: The sample of the rarer actions is another one each day, and the same all day.
-CASES = walk.cases(everything=False, seed=time.gmtime().tm_yday)
-
-#: Tests that share the walk, for they run side by side.
-PARTS = 4
 
 ROOT = Path(__file__).parents[2]
 CORE = ("orchestrator/store", "orchestrator/queue", "orchestrator/service", "worker")
@@ -152,17 +146,6 @@ def test_every_method_of_the_store_that_writes_has_three_places() -> None:
     assert writing <= {name.lstrip("_") for name in names}
     assert {"finish", "claim", "submit", "record_checkpoint", "take_back", "register"} <= writing
     assert len(failpoints.PLACES) >= 100
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", range(PARTS))
-def test_a_fault_at_a_place_costs_no_job(part: int) -> None:
-    mine = CASES[part::PARTS]
-    found = list(walk.walk(mine, lanes=1))
-    wrong = "\n".join(f"{case['place']}:{case['action']} {case['error']}" for case in found if case["error"])
-    assert wrong == "", "a case alone: python -m tests.faults.failpoints PLACE:ACTION"
-    assert len(found) == len(mine)
 
 
 @pytest.fixture

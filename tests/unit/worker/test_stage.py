@@ -81,7 +81,7 @@ def test_a_stage_failure_keeps_its_reason_words_and_hint(capfd: pytest.CaptureFi
         (RuntimeError("CUDA error: an illegal memory access was encountered"), states.Reason.GPU_ERROR),
         (OSError(errno.EIO, "Input/output error"), states.Reason.INTERNAL),
         (KeyError("x"), states.Reason.INTERNAL),
-        (errors.InvalidSetting("Unknown setting."), states.Reason.INTERNAL),
+        (errors.InvalidSetting("Unknown setting."), states.Reason.USER_ERROR),
     ],
 )
 def test_other_exceptions_get_a_reason_and_a_traceback_in_the_log(

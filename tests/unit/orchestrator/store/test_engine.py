@@ -37,7 +37,7 @@ def add(connection: Connection) -> None:
 
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 4000)],
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 3500)],
 )
 def test_sqlite_is_set_up_for_safety(database: engine.Database, pragma: str, value: object) -> None:
     assert database.read(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()) == value

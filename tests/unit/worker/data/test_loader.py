@@ -76,9 +76,9 @@ def test_skipped_pictures_are_not_opened(info: protocol.DatasetInfo, monkeypatch
     opened: list[Path] = []
     real = Image.open
 
-    def counting(path: Path) -> Image.Image:
+    def counting(path: Path, **how: Any) -> Image.Image:
         opened.append(path)
-        return real(path)
+        return real(path, **how)
 
     monkeypatch.setattr(Image, "open", counting)
     list(loader.Loader(info, recipe()).train(1, start_step=2))
