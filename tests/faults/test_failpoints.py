@@ -10,8 +10,6 @@ import pytest
 from orchestrator import failpoints
 from orchestrator.store import migrations, sql
 
-#: The sample of the rarer actions is another one each day, and the same all day.
-
 ROOT = Path(__file__).parents[2]
 CORE = ("orchestrator/store", "orchestrator/queue", "orchestrator/service", "worker")
 
