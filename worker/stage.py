@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import threading
 import traceback
@@ -19,6 +20,19 @@ from worker import protocol
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: What allocators say: CUDA's and MPS's first, then torch's on the CPU.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+#: What torch says of a process that loads pictures and was killed.
+_LOADER_KILLED = re.compile(r"dataloader worker .*(killed by signal|exited unexpectedly)")
+_MEANINGS = {
+    states.Reason.OOM: "Memory ran out.",
+    states.Reason.GPU_ERROR: "The GPU failed.",
+    states.Reason.DISK_FULL: "The disk is full.",
+    states.Reason.LOST: "A process that loads pictures was killed.",
+}
+HINTS = {
+    states.Reason.OOM: "Try a smaller --batch-size or --image-size.",
+    states.Reason.GPU_ERROR: "`orch doctor` checks driver and devices.",
+    states.Reason.DISK_FULL: "Free some space on it, then `orch retry` the job.",
+}
 _EXIT_CODES = {"done": protocol.EXIT_DONE, "stopped": protocol.EXIT_STOPPED}
 
 
@@ -87,11 +101,8 @@ def failure(error: Exception) -> protocol.Failed:
         reason = states.Reason.USER_ERROR if isinstance(error, errors.UsageError) else states.Reason.INTERNAL
         return protocol.Failed(reason=reason, error=_sentences(error), hint=error.hint)
     said, reason = f"{type(error).__name__}: {error}".splitlines()[0], _reason(error)
-    if reason is states.Reason.DISK_FULL:
-        return protocol.Failed(
-            reason=reason, error=f"The disk is full. {said}", hint="Free some space on it, then retry."
-        )
-    return protocol.Failed(reason=reason, error=said)
+    meaning = f"{_MEANINGS[reason]} " if reason in _MEANINGS else ""
+    return protocol.Failed(reason=reason, error=meaning + said, hint=HINTS.get(reason))
 
 
 def _reason(error: Exception) -> states.Reason:
@@ -106,6 +117,8 @@ def _reason(error: Exception) -> states.Reason:
         return states.Reason.OOM
     if "AcceleratorError" in names or "cuda error" in said:
         return states.Reason.GPU_ERROR
+    if isinstance(error, RuntimeError) and _LOADER_KILLED.search(said):
+        return states.Reason.LOST
     return states.Reason.INTERNAL
 
 

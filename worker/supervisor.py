@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import base
-from worker import folders, journal, protocol, stage
+from worker import folders, journal, oom, protocol, stage
 from worker.heartbeat import Heartbeat
 from worker.launcher import Launcher, Process, kill_leftover
 from worker.logtail import LogTail
@@ -24,7 +24,6 @@ _log = log.get("supervisor")
 LOG_FILE = "log.txt"
 _TICK_SECONDS = 1.0
 _EXIT_SECONDS = 5.0
-_OOM_COUNTER = Path("/proc/vmstat")
 
 #: What a process is asked to stop for: the more urgent wish replaces the other.
 _URGENCY = {None: 0, "paused": 1, "drained": 2, "cancelled": 3}
@@ -50,7 +49,7 @@ class _Watch:
     asked_for: Literal["paused", "drained", "cancelled"] | None = None
     killed_for: states.Reason | None = None
     last: protocol.Ended | protocol.Failed | None = None
-    oom_kills: int = field(default_factory=lambda: _oom_kills())  # noqa: PLW0108 - defined below
+    memory: oom.Counter
 
 
 class Supervisor:
@@ -117,10 +116,11 @@ class Supervisor:
         failpoints.reach("log.touch")
         logfile.touch()
         recorder.log = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
-        now = self._clock.monotonic()
-        watch = _Watch(began_at=now, alive_at=now)
+        began_at = self._clock.monotonic()
         entry = protocol.ENTRY_POINTS[claim.job.stage]
         with self._launcher.start(entry, self._assignment(claim, attempt_dir), log=logfile) as process:
+            now = self._clock.monotonic()
+            watch = _Watch(began_at=began_at, alive_at=now, memory=oom.counter(process.pid))
             while not process.ended:
                 for readable in connection.wait([process.connection, process.ending], timeout=_TICK_SECONDS):
                     self._hear(readable, process, recorder, watch)
@@ -222,7 +222,7 @@ def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcom
             states.Reason.TIMEOUT: "The job ran longer than its max_duration.",
         }[watch.killed_for]
         return jobs.Outcome(kind="failed", reason=watch.killed_for, error=error, last_step=recorder.last_step)
-    if isinstance(watch.last, protocol.Failed):
+    if isinstance(watch.last, protocol.Failed) and not (watch.last.reason is states.Reason.LOST and watch.memory.risen):
         return _failed(watch.last, recorder)
     if watch.asked_for is not None or isinstance(watch.last, protocol.Ended):
         return jobs.Outcome(kind=watch.asked_for or "drained", last_step=recorder.last_step)
@@ -237,12 +237,15 @@ def _failed(message: protocol.Failed, recorder: Recorder) -> jobs.Outcome:
 
 
 def _cause_of_death(process: Process, watch: _Watch) -> tuple[states.Reason, str, str | None]:
-    if process.killed_by == signal.SIGKILL and _oom_kills() > watch.oom_kills:
-        return (
-            states.Reason.OOM,
-            "The kernel killed the process: the host has no memory left.",
-            "Use a smaller batch_size or image_size.",
+    # Without a status, the fork server has died as well; with a last word, the process outlived one that it needed.
+    killed = process.killed_by == signal.SIGKILL or process.status is None or watch.last is not None
+    if killed and watch.memory.risen:
+        error = (
+            "The kernel killed a process of the job's control group: no memory was left to it."
+            if watch.memory.certain
+            else "The process was killed while the kernel was killing for memory on this host: most likely for that."
         )
+        return states.Reason.OOM, error, stage.HINTS[states.Reason.OOM]
     if process.killed_by is not None:
         name = signal.Signals(process.killed_by).name
         return states.Reason.LOST, f"The process was ended by {name}.", None
@@ -268,15 +271,6 @@ def _take(message: Any, recorder: Recorder, watch: _Watch) -> None:
     if isinstance(message, protocol.Ended | protocol.Failed):
         watch.last = message
     recorder.take(message)
-
-
-def _oom_kills() -> int:
-    """Return how many processes the kernel has killed for memory since it started."""
-    try:
-        lines = _OOM_COUNTER.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _info(checkpoint: jobs.Checkpoint) -> protocol.CheckpointInfo:

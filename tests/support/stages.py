@@ -83,3 +83,18 @@ def tell_environment(_assignment: protocol.Assignment, connection: Connection) -
     silent = sys.stdin is None or os.read(0, 1) == b""
     connection.close()
     return 40 + leads + 2 * blind + 4 * silent
+
+
+def use_up_memory(_assignment: protocol.Assignment, connection: Connection) -> int:
+    """Take memory until the kernel kills; this process is to be the one."""
+    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    protocol.send(connection, protocol.Progress(done=1))
+    taken = []
+    while True:
+        taken.append(b"x" * 2**24)
+
+
+def be_killed(_assignment: protocol.Assignment, _connection: Connection) -> int:
+    """Die as of the kernel's or anybody's SIGKILL."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return protocol.EXIT_FAILED

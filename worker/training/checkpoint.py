@@ -174,7 +174,8 @@ def _metadata(content: bytes) -> dict[str, str]:
 def _write_durably(content: bytes, path: Path) -> None:
     failpoints.reach("checkpoint.mkdir")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(path.parent).free < len(content) + _MARGIN:
-        raise OSError("the disk is full")
+    free = shutil.disk_usage(path.parent).free
+    if free < len(content) + _MARGIN:
+        raise OSError(f"{free:,} bytes are free, and {_MARGIN:,} of them are kept for logs and the database")
     durable.sync_folder(path.parent.parent)  # the attempt's folder: `path.parent` may be new in it
     durable.write(content, path, place="checkpoint")

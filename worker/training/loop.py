@@ -1,5 +1,6 @@
 """The epoch loop: train, measure, checkpoint; stop where it is told to."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ class Loop:
                     num_classes=len(learner.classes),
                     device=learner.device,
                 )
+                if not math.isfinite(measured.sums.loss):
+                    raise learner.diverged(f"The loss on the validation split is not finite after step {learner.step}.")
                 epoch = learner.epoch + 1
                 rows = (
                     learner.sums.row(epoch=epoch, split="train", lr=learner.lr),

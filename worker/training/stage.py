@@ -5,6 +5,7 @@ tensor operation and no CUDA call, whose threads would not survive the fork.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,7 +17,7 @@ from orchestrator.core import states
 from worker import protocol, stage
 from worker.data import cache, loader
 from worker.models import densenet, zoo
-from worker.training import checkpoint, evaluate, faults, loop, metrics, numerics, report, trainer
+from worker.training import checkpoint, evaluate, loop, metrics, numerics, report, trainer
 
 #: A stage's work, once its data is on this host.
 Work = Callable[[protocol.DatasetInfo, protocol.Assignment, report.Link], protocol.Ended]
@@ -56,17 +57,16 @@ def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: rep
     spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
     device = numerics.use(assignment.device, threads=assignment.threads)
     _check_batch(data, batch_size=spec.batch_size)
-    with faults.named(spec):
-        learner = trainer.Trainer(spec, data_hash=data.hash, classes=data.classes, device=device)
-        _resume(learner, assignment, link)
-        return loop.Loop(
-            learner,
-            loader.Loader(data, spec, pin_memory=device.type == "cuda"),
-            link,
-            root=Path(assignment.artifact_root),
-            folder=Path(assignment.attempt_dir) / "checkpoints",
-            attempt=assignment.attempt,
-        ).run()
+    learner = trainer.Trainer(spec, data_hash=data.hash, classes=data.classes, device=device)
+    _resume(learner, assignment, link)
+    return loop.Loop(
+        learner,
+        loader.Loader(data, spec, pin_memory=device.type == "cuda"),
+        link,
+        root=Path(assignment.artifact_root),
+        folder=Path(assignment.attempt_dir) / "checkpoints",
+        attempt=assignment.attempt,
+    ).run()
 
 
 def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
@@ -86,13 +86,19 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
             why="The training recorded no checkpoint.",
         )
     info, saved = found
-    with faults.named(spec):
-        network = zoo.build(spec, len(data.classes)).to(device)
-        network.load_state_dict(saved.part("model"))
-        try:
-            measured = _measure(network, loader.Loader(data, spec, pin_memory=device.type == "cuda"), device, link)
-        except report.Stopped:
-            return protocol.Ended(how="stopped", last_step=info.step)
+    network = zoo.build(spec, len(data.classes)).to(device)
+    network.load_state_dict(saved.part("model"))
+    try:
+        measured = _measure(network, loader.Loader(data, spec, pin_memory=device.type == "cuda"), device, link)
+    except report.Stopped:
+        return protocol.Ended(how="stopped", last_step=info.step)
+    if not math.isfinite(measured.sums.loss):
+        raise errors.StageFailed(
+            f"The loss on the validation split is not finite with the checkpoint of step {info.step}.",
+            reason=states.Reason.DIVERGED,
+            why=f"The training diverged at a learning rate of {spec.lr:g}.",
+            hint="Try a smaller --lr.",
+        )
     link.send(
         protocol.Evaluated(
             checkpoint_step=info.step,

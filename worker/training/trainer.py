@@ -72,7 +72,16 @@ class Trainer:
     def check_finite(self) -> None:
         """Raise `StageFailed` (diverged) if a settled loss was not finite."""
         if self._diverged_at is not None:
-            raise _diverged(f"The loss of step {self._diverged_at} is not finite.")
+            raise self.diverged(f"The loss of step {self._diverged_at} is not finite.")
+
+    def diverged(self, said: str) -> errors.StageFailed:
+        """Return the failure of a training whose numbers are not finite; `said` names the step."""
+        return errors.StageFailed(
+            said,
+            reason=states.Reason.DIVERGED,
+            why=f"The training diverged at a learning rate of {self.lr:g}.",
+            hint="Try a smaller --lr.",
+        )
 
     def close_epoch(self, accuracy: float) -> bool:
         """Count the epoch as completed, with its validation accuracy; return whether that is the best so far."""
@@ -95,7 +104,7 @@ class Trainer:
         for index, values in state["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         if not torch.stack([value.isfinite().all() for value in tensors.values()]).all():
-            raise _diverged(f"Weights or optimizer are not finite after step {self.step}.")
+            raise self.diverged(f"Weights or optimizer are not finite after step {self.step}.")
         tensors |= {f"rng.{name}": value for name, value in numerics.generator_tensors(self.device).items()}
         return checkpoint.Checkpoint(
             state=checkpoint.State(
@@ -128,9 +137,3 @@ class Trainer:
         self.sums = state.sums.model_copy()
         self.best_accuracy = state.best_accuracy
         numerics.restore_generators(state.generators, found.part("rng"), self.device)
-
-
-def _diverged(said: str) -> errors.StageFailed:
-    return errors.StageFailed(
-        said, reason=states.Reason.DIVERGED, why="The training diverged.", hint="Try a smaller learning rate."
-    )

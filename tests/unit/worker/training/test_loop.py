@@ -1,7 +1,9 @@
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from orchestrator import errors
@@ -11,21 +13,64 @@ from worker import protocol
 from worker.training import report, stage, trainer
 
 
-def test_a_loss_that_is_not_finite_fails_with_its_step_and_writes_nothing(
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("when", [{}, {"checkpoint_steps": 2}, {"checkpoint_minutes": 1e-3}])
+def test_a_loss_that_is_not_finite_fails_with_step_and_rate_and_writes_nothing(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch, value: str, when: dict[str, Any]
+) -> None:
+    whole = trainer.Trainer.train_step
+
+    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
+        whole(self, images * float(value) if self.step == 1 else images, targets)
+
+    monkeypatch.setattr(trainer.Trainer, "train_step", poisoned)
+    follower = support.Follower()
+    with pytest.raises(errors.StageFailed, match="loss of step 2 is not finite") as failed:
+        stage.train(data, support.assignment(root, support.spec(**when)), follower)
+    assert failed.value.reason == states.Reason.DIVERGED
+    assert failed.value.why == "The training diverged at a learning rate of 0.01."
+    assert failed.value.hint == "Try a smaller --lr."
+    assert [step for step, _, _ in follower.steps] == [1]
+    assert not list(root.rglob("*.safetensors"))
+
+
+def test_a_drain_writes_no_checkpoint_of_a_loss_that_is_not_finite(
     data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = trainer.Trainer.train_step
 
     def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
-        whole(self, images * float("nan") if self.step == 1 else images, targets)
+        whole(self, images * float("nan") if self.step == 2 else images, targets)
 
     monkeypatch.setattr(trainer.Trainer, "train_step", poisoned)
-    follower = support.Follower()
-    with pytest.raises(errors.StageFailed, match="loss of step 2 is not finite") as failed:
-        stage.train(data, support.assignment(root, support.spec()), follower)
-    assert failed.value.reason == states.Reason.DIVERGED
-    assert [step for step, _, _ in follower.steps] == [1]
+    with pytest.raises(errors.StageFailed, match="loss of step 3 is not finite"):
+        stage.train(data, support.assignment(root, support.spec()), support.Follower(support.stop_at(4)))
     assert not list(root.rglob("*.safetensors"))
+
+
+def test_a_learning_rate_of_a_billion_diverges_and_keeps_the_checkpoints_before(
+    data: protocol.DatasetInfo, root: Path
+) -> None:
+    recipe = support.spec(checkpoint_steps=1, epochs=100).model_copy(update={"lr": 1e9})  # submit takes 10 at most
+    follower = support.Follower()
+    with pytest.raises(errors.StageFailed, match="not finite") as failed:
+        stage.train(data, support.assignment(root, recipe), follower)
+    assert failed.value.reason == states.Reason.DIVERGED
+    assert "1e+09" in str(failed.value.why)
+    for path in root.rglob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in safetensors.torch.load_file(path).values())
+
+
+@pytest.mark.parametrize(("train", "val", "batch_size"), [(5, 2, 3), (3, 3, 5)])
+def test_a_last_one_picture_is_no_trouble_in_either_split(
+    tmp_path: Path, root: Path, train: int, val: int, batch_size: int
+) -> None:
+    data = support.dataset(tmp_path / "ones", train=train, val=val)
+    assert {count % batch_size for count in data.counts.values()} == {1}
+    follower = support.Follower()
+    ended = stage.train(data, support.assignment(root, support.spec(batch_size=batch_size, epochs=2)), follower)
+    assert ended.how == "done"
+    assert [row["images"] for row in follower.rows] == [2 * train, 2 * val] * 2
 
 
 def test_weights_that_are_not_finite_are_not_written_though_every_loss_was(
