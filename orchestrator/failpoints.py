@@ -97,6 +97,8 @@ PLACES: dict[str, str] = {
     "node.lock": "the lock of the home's one node is taken",
     "node.mkdir": "the folders of a node are made",
     "node.pid": "the pid file of the home's one node is written",
+    "oom.group": "the control group of a process is looked up",
+    "oom.read": "the kernel's counter of kills for memory is read",
     "permits.create": "the tally of --max-jobs is made",
     "permits.open": "the tally of --max-jobs is opened",
     "permits.write": "the tally of --max-jobs is written",

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator import failpoints
+
 HOST = Path("/proc/vmstat")
 
 _GROUPS = Path("/sys/fs/cgroup")
@@ -43,6 +45,7 @@ def counter(pid: int) -> Counter:
 def _files(pid: int) -> Iterator[Path]:
     """Yield where the counter of the process's group may be; in a container, the group is often the mount's root."""
     try:
+        failpoints.reach("oom.group")
         lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return
@@ -60,6 +63,7 @@ def _files(pid: int) -> Iterator[Path]:
 
 def _kills(file: Path) -> int | None:
     try:
+        failpoints.reach("oom.read")
         lines = file.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
