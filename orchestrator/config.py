@@ -103,6 +103,9 @@ class Settings(BaseModel):
     sweep: float = Field(5, gt=0, description="seconds between two rounds of the reconciler")
     stall: float = Field(900, gt=0, description="seconds without progress after which a stage is stopped")
     drain: float = Field(60, gt=0, description="seconds that a draining worker gives its trainings")
+    unhealthy_after: int = Field(
+        5, ge=1, description="jobs in a row that a worker fails by its own or its host's fault before it takes no more"
+    )
     cancel_grace: float = Field(2, gt=0, description="seconds between asking a cancelled training and killing it")
 
     allow_private_hosts: bool | None = Field(

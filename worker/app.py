@@ -117,6 +117,7 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
         stages=plan.stages,
         permits=Permits(plan.permits, store=store, worker=plan.worker.id),
         ring=_bell(settings),
+        ready=plan.fork_server.exists,
         draining=draining,
     )
 

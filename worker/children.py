@@ -36,6 +36,7 @@ class Child:
         self._first_line = first_line
         self._descriptors = tuple(descriptors)
         self._monotonic = monotonic
+        self.last_code: int | None = None  #: how it ended the last time
         self._process: subprocess.Popen[str] | None = None
         self._delay = _FIRST_DELAY
         self._started_at = 0.0
@@ -70,6 +71,7 @@ class Child:
             if self._process.poll() is None:
                 return
             lived = now - self._started_at
+            self.last_code = self._process.returncode
             _log.warning("child died", child=self.name, code=self._process.returncode, lived=round(lived, 1))
             self._forget()
             self._delay = _FIRST_DELAY if lived > _PROVEN_SECONDS else min(self._delay * 2, _LONGEST_DELAY)

@@ -49,8 +49,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.forkserver")
     parser.add_argument("--socket", type=Path, required=True)
     path: Path = parser.parse_args().socket
-    for name in PRELOAD:
-        importlib.import_module(name)
+    try:
+        for name in PRELOAD:
+            importlib.import_module(name)
+    except Exception:  # noqa: BLE001 - a broken installation of torch raises anything
+        traceback.print_exc()
+        return protocol.EXIT_UNUSABLE
     gc.collect()
     gc.freeze()  # or the collector would write to every page that the children share
     failpoints.reach("forkserver.bind")

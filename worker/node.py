@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 
 from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, specs, states
+from orchestrator.core import jobs, specs, states, streaks
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
-from worker import app, devices, folders, health, identity, launcher, recorder
+from worker import app, devices, folders, health, identity, launcher, protocol, recorder
 from worker.children import Child
 from worker.permits import Permits
 
@@ -70,6 +70,7 @@ class Node:
             signal.signal(signal.SIGHUP, self._on_signal)
         self._clock = clocks.SystemClock()
         self._beat_at = 0.0
+        self._state = states.WorkerState.ACTIVE
         self._identity = identity.mine(settings.worker_name)
         self._living = settings.run_dir / "living"
         resources.enter_context(identity.held(self._living, self._identity.id))
@@ -77,15 +78,20 @@ class Node:
         self._root = artifacts.root_id(settings.artifact_dir)
         self._store: base.Store = self._patiently(lambda: sql.open_store(settings))
         resources.callback(self._store.close)
-        key = secrets.token_hex(3)  # not the id: a worker's name may hold any character
-        self._socket = config.socket_path(settings, f"fork-{key}.sock")
+        key = f"{os.getpid()}-{secrets.token_hex(3)}"  # not the id: a worker's name may hold any character
+        self._socket = config.socket_path(settings, f"fork-{key}.sock")  # `service.node` looks for it
         self._permits = self._make_permits(max_jobs, settings.run_dir / f"{key}.permits")
         resources.callback(self._clean_up)
         self._fork_server = self._make_fork_server()
         self._slots = self._make_slots()
 
     def run(self) -> int:
-        """Work until a signal, or until there is nothing left to do where that is asked for."""
+        """Work until a signal, or until there is nothing left to do where that is asked for; return the exit code.
+
+        Raises:
+            OrchError: this host cannot train at all.
+
+        """
         if self._settings.embedded_broker:
             embedded.ensure(self._settings)
         self._patiently(self._register)
@@ -103,7 +109,13 @@ class Node:
         self._drain()
         for helper in helpers:
             helper.join(timeout=_TICK_SECONDS)
-        return 0
+        if self._fork_server.last_code == protocol.EXIT_UNUSABLE:
+            raise errors.OrchError(
+                "This worker cannot train.",
+                why="The packages for training cannot be imported: the traceback is in the log above.",
+                hint="Install them anew: pip install --force-reinstall 'orch[worker]'",
+            )
+        return int(self._state is states.WorkerState.UNHEALTHY)
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, trying again while the database is away: a cluster's parts start in any order."""
@@ -123,11 +135,25 @@ class Node:
         while not self._asked_to_go:
             for child in (self._fork_server, *self._slots):
                 child.keep()
-            if self._beat_if_due(states.WorkerState.ACTIVE) and self._done():
+            if self._fork_server.last_code == protocol.EXIT_UNUSABLE:
+                return
+            if self._beat_if_due(self._state) and self._done():
                 return
             time.sleep(_TICK_SECONDS)
 
+    def _look_at_health(self) -> None:
+        """Become unhealthy, for as long as this node lives, where too many jobs in a row have failed here."""
+        if self._state is states.WorkerState.UNHEALTHY:
+            return
+        row = streaks.longest(self._store.ended_attempts(self._identity.id))
+        if len(row) < self._settings.unhealthy_after:
+            return
+        self._state = states.WorkerState.UNHEALTHY
+        _log.error("unhealthy: no more jobs are taken", why=streaks.told(row), hint="`orch doctor` says what to do.")
+
     def _done(self) -> bool:
+        if self._exit_when_idle and self._state is states.WorkerState.UNHEALTHY:
+            return True
         try:
             return self._permits.used_up() or (self._exit_when_idle and self._idle())
         except errors.DatabaseUnavailable as error:
@@ -210,6 +236,9 @@ class Node:
         except OSError as error:  # a full disk under the file must not end what runs
             _log.warning("health file cannot be touched", why=str(error))
         try:
+            if state is states.WorkerState.ACTIVE:
+                self._look_at_health()
+                state = self._state
             self._store.beat_worker(self._identity.id, state)
         except errors.DatabaseUnavailable as error:
             _log.warning("database away", why=error.why)

@@ -20,6 +20,9 @@ EXIT_FAILED = 1
 EXIT_STOPPED = 75
 EXIT_FENCED = 76
 
+#: Exit code of a fork server whose imports fail: another start of it would fail as well.
+EXIT_UNUSABLE = 78
+
 #: Entry points by stage, named as text: whoever supervises must not import torch.
 ENTRY_POINTS: dict[Stage, str] = {
     Stage.DOWNLOAD: "worker.data.stage:main",

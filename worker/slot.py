@@ -11,6 +11,8 @@ from worker.supervisor import Supervisor
 
 _log = log.get("slot")
 
+_POLL_SECONDS = 0.05
+
 
 class Slot:
     """Claims and runs jobs, one at a time, until nothing is eligible."""
@@ -26,6 +28,7 @@ class Slot:
         stages: Sequence[states.Stage],
         permits: Permits,
         ring: Callable[[states.Stage], None],
+        ready: Callable[[], bool],
         draining: threading.Event,
     ) -> None:
         self._store = store
@@ -36,6 +39,7 @@ class Slot:
         self._stages = tuple(stages)
         self._permits = permits
         self._ring = ring
+        self._ready = ready
         self._draining = draining
         self._busy = threading.Lock()
 
@@ -43,6 +47,7 @@ class Slot:
         """Run what is eligible; returns when nothing is, when the worker drains, or when the database is away."""
         with self._busy:
             try:
+                self._wait_until_ready()
                 while not self._draining.is_set() and self._serve_one():
                     pass
             except errors.DatabaseUnavailable as error:
@@ -60,6 +65,11 @@ class Slot:
         """Return when no job is in this slot."""
         with self._busy:
             return
+
+    def _wait_until_ready(self) -> None:
+        """Wait until work can be started: what is claimed before would wait in vain where that never comes."""
+        while not self._ready() and not self._draining.wait(_POLL_SECONDS):
+            pass
 
     def _serve_one(self) -> bool:
         """Claim one job and run its stage to the end; return whether there was one."""

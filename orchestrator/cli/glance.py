@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import jobrows, render, words
 from orchestrator.core.jobs import Worker
-from orchestrator.core.states import JobState
+from orchestrator.core.states import JobState, WorkerState
 from orchestrator.service import query
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def _to_people(overview: query.Overview, heartbeat: float) -> None:
             ]
         )
     )
+    for worker in overview.workers:
+        if worker.state is WorkerState.UNHEALTHY:
+            render.note(f"Worker {worker.id} is unhealthy and takes no more jobs: `orch doctor` says why.")
     if not overview.workers:
         render.note("No worker is running: jobs wait. `orch up -d` starts one here.")
     elif not broker.answers:

@@ -157,20 +157,26 @@ def _workers(settings: config.Settings) -> Iterator[Check]:
     try:
         with context.opened(settings) as opened:
             workers = query.living(opened.store)
+            rows = {worker.id: query.failures(opened.store, worker) for worker in workers}
     except errors.OrchError:
         return  # the database's own line says it
     if not workers:
         yield Check(name="workers", level=Level.WARN, found="none running: jobs wait", fix="orch up -d")
-    yield from (_worker(worker, settings) for worker in workers)
+    yield from (_worker(worker, rows.get(worker.id), settings) for worker in workers)
 
 
-def _worker(worker: Worker, settings: config.Settings) -> Check:
+def _worker(worker: Worker, failures: str | None, settings: config.Settings) -> Check:
     ours, theirs = _version("orch"), worker.versions.get("orch", "unknown")
     devices = ", ".join(worker.devices) or "no device"
     found = f"{worker.id} {worker.state}, {devices}, orch {theirs}"
     if query.silent(worker, now=datetime.now(UTC), heartbeat=settings.heartbeat):
         ago = humanize.naturaltime(worker.beat_at, when=datetime.now(UTC))
         return Check(name="worker", level=Level.WARN, found=f"{found}, last heard of {ago}", fix="Is its host up?")
+    if failures is not None:
+        fix = (
+            "Look at `orch logs` of these jobs, mend what they say, then start the worker anew: orch down, orch up -d."
+        )
+        return Check(name="worker", level=Level.FAIL, found=f"{found}. {failures}", fix=fix)
     if theirs != ours:
         fix = f"Bring both to one version: this is {ours}."
         return Check(name="worker", level=Level.WARN, found=found, fix=fix)

@@ -174,7 +174,17 @@ def unit(settings: config.Settings) -> str:
 
 
 def _ready(settings: config.Settings, store: Store, node: int) -> bool:
-    return any(_is(worker, node) for worker in query.living(store)) and health.broker(settings).answers
+    return (
+        any(_is(worker, node) for worker in query.living(store))
+        and _can_train(settings, node)
+        and health.broker(settings).answers
+    )
+
+
+def _can_train(settings: config.Settings, node: int) -> bool:
+    """Whether the node's fork server has come through its imports: it listens then."""
+    socket = config.socket_path(settings, f"fork-{node}-??????.sock")
+    return any(socket.parent.glob(socket.name))
 
 
 def _is(worker: Worker, node: int) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from orchestrator import config
+from orchestrator.core import streaks
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -113,6 +114,13 @@ def recent(store: Store, *, tags: tuple[str, ...] = ()) -> list[Job]:
 def living(store: Store) -> tuple[Worker, ...]:
     """Return the workers that have neither stopped nor been lost."""
     return tuple(worker for worker in store.workers() if worker.state in LIVING)
+
+
+def failures(store: Store, worker: Worker) -> str | None:
+    """Return in words why an unhealthy worker takes no more jobs, None where it is well."""
+    if worker.state is not WorkerState.UNHEALTHY:
+        return None
+    return streaks.told(streaks.longest(store.ended_attempts(worker.id)))
 
 
 def silent(worker: Worker, *, now: datetime, heartbeat: float) -> bool:

@@ -223,6 +223,10 @@ class Fleet(Protocol):
         """Return the workers that are not stopped or lost, and those that ended within the last day."""
         ...
 
+    def ended_attempts(self, worker_id: str, *, limit: int = 100) -> list[Attempt]:
+        """Return the last attempts of a worker that have ended, newest first."""
+        ...
+
     def lose_worker(self, worker_id: str, *, beat: int) -> bool:
         """Mark a worker lost if its beat counter is still `beat`; return whether it was."""
         ...

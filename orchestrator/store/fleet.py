@@ -63,6 +63,13 @@ class Fleet(base.Fleet):
         found = connection.execute(select(models.workers).where(shown).order_by(_workers.started_at, _workers.id))
         return [rows.worker(row, tuple(held[row.id])) for row in found]
 
+    @engine.reads
+    def ended_attempts(self, connection: Connection, worker_id: str, *, limit: int = 100) -> list[jobs.Attempt]:
+        """Return the last attempts of a worker that have ended, newest first."""
+        ended = models.attempts.c.ended_at
+        mine = select(models.attempts).where(models.attempts.c.worker == worker_id, ended.is_not(None))
+        return [rows.attempt(row) for row in connection.execute(mine.order_by(ended.desc()).limit(limit))]
+
     @engine.writes
     def lose_worker(self, connection: Connection, worker_id: str, *, beat: int) -> bool:
         """Mark a worker lost if its beat counter is still `beat`."""

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, case, exists, or_, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
@@ -14,6 +14,7 @@ from orchestrator.store import base, engine, line, models, moves, people, rows
 
 _jobs = models.jobs.c
 _attempts = models.attempts.c
+_workers = models.workers.c
 
 
 class Supervisors(base.Supervisors):
@@ -27,13 +28,19 @@ class Supervisors(base.Supervisors):
     ) -> jobs.Claim | None:
         """Claim the first eligible job of the first of `stages` that has one."""
         # Idle slots look every few seconds: a look takes no lock that anybody waits for.
-        if not self._any_eligible(stages, artifact_root):
+        if not self._any_eligible(worker, stages, artifact_root):
             return None
         return self._claim(worker, device, stages, artifact_root)
 
     @engine.reads
-    def _any_eligible(self, connection: Connection, stages: Sequence[states.Stage], artifact_root: str) -> bool:
-        return any(connection.execute(self._eligible(stage, artifact_root)).first() for stage in stages)
+    def _any_eligible(
+        self,
+        connection: Connection,
+        worker: jobs.WorkerIdentity,
+        stages: Sequence[states.Stage],
+        artifact_root: str,
+    ) -> bool:
+        return any(connection.execute(self._eligible(worker, stage, artifact_root)).first() for stage in stages)
 
     @engine.writes
     def _claim(
@@ -46,7 +53,7 @@ class Supervisors(base.Supervisors):
     ) -> jobs.Claim | None:
         for stage in stages:
             # Two claimers at once: the second one skips the row that the first has locked, and takes the next.
-            locking = self._eligible(stage, artifact_root).with_for_update(skip_locked=True)
+            locking = self._eligible(worker, stage, artifact_root).with_for_update(skip_locked=True)
             waiting = connection.execute(locking).first()
             job = self._take(connection, waiting, worker) if waiting else None
             if waiting and job:
@@ -54,8 +61,9 @@ class Supervisors(base.Supervisors):
                 return _claimed(connection, job)
         return None
 
-    def _eligible(self, stage: states.Stage, artifact_root: str) -> Select[Any]:
+    def _eligible(self, worker: jobs.WorkerIdentity, stage: states.Stage, artifact_root: str) -> Select[Any]:
         """Return the SELECT of the first job that may be claimed; it walks the index `ix_jobs_claim` in order."""
+        unhealthy = (_workers.id == worker.id, _workers.state == states.WorkerState.UNHEALTHY)
         return (
             select(models.jobs)
             .where(
@@ -64,6 +72,7 @@ class Supervisors(base.Supervisors):
                 or_(_jobs.not_before.is_(None), _jobs.not_before <= self.clock.now()),
                 _jobs.spec_version <= specs.SPEC_VERSION,
                 or_(_jobs.artifact_root.is_(None), _jobs.artifact_root == artifact_root),
+                ~exists().where(*unhealthy),
             )
             .order_by(_jobs.rank, _jobs.seq)
             .limit(1)

@@ -173,3 +173,26 @@ def test_job_of_a_worker_long_lost_is_released_too(any_store: sql.SqlStore, cloc
     clock.move(seconds=timedelta(days=3).total_seconds())
     released = any_store.release_host(actor="node", host="host-a", alive=lambda _: False)
     assert [job.id for job in released] == [held.id]
+
+
+def test_an_unhealthy_worker_claims_nothing(any_store: sql.SqlStore, clock: HandClock) -> None:
+    parts.submit(any_store)
+    worker = register(any_store, clock)
+    any_store.beat_worker(worker.id, WorkerState.UNHEALTHY)
+    assert parts.claim(any_store) is None
+    assert parts.claim(any_store, worker="worker-b") is not None
+
+
+def test_the_attempts_of_a_worker_that_ended_come_newest_first(any_store: sql.SqlStore, clock: HandClock) -> None:
+    ended = []
+    for _ in range(3):
+        parts.submit(any_store)
+        held = parts.claimed(any_store, states.Stage.DOWNLOAD)
+        clock.move(seconds=1)
+        any_store.finish(held, parts.failed(Reason.BAD_INPUT))
+        ended.append(held.id)
+    parts.submit(any_store)
+    parts.claimed(any_store)
+    assert [attempt.job_id for attempt in any_store.ended_attempts("worker-a")] == ended[::-1]
+    assert len(any_store.ended_attempts("worker-a", limit=2)) == 2
+    assert any_store.ended_attempts("worker-b") == []
