@@ -50,12 +50,27 @@ def predict(
     """
     node.need_torch()
     job = store.find(text)
-    request = {**_network(settings, store, job), "images": [str(path) for path in pictures(paths)], "top": top}
+    wanted = {"images": [str(path) for path in pictures(paths)], "top": top}
+    while True:
+        chosen, begun = _best(store.checkpoints(job.id), job), False
+        try:
+            for prediction in _run(settings, {**_network(settings, store, job, chosen), **wanted}):
+                begun = True
+                yield prediction
+        except errors.OrchError:
+            # A training that goes on removes the best so far as soon as it has recorded a better one.
+            if begun or _best(store.checkpoints(job.id), job).path == chosen.path:
+                raise
+        else:
+            return
+
+
+def _run(settings: config.Settings, request: dict[str, object]) -> Iterator[Prediction]:
     with tempfile.TemporaryFile("w+") as said:
-        yield from _run(config.child_environment(settings), json.dumps(request), said)
+        yield from _answers(config.child_environment(settings), json.dumps(request), said)
 
 
-def _run(environment: dict[str, str], request: str, said: IO[str]) -> Iterator[Prediction]:
+def _answers(environment: dict[str, str], request: str, said: IO[str]) -> Iterator[Prediction]:
     failpoints.reach("predict.start")
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "worker.training.predict"],
@@ -93,8 +108,7 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
     return [path.absolute() for path in found]
 
 
-def _network(settings: config.Settings, store: Store, job: Job) -> dict[str, object]:
-    checkpoint = _best(store.checkpoints(job.id), job)
+def _network(settings: config.Settings, store: Store, job: Job, checkpoint: Checkpoint) -> dict[str, object]:
     dataset = store.dataset(job.data_hash) if job.data_hash else None
     file = settings.artifact_dir / checkpoint.path
     if dataset is None or not file.exists():

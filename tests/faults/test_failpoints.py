@@ -76,7 +76,6 @@ EXCEPTIONS = {
     "worker/identity.py:_boot_id": "reads /proc",
     "worker/node.py:_beat": "calls `health.touch`, which has it",
     "worker/node.py:_clean_up": "the last act of a node: what stays behind has a name that nobody uses again",
-    "worker/supervisor.py:_oom_kills": "reads /proc",
     "worker/training/__main__.py:assignment": "the engine by itself: no queue, no promise",
     "worker/training/predict.py:predict": "a person's own pictures: each failure is its line of the answer",
 }
