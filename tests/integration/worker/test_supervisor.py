@@ -1,18 +1,21 @@
 """The supervisor against stages that behave and misbehave; a real store, a real fork server, real processes."""
 
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator import config, errors
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
+from tests.conftest import HandClock
 from tests.contract import parts
 from tests.support.waiting import until
 from worker import identity, protocol
@@ -243,6 +246,37 @@ def test_a_stalled_stage_is_ended_with_that_reason(
     stage("ignore_stop")
     bench.run()
     assert bench.attempt.reason is states.Reason.STALLED
+
+
+def test_a_stage_that_stalls_is_killed_with_its_children_and_tried_twice_more(
+    settings: config.Settings,
+    store: sql.SqlStore,
+    fork_server: Path,
+    clock: HandClock,
+    stage: Callable[[str], None],
+) -> None:
+    """The lease beats on all the while: it is the progress that stands still."""
+    bench = Bench(settings.model_copy(update={"stall": 1}), store, fork_server)
+    stage("ignore_stop")
+    job: jobs.Job | None = bench.job
+    while job is not None and not job.final:
+        job = bench.run()
+        attempt = settings.artifact_dir / bench.job.id / f"attempt-{store.get(bench.job.id).attempt:04d}"
+        pid = int((attempt / "pid").read_text(encoding="ascii"))
+        assert not [process for process in psutil.process_iter() if _group(process) == pid]
+        clock.move(hours=1)  # past the pause before the next try
+    assert job is not None
+    assert (job.state, job.reason, job.total_retries) == (states.JobState.FAILED, states.Reason.STALLED, 2)
+    assert job.error == "Nothing moved for the stall time, though the process was alive."
+    assert [attempt.reason for attempt in store.attempts(bench.job.id)] == [states.Reason.STALLED] * 3
+
+
+def _group(process: psutil.Process) -> int | None:
+    """Return the process group of a process that lives."""
+    try:
+        return os.getpgid(process.pid) if process.status() != psutil.STATUS_ZOMBIE else None
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return None
 
 
 def test_a_job_that_was_taken_back_is_let_go_and_nothing_more_is_written(
