@@ -251,7 +251,8 @@ def sources(**flags: Any) -> list[tuple[str, dict[str, Any]]]:
     ]
     if dotenv.is_file():
         found.append((str(dotenv), _from_variables(_read_dotenv(dotenv), str(dotenv))))
-    found.extend((str(path), _from_toml(path)) for path in (Path.cwd() / PROJECT_FILE, user_file()) if path.is_file())
+    files = [path for path in (Path.cwd() / PROJECT_FILE, user_file()) if path is not None and path.is_file()]
+    found.extend((str(path), _from_toml(path)) for path in files)
     return [(origin, values) for origin, values in found if values]
 
 
@@ -264,9 +265,12 @@ def origins(**flags: Any) -> dict[str, str]:
     return found
 
 
-def user_file() -> Path:
-    """Return the path of the user's own settings file."""
-    return platformdirs.user_config_path("orch") / "config.toml"
+def user_file() -> Path | None:
+    """Return the path of the user's own settings file; None for a user who has no home folder."""
+    try:
+        return platformdirs.user_config_path("orch") / "config.toml"
+    except RuntimeError:
+        return None
 
 
 def variable(name: str) -> str:

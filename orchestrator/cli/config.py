@@ -60,7 +60,7 @@ def paths(context: typer.Context) -> None:
         "data": settings.data_dir,
         "run": settings.run_dir,
         "locks": settings.lock_dir,
-        "user settings": config.user_file(),
+        "user settings": config.user_file() or "",
         "project settings": config.PROJECT_FILE,
     }
     if render.mode() is render.Mode.PIPE:

@@ -14,13 +14,15 @@ def _of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(config.variable(name), raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
     monkeypatch.setenv("ORCH_HOME", str(tmp_path / "home"))
-    config.user_file().parent.mkdir(parents=True)
+    (tmp_path / "own" / "orch").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
 
 
 def test_each_source_beats_the_ones_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.load().sweep == 5
-    config.user_file().write_text("sweep = 4", encoding="utf-8")
+    own = config.user_file()
+    assert own is not None
+    own.write_text("sweep = 4", encoding="utf-8")
     assert config.load().sweep == 4
     (tmp_path / "orch.toml").write_text("sweep = 3", encoding="utf-8")
     assert config.load().sweep == 3
