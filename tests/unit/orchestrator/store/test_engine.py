@@ -1,8 +1,10 @@
+import functools
 import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -294,3 +296,31 @@ def test_threads_share_a_store(store: sql.SqlStore) -> None:
         thread.join(60)
     assert failures == []
     assert sum(store.counts().states.values()) == 100
+
+
+def test_two_that_wait_for_each_other_both_come_through(postgres_url: str) -> None:
+    """A real deadlock: the server ends one of the two, which runs again."""
+    with closing(engine.Database(postgres_url)) as one, closing(engine.Database(postgres_url)) as other:
+        one.write(lambda connection: connection.exec_driver_sql("CREATE TABLE pair (name TEXT, count INTEGER)"))
+        one.write(lambda connection: connection.exec_driver_sql("INSERT INTO pair VALUES ('a', 0), ('b', 0)"))
+        both_hold_one, runs = threading.Barrier(2), []
+
+        def count_up(connection: Connection, names: str) -> None:
+            runs.append(names)
+            for name in names:
+                connection.exec_driver_sql(f"UPDATE pair SET count = count + 1 WHERE name = '{name}'")  # noqa: S608
+                if len(runs) <= 2 and name == names[0]:
+                    both_hold_one.wait(10)
+
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                ends = [
+                    pool.submit(database.write, functools.partial(count_up, names=names))
+                    for database, names in ((one, "ab"), (other, "ba"))
+                ]
+                for end in ends:
+                    end.result(30)
+            counts = one.read(lambda connection: connection.exec_driver_sql("SELECT count FROM pair").scalars().all())
+            assert (sorted(runs[:2]), len(runs), counts) == (["ab", "ba"], 3, [2, 2])
+        finally:
+            one.write(lambda connection: connection.exec_driver_sql("DROP TABLE pair"))
