@@ -37,6 +37,7 @@ soak: $(STAMP) ## the long forms of the fault tests
 	@$(RUN) python -m tests.faults.sabotage
 	@$(RUN) python -m tests.faults.failpoints --all
 	@$(RUN) python -m tests.faults.resume --schedules 50
+	@$(RUN) python -m tests.faults.machine --examples 1400
 	@$(RUN) python -m tests.faults.resume --schedules 2 --network densenet121
 
 coverage: $(STAMP) ## run the tests and say which lines and branches they miss

@@ -1,0 +1,12 @@
+"""Histories of people, workers, queue and time, made up by Hypothesis: nothing is lost, nothing is run twice."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import machine
+
+
+@pytest.mark.timeout(900)  # a history that fails is made shorter first, which takes its time
+def test_every_history_keeps_the_promise(migrated_file: Path) -> None:
+    machine.run(migrated_file, examples=70, steps=50)
