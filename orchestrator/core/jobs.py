@@ -85,7 +85,7 @@ class NewJob:
     def __post_init__(self) -> None:
         if abs(self.priority) > MAX_PRIORITY:
             raise errors.InvalidSpec(
-                f"A priority of {masking.value(self.priority)} is too far out.",
+                f"priority = {masking.value(self.priority)}: it is too far out",
                 why="A point is worth an hour of waiting.",
                 hint=f"Use one between {-MAX_PRIORITY} and {MAX_PRIORITY}.",
             )

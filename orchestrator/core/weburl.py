@@ -8,6 +8,8 @@ LONGEST = 4000
 
 HINT = "Check the URL, and write special characters as %XX."
 
+_NO_NAME = "Its host name cannot be one: a part is empty, too long or of characters that names do not have."
+
 
 def fault(url: str) -> str | None:
     """Return what keeps a URL from being downloaded, as a sentence; None where nothing does."""
@@ -23,7 +25,7 @@ def _faults(url: str) -> Iterator[str]:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        yield "Its host is no IPv6 address."
+        yield "Its host is no IPv6 address." if "[" in url else _NO_NAME
         return
     if parts.scheme not in {"http", "https"}:
         yield "It must begin with http:// or https://."
@@ -35,7 +37,7 @@ def _faults(url: str) -> Iterator[str]:
     except ValueError:
         yield "Its port is not a number up to 65535."
     if ":" not in host and not _can_be_a_name(host):  # with colons it is an IPv6 address, judged by urlsplit
-        yield "Its host name cannot be one: a part is empty, too long or of characters that names do not have."
+        yield _NO_NAME
 
 
 def _can_be_a_name(host: str) -> bool:

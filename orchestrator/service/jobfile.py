@@ -6,7 +6,7 @@ import re
 import select
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ _WEB = re.compile(r"https?:", re.IGNORECASE)
 
 #: Seconds that a pipe named as job file may stay silent.
 PIPE_PATIENCE = 5.0
+
+_DEEPEST = 10  # a stream, a document, a table, a list; reading ten thousand levels takes an hour
+_TOO_DEEP = "It is nested too deep."
 
 _HINT = "`orch submit --help` lists the keys: they are the long flags, with _ for -."
 
@@ -146,7 +149,7 @@ def _table(text: str, origin: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         as_toml = error
     if origin.endswith(".toml"):
-        raise errors.InvalidSpec(f"{origin} is not valid TOML.", why=str(as_toml), hint=_HINT) from as_toml
+        raise errors.InvalidSpec(f"{origin} is not valid TOML.", why=_toml_fault(as_toml), hint=_HINT) from as_toml
     values = _from_yaml(text, origin)
     if values is None:
         return {}
@@ -159,13 +162,13 @@ def _from_yaml(text: str, origin: str) -> Any:
     import yaml  # noqa: PLC0415 - most jobs come without a YAML file, and the import costs 30 ms
 
     try:
-        alias = next((event.anchor for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)), None)
+        unfit = _unfit(yaml.parse(text))
+        if unfit is not None:
+            raise errors.InvalidSpec(f"{origin} is no job file.", why=unfit, hint=_HINT)
         document = yaml.compose(text)
         values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise errors.InvalidSpec(f"{origin} is neither TOML nor YAML.", why=_yaml_fault(error), hint=_HINT) from error
-    if alias is not None:  # a few of them, nested, print more than any memory holds
-        raise errors.InvalidSpec(f"{origin} is no job file.", why=f"It has an alias, *{alias}.", hint=_HINT)
     keys = [str(key.value) for key, _ in document.value] if isinstance(document, yaml.MappingNode) else []
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
@@ -173,12 +176,34 @@ def _from_yaml(text: str, origin: str) -> Any:
     return values
 
 
+def _unfit(events: Iterable[Any]) -> str | None:
+    """Return what no job file has: aliases, a few of which, nested, print more than any memory holds; and depth."""
+    depth = 0
+    for event in events:
+        kind = type(event).__name__
+        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        if kind == "AliasEvent":
+            return f"It has an alias, *{event.anchor}."
+        if depth > _DEEPEST:
+            return _TOO_DEEP
+    return None
+
+
+def _toml_fault(error: Exception) -> str:
+    if isinstance(error, tomllib.TOMLDecodeError):
+        return f"{error}."
+    return (
+        "It is nested too deep." if isinstance(error, RecursionError) else "It holds a number of thousands of digits."
+    )
+
+
 def _yaml_fault(error: Exception) -> str:
     """Say what and where; the error's own words quote the line, and a secret with it."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem is None or mark is None:
-        return "It is nested too deep." if isinstance(error, RecursionError) else "Its text cannot be YAML."
-    return f"Line {mark.line + 1}, column {mark.column + 1}: {problem}."
+        return "Its text cannot be YAML."
+    said = ", ".join(filter(None, (getattr(error, "context", None), problem)))
+    return f"Line {mark.line + 1}, column {mark.column + 1}: {said}."
 
 
 def _content(path: Path) -> bytes:

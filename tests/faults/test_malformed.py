@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator import config, errors
-from orchestrator.core import specs, states
-from tests.faults.corpus import archives, sets
-from tests.support import pictures
+from orchestrator.core import jobs, specs, states
+from orchestrator.store import base
+from tests.faults.corpus import archives, commands, sets
+from tests.integration.cli.conftest import Orch
+from tests.support import pictures, running
 from worker.data import cache
 
 
@@ -56,3 +58,55 @@ def test_folder_is_refused_and_leaves_nothing(case: sets.Case, tmp_path: Path, s
     assert case.guard in f"{error.message} {error.why}"
     assert case.hint in str(error.hint)
     assert {path for path in everything(tmp_path) - before if path.is_file() and path.suffix != ".lock"} == set()
+
+
+@pytest.mark.parametrize("case", commands.CASES, ids=lambda case: case.name)
+def test_command_line_is_refused_in_three_lines(
+    case: commands.Case, orch: Orch, store: base.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name, content in case.files.items():
+        (here / name).write_bytes(content)
+    for name, value in case.environment.items():
+        monkeypatch.setenv(name, value)
+    if case.prepare is not None:
+        case.prepare(here)
+    before = everything(tmp_path)
+    ran = orch(*case.words)
+    lines = ran.err.splitlines()
+    assert (ran.code, ran.out) == (case.code, ""), ran
+    assert [line[:7] for line in lines] in (["error: ", "  why: ", "  try: "], ["error: ", "  try: "]), ran.err
+    assert case.guard in ran.err
+    assert case.hint in lines[-1]
+    assert "defect" not in ran.err
+    assert store.jobs(jobs.JobFilter()) == []
+    assert everything(tmp_path) == before
+
+
+def test_the_corpus_is_as_large_as_is_promised() -> None:
+    guards = [case.guard for case in archives.CASES]
+    guards += [case.guard for case in sets.CASES]
+    guards += [case.guard for case in commands.CASES]
+    assert len(guards) >= 300
+    assert len(set(guards)) >= 150
+
+
+@pytest.mark.slow
+def test_job_of_a_real_node_fails_with_the_reason_and_leaves_no_staging(tmp_path: Path) -> None:
+    """A handful goes the whole way: submit, download stage, failed job, exit code, three lines."""
+    chosen = [case for case in archives.CASES if case.name in {"parent", "link", "bomb", "crc", "html", "one byte"}]
+    with running.installation(tmp_path / "home") as installed:
+        installed.start_node("--devices", "cpu")
+        for case in chosen:
+            path = tmp_path / f"{case.name}.zip"
+            path.write_bytes(case.data)
+            ran = installed.orch("submit", "--data", str(path), "--name", case.name, "--wait", code=5)
+            job = installed.store.find(case.name)
+            assert (job.state, job.reason) == (states.JobState.FAILED, states.Reason.BAD_INPUT)
+            assert case.guard in f"{job.error} {ran.stderr}"
+            assert case.hint in str(job.hint)
+            assert "Traceback" not in ran.stderr + installed.log(job.id)
+        assert list((installed.settings.data_dir / "sets").iterdir()) == []
+    assert not list(tmp_path.rglob("evil*"))

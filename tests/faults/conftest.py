@@ -1,0 +1,5 @@
+"""Fault tests drive the command line in this process, as its own tests do."""
+
+from tests.integration.cli.conftest import orch
+
+__all__ = ["orch"]
