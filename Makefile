@@ -35,6 +35,7 @@ check: $(STAMP) ## format, lint, types, imports, and models against migrations
 
 soak: $(STAMP) ## the long forms of the fault tests
 	@$(RUN) python -m tests.faults.sabotage
+	@$(RUN) python -m tests.faults.fuzz --examples 100000
 	@$(RUN) python -m tests.faults.failpoints --all
 	@$(RUN) python -m tests.faults.resume --schedules 50
 	@$(RUN) python -m tests.faults.machine --examples 1400

@@ -65,7 +65,7 @@ def test_flags_beat_the_file_which_beats_presets_which_beat_defaults() -> None:
         (b"#" * (jobfile.MAX_BYTES + 1), "larger than 100 kB"),
         (b"a: &a [1]\nb: *a\n", "an alias, *a"),
         (b"lr: 1\nepochs: 2\nlr: 3\n", "The key lr stands there twice"),
-        (b"tags: " + b"[" * 5000, "neither TOML nor YAML"),
+        (b"tags: " + b"[" * 5000, "nested too deep"),
         (b"lr: !!python/object/apply:os.getcwd []", "neither TOML nor YAML"),  # data, never code
     ],
 )
