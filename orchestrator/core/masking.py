@@ -27,6 +27,11 @@ def url(text: str) -> str:
     return f"{scheme}{slashes}{shown}{at}{host}{slash}{path}{question and '?***'}"
 
 
+def server(text: str) -> str:
+    """Return the URL of a database or broker as it may be shown: nothing of it where it is no URL."""
+    return url(text) if "//" in text else "***"
+
+
 def data(text: str) -> str:
     """Return the name of a data set as it may be shown: a path is shown whole."""
     return text if text.lower().startswith(("/", "file:")) else url(text)

@@ -34,7 +34,9 @@ class JobSpec(BaseModel):
     Precedence of values: given, then what the data preset and the network's name stand for, then the defaults.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     data: str = Field(
         "cats_and_dogs", min_length=1, description="data set: a name, an http(s) URL, file:…, or a folder"

