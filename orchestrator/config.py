@@ -118,7 +118,7 @@ class Settings(BaseModel):
         None,
         ge=1,
         le=1024,
-        description="CPU threads of a training; unset: the cores, shared out among the devices",
+        description="CPU threads of a training; unset: the host's cores, shared out among the devices",
     )
     worker_name: Word | None = Field(None, description="name of this worker; unset: made from the host's")
 

@@ -99,8 +99,8 @@ def test_the_corpus_is_as_large_as_is_promised() -> None:
 def test_job_of_a_real_node_fails_with_the_reason_and_leaves_no_staging(tmp_path: Path) -> None:
     """A handful goes the whole way: submit, download stage, failed job, exit code, three lines."""
     chosen = [case for case in archives.CASES if case.name in {"parent", "link", "bomb", "crc", "html", "one byte"}]
-    with running.installation(tmp_path / "home") as installed:
-        installed.start_node("--devices", "cpu")
+    with running.installation(tmp_path / "home", devices="cpu") as installed:
+        installed.start_node()
         for case in chosen:
             path = tmp_path / f"{case.name}.zip"
             path.write_bytes(case.data)

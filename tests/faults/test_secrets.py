@@ -237,9 +237,15 @@ def test_whole_life_of_a_job_leaves_no_secret_behind(tmp_path: Path, postgres_ur
     with broker_with_password(tmp_path) as broker, httpserver.Server() as server:
         server.on(f"/pets.zip?token={CANARY}", httpserver.Reply(body=archives.zipped(pictures.members())))
         server.on(f"/gone.zip?token={CANARY}", httpserver.Reply(status=404))
-        kept = {"database_url": database, "broker_url": broker, "allow_private_hosts": True, "artifacts": home / "a"}
+        kept = {
+            "database_url": database,
+            "broker_url": broker,
+            "devices": "cpu",
+            "allow_private_hosts": True,
+            "artifacts": home / "a",
+        }
         with running.installation(home, **kept) as installed:
-            node = installed.start_node("--devices", "cpu")
+            node = installed.start_node()
             recipe = {"network": "densenet_tiny", "image_size": 16, "epochs": 1, "crop_scale": [0.5, 1]}
             account = f"http://{CANARY}:{CANARY}@127.0.0.1:{server.port}"
             good = installed.submit(specs.parse({"data": f"{account}/pets.zip?token={CANARY}", **recipe}))
