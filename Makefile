@@ -34,7 +34,7 @@ check: $(STAMP) ## format, lint, types, imports, and models against migrations
 	@$(RUN); home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export ORCH_HOME="$$home" && orch db upgrade && orch db check
 
 soak: $(STAMP) ## the long forms of the fault tests
-	@$(RUN) python -m tests.faults.sabotage
+	@$(RUN) python -m tests.faults.sabotage --table docs/reliability.md
 	@$(RUN) python -m tests.faults.fuzz --examples 100000
 	@$(RUN) python -m tests.faults.failpoints --all
 	@$(RUN) python -m tests.faults.resume --schedules 50
