@@ -244,6 +244,11 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
+def socket_folders(settings: Settings) -> tuple[Path, Path]:
+    """Return the two folders in which sockets of this home may lie."""
+    return settings.run_dir, socket_path(settings, "x" * LONGEST_SOCKET_PATH).parent
+
+
 def load(**flags: Any) -> Settings:
     """Return the settings in force; `flags` that are None do not count.
 

@@ -83,6 +83,7 @@ PLACES: dict[str, str] = {
     "launcher.log": "the log of an attempt is opened for its process",
     "launcher.send": "a slot sends its request to the fork server",
     "leftover.read": "the pid of a dead supervisor's process is read",
+    "leftover.unlink": "the pid file of a dead supervisor's process is removed",
     "living.forget": "the lock file of a dead worker is removed",
     "living.hold": "a worker takes the lock that says that it lives",
     "living.look": "the lock of another worker is looked at",

@@ -1,8 +1,19 @@
 """Where the files of an attempt lie."""
 
+from collections.abc import Iterator
 from pathlib import Path
+
+_PREFIX = "attempt-"
 
 
 def attempt(root: Path, job_id: str, number: int) -> Path:
     """Return the directory of a job's attempt below the artifact root; it is that attempt's alone."""
-    return root / job_id / f"attempt-{number:04d}"
+    return root / job_id / f"{_PREFIX}{number:04d}"
+
+
+def attempts(job_dir: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the attempts that have a directory in that of their job."""
+    for path in job_dir.glob(f"{_PREFIX}*"):
+        digits = path.name.removeprefix(_PREFIX)
+        if digits.isdigit():
+            yield int(digits), path

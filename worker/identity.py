@@ -34,25 +34,29 @@ def mine(name: str | None) -> jobs.WorkerIdentity:
 
 
 @contextmanager
-def held(living: Path, worker_id: str) -> Iterator[None]:
-    """Hold the lock that says that this worker lives, in a folder of its home: the kernel lets go of it in any case."""
+def held(living: Path, worker_id: str) -> Iterator[str]:
+    """Hold the lock that says that this worker lives, in a folder of its home: the kernel lets go of it in any case.
+
+    Yields its name, which is a key for the worker's other files.
+    """
     failpoints.reach("living.hold")
     living.mkdir(mode=0o700, exist_ok=True)
     path = _lock(living, worker_id)
     with path.open("w") as lock:
         flock(lock, LOCK_EX | LOCK_NB)
         try:
-            yield
+            yield path.name
         finally:
             path.unlink(missing_ok=True)
 
 
-def forget_the_dead(living: Path) -> None:
-    """Remove the lock files that nobody holds; their workers have been found dead."""
+def forget_the_dead(living: Path) -> list[str]:
+    """Remove the lock files that nobody holds, and return their names; their workers have been found dead."""
     failpoints.reach("living.forget")
-    for path in living.iterdir():
-        if _is_free(path):
-            path.unlink(missing_ok=True)
+    dead = [path for path in living.iterdir() if _is_free(path)]
+    for path in dead:
+        path.unlink(missing_ok=True)
+    return [path.name for path in dead]
 
 
 def alive(worker: jobs.WorkerIdentity, *, living: Path) -> bool:

@@ -135,16 +135,21 @@ class Launcher:
 
 
 def kill_leftover(attempt_dir: Path) -> None:
-    """Kill the process group that a dead supervisor left in its attempt's directory, if it still lives.
+    """Kill the process group that a dead supervisor left in its attempt's directory, and remove its pid file.
 
     The group's leader must be a process of that attempt: a pid that was given to another process is left alone.
     """
-    try:
+    pid_file = attempt_dir / PID_FILE
+    with suppress(OSError, ValueError):
         failpoints.reach("leftover.read")
-        pid = int((attempt_dir / PID_FILE).read_text(encoding="ascii"))
-        opened = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (1, 2)}
-    except (OSError, ValueError):
-        return
+        _kill(int(pid_file.read_text(encoding="ascii")), attempt_dir)
+    with suppress(OSError):
+        failpoints.reach("leftover.unlink")
+        pid_file.unlink()
+
+
+def _kill(pid: int, attempt_dir: Path) -> None:
+    opened = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in (1, 2)}
     if any(path.parent == attempt_dir.resolve() for path in opened):
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)

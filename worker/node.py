@@ -5,7 +5,6 @@ import functools
 import importlib.metadata
 import os
 import platform
-import secrets
 import signal
 import sys
 import threading
@@ -24,7 +23,7 @@ from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
-from worker import app, devices, folders, health, identity, launcher, protocol, recorder
+from worker import app, devices, health, identity, protocol, recorder, remains
 from worker.children import Child
 from worker.permits import Permits
 
@@ -73,15 +72,14 @@ class Node:
         self._state = states.WorkerState.ACTIVE
         self._identity = identity.mine(settings.worker_name)
         self._living = settings.run_dir / "living"
-        resources.enter_context(identity.held(self._living, self._identity.id))
+        key = resources.enter_context(identity.held(self._living, self._identity.id))
         self._devices = devices.claim(settings)
         self._root = artifacts.root_id(settings.artifact_dir)
         self._store: base.Store = self._patiently(lambda: sql.open_store(settings))
         resources.callback(self._store.close)
-        key = f"{os.getpid()}-{secrets.token_hex(3)}"  # not the id: a worker's name may hold any character
-        self._socket = config.socket_path(settings, f"fork-{key}.sock")  # `service.node` looks for it
+        self._socket = config.socket_path(settings, f"fork-{os.getpid()}-{key}.sock")  # `service.node` looks for it
         self._permits = self._make_permits(max_jobs, settings.run_dir / f"{key}.permits")
-        resources.callback(self._clean_up)
+        resources.callback(_forget, settings, key)
         self._fork_server = self._make_fork_server()
         self._slots = self._make_slots()
 
@@ -190,7 +188,7 @@ class Node:
             for lease in self._store.leases():
                 if lease.worker == self._identity.id:
                     self._store.take_back(lease, actor=self._identity.id, detail="the worker was stopped in a hurry")
-                    self._kill_leftover(lease.job_id, lease.attempt)
+                    self._clear(lease.job_id, lease.attempt)
 
     def _reconcile(self) -> None:
         reconciler = reconcile.Reconciler(
@@ -202,12 +200,14 @@ class Node:
         def sweep() -> None:
             nonlocal files_due
             self._recover()
-            reconciler.sweep()
+            for job in reconciler.sweep():
+                self._clear(job.id, job.attempt)
             if time.monotonic() >= files_due:
                 files_due = time.monotonic() + _FILES_SECONDS
                 for job_id in artifacts.sweep(self._store, self._settings.artifact_dir):
                     _log.info("removed the files of a deleted job", job=job_id)
 
+        remains.clear_all(self._settings.artifact_dir, self._store)
         self._every_sweep(sweep)
 
     def _ring(self) -> None:
@@ -286,9 +286,10 @@ class Node:
         alive = functools.partial(identity.alive, living=self._living)
         released = self._store.release_host(actor=self._identity.id, host=self._identity.host, alive=alive)
         for job in released:
-            self._kill_leftover(job.id, job.attempt)
+            self._clear(job.id, job.attempt)
             _log.info("took back from a dead worker of this host", job=job.id, state=job.state)
-        identity.forget_the_dead(self._living)
+        for key in identity.forget_the_dead(self._living):
+            _forget(self._settings, key)
 
     def _recover(self) -> None:
         """Write what supervisors said that died while the database was away, as long as their jobs are still theirs."""
@@ -296,8 +297,8 @@ class Node:
             self._store, self._settings.artifact_dir, clock=self._clock, beat_every=self._settings.heartbeat
         )
 
-    def _kill_leftover(self, job_id: str, attempt: int) -> None:
-        launcher.kill_leftover(folders.attempt(self._settings.artifact_dir, job_id, attempt))
+    def _clear(self, job_id: str, attempt: int) -> None:
+        remains.clear_ended(self._settings.artifact_dir, self._store, job_id, up_to=attempt)
 
     def _make_permits(self, limit: int | None, path: Path) -> Permits:
         if limit is None:
@@ -345,11 +346,6 @@ class Node:
             descriptors=device.locks,
         )
 
-    def _clean_up(self) -> None:
-        self._socket.unlink(missing_ok=True)
-        if self._permits.path is not None:
-            self._permits.path.unlink(missing_ok=True)
-
 
 def main() -> int:
     """Run a node; its settings come from the environment."""
@@ -377,6 +373,13 @@ def main() -> int:
     except errors.OrchError as error:
         _log.error(error.message, why=error.why, hint=error.hint)
         return error.exit_code
+
+
+def _forget(settings: config.Settings, key: str) -> None:
+    """Remove the files of a node that goes, or has gone."""
+    for folder in config.socket_folders(settings):
+        for path in (*folder.glob(f"fork-*-{key}.sock"), *folder.glob(f"{key}.permits")):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

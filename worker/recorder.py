@@ -12,7 +12,7 @@ from orchestrator import errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs
 from orchestrator.store import base
-from worker import folders, protocol
+from worker import folders, protocol, remains
 from worker.heartbeat import Heartbeat
 from worker.journal import FILE, Journal, Record
 from worker.logtail import LogTail
@@ -28,7 +28,7 @@ _REPLAY_SECONDS = 1.0
 class Recorder:
     """Turns messages into fenced writes. What the database cannot take now waits in the journal, in order."""
 
-    def __init__(self, store: base.Supervisors, claim: jobs.Claim, *, root: Path, clock: clocks.Clock) -> None:
+    def __init__(self, store: base.Store, claim: jobs.Claim, *, root: Path, clock: clocks.Clock) -> None:
         self.last_step: int | None = None
         self.log: LogTail | None = None  #: copied while the database is there: on disk it waits anyway
         self.away = False  #: whether the database was, at the last try
@@ -37,7 +37,8 @@ class Recorder:
         self._claim = claim
         self._root = root
         self._clock = clock
-        self._journal = Journal(folders.attempt(root, claim.id, claim.attempt) / FILE)
+        self._journal_file = folders.attempt(root, claim.id, claim.attempt) / FILE
+        self._journal = Journal(self._journal_file)
         self._waiting: deque[Record] = deque()
         self._progress: jobs.Progress | None = None  # the newest says all, however long it must wait
         self._chunk: jobs.LogChunk | None = None
@@ -162,6 +163,7 @@ class Recorder:
             case jobs.Outcome() as outcome:
                 while self._copy_log():  # behind its end an attempt writes nothing more
                     pass
+                self._clear_up()
                 self.ended = store.finish(claim, outcome)
 
     def _checkpoint(self, message: protocol.CheckpointWritten) -> None:
@@ -169,6 +171,12 @@ class Recorder:
         metrics = [jobs.EpochMetric(**metric.model_dump()) for metric in message.metrics]
         let_go = self._store.record_checkpoint(self._claim, checkpoint, metrics)
         self._delete(let_go)
+
+    def _clear_up(self) -> None:
+        """Remove what is not needed, while the job is ours: once it has ended, nobody may come to do so."""
+        job = self._claim.job
+        needed = remains.files(self._root, self._store.checkpoints(job.id)) | {self._journal_file}
+        remains.clear(self._root, job, needed, up_to=self._claim.attempt)
 
     def _delete(self, checkpoints: Iterable[jobs.Checkpoint]) -> None:
         # Their rows are gone with the commit: a file that stays behind is only space.

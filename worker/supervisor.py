@@ -1,9 +1,7 @@
 """One attempt of one job: start its process, listen to it, write what it says, and say how it ended."""
 
-import shutil
 import signal
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -13,15 +11,14 @@ from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import base
-from worker import folders, journal, oom, protocol, stage
+from worker import folders, oom, protocol, remains, stage
 from worker.heartbeat import Heartbeat
-from worker.launcher import Launcher, Process, kill_leftover
+from worker.launcher import Launcher, Process
 from worker.logtail import LogTail
 from worker.recorder import Recorder
 
 _log = log.get("supervisor")
 
-LOG_FILE = "log.txt"
 _TICK_SECONDS = 1.0
 _EXIT_SECONDS = 5.0
 
@@ -58,7 +55,7 @@ class Supervisor:
     def __init__(
         self,
         *,
-        store: base.Supervisors,
+        store: base.Store,
         settings: config.Settings,
         launcher: Launcher,
         place: Place,
@@ -85,6 +82,8 @@ class Supervisor:
                 return None
             finally:
                 recorder.close(stale=stale)
+                if stale:
+                    remains.clear_ended(self._place.artifact_dir, self._store, claim.id, up_to=claim.attempt)
 
     def _attempt(self, claim: jobs.Claim, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Outcome:
         """Do the work and return how it ended; what goes wrong on this side of the pipe fails the attempt as well."""
@@ -100,19 +99,15 @@ class Supervisor:
 
     def _prepare(self, claim: jobs.Claim) -> Path:
         """Make this attempt's directory, and clear away earlier ones that no checkpoint needs."""
-        job_dir = self._place.artifact_dir / claim.id
-        needed = {self._place.artifact_dir / checkpoint.path for checkpoint in claim.checkpoints}
-        for earlier in job_dir.glob("attempt-*"):
-            kill_leftover(earlier)
-            journal.remove(earlier / journal.FILE)  # its attempt is over
-            _sweep(earlier, needed)
-        attempt_dir = folders.attempt(self._place.artifact_dir, claim.id, claim.attempt)
+        root = self._place.artifact_dir
+        remains.clear(root, claim.job, remains.files(root, claim.checkpoints), up_to=claim.attempt - 1)
+        attempt_dir = folders.attempt(root, claim.id, claim.attempt)
         failpoints.reach("attempt.mkdir")
         attempt_dir.mkdir(parents=True, exist_ok=True)
         return attempt_dir
 
     def _work(self, claim: jobs.Claim, attempt_dir: Path, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Outcome:
-        logfile = attempt_dir / LOG_FILE
+        logfile = attempt_dir / remains.LOG_FILE
         failpoints.reach("log.touch")
         logfile.touch()
         recorder.log = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
@@ -200,18 +195,6 @@ class Supervisor:
         )
 
 
-def _sweep(attempt_dir: Path, needed: set[Path]) -> None:
-    """Remove the directory of an attempt that is over; of one that has needed files, what else lies beside these."""
-    if not any(path.is_relative_to(attempt_dir) for path in needed):
-        failpoints.reach("attempt.sweep")
-        shutil.rmtree(attempt_dir, ignore_errors=True)
-        return
-    for path in set(attempt_dir.glob("*/*")) - needed:  # written by an attempt that did not live to record them
-        with suppress(OSError):
-            failpoints.reach("attempt.tidy")
-            path.unlink()
-
-
 def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcome:
     """Say how the attempt ended, by what the process said last, by what was asked of it, and by what ended it."""
     if isinstance(watch.last, protocol.Ended) and watch.last.how == "done":
@@ -225,7 +208,9 @@ def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcom
     if isinstance(watch.last, protocol.Failed) and not (watch.last.reason is states.Reason.LOST and watch.memory.risen):
         return _failed(watch.last, recorder)
     if watch.asked_for is not None or isinstance(watch.last, protocol.Ended):
-        return jobs.Outcome(kind=watch.asked_for or "drained", last_step=recorder.last_step)
+        # Without its word that the last step is in a checkpoint, steps may be done again.
+        unsaid = None if watch.last else "Its process ended before it had said that all was saved."
+        return jobs.Outcome(kind=watch.asked_for or "drained", error=unsaid, last_step=recorder.last_step)
     reason, error, hint = _cause_of_death(process, watch)
     return jobs.Outcome(kind="failed", reason=reason, error=error, hint=hint, last_step=recorder.last_step)
 

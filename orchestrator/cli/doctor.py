@@ -1,6 +1,6 @@
 """`orch doctor`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,17 +8,29 @@ from orchestrator import errors
 from orchestrator.cli import options, render, words
 
 if TYPE_CHECKING:
+    from orchestrator.core.findings import Finding
     from orchestrator.service.doctor import Check
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog="Example:\n\norch doctor")
-def doctor(context: typer.Context, as_json: options.AsJson = False) -> None:
+Audit = Annotated[
+    bool,
+    typer.Option("--audit", help="Check that every promise about jobs, checkpoints and leftovers holds; only looks."),
+]
+
+
+@app.command(epilog="Examples:\n\norch doctor\n\norch doctor --audit")
+def doctor(context: typer.Context, audit: Audit = False, as_json: options.AsJson = False) -> None:
     """Find out what is missing or broken.
 
-    One line each, with a fix. The exit code is 1 where something does not work; warnings are no failure.
+    One line each, with a fix. The exit code is 1 where something does not work; warnings are no failure. With --audit
+    the histories of all jobs, their checkpoints on this host and what lies around are checked instead: 0 where all
+    holds, else 1 and what does not.
     """
+    if audit:
+        _audit(context, to=render.mode(as_json=as_json))
+        return
     from orchestrator.service import doctor as service  # noqa: PLC0415 - SQLAlchemy is not for help
 
     to = render.mode(as_json=as_json)
@@ -46,3 +58,29 @@ def doctor(context: typer.Context, as_json: options.AsJson = False) -> None:
 
 def _found(check: "Check") -> str:
     return f"{check.found}\ntry: {check.fix}" if check.fix else check.found
+
+
+def _audit(context: typer.Context, *, to: render.Mode) -> None:
+    from orchestrator.service import audit as service  # noqa: PLC0415 - SQLAlchemy is not for help
+
+    with options.opened(context) as opened:
+        findings = service.audit(opened.settings, opened.store)
+    if to is render.Mode.JSON:
+        from orchestrator.service import views  # noqa: PLC0415
+
+        parts = tuple(views.FindingPart.model_validate(finding) for finding in findings)
+        render.document(views.AuditPayload(findings=parts))
+    elif findings or to is render.Mode.PIPE:
+        columns: list[render.Column[Finding]] = [
+            render.Column(title="WHAT", value=lambda finding: finding.kind),
+            render.Column(title="JOB", value=lambda finding: finding.job),
+            render.Column(title="FOUND", value=lambda finding: finding.sentence, fold=True),
+        ]
+        render.table(columns, findings, to=to)
+    else:
+        render.console().print(render.state("all promises hold", of="ok"))
+    if findings:
+        raise errors.OrchError(
+            f"{words.plural(len(findings), 'promise')} {'is' if len(findings) == 1 else 'are'} broken.",
+            hint="`orch events JOB` tells the history of a job.",
+        )

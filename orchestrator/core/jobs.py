@@ -145,8 +145,9 @@ class Attempt:
     outcome: str | None  #: done, drained, paused, cancelled, failed, lost
     reason: Reason | None
     resumed_from: int | None  #: attempt whose checkpoint it went on from
-    first_step: int | None
-    last_step: int | None
+    first_step: int | None  #: steps done when its training went on; None while that is not known
+    last_step: int | None  #: last step that the database heard of, once it has ended
+    line_end: int | None = None  #: its rows past this step were left behind by a later attempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +180,7 @@ class EpochMetric:
     seconds: float
     lr: float | None = None
     attempt: int | None = None
+    step: int | None = None  #: optimizer steps done when it closed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,7 +183,7 @@ def _ready(settings: config.Settings, store: Store, node: int) -> bool:
 
 def _can_train(settings: config.Settings, node: int) -> bool:
     """Whether the node's fork server has come through its imports: it listens then."""
-    socket = config.socket_path(settings, f"fork-{node}-??????.sock")
+    socket = config.socket_path(settings, f"fork-{node}-{'?' * 16}.sock")
     return any(socket.parent.glob(socket.name))
 
 

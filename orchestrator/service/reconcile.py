@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator import log
 from orchestrator.core import clock as clocks
-from orchestrator.core import states
+from orchestrator.core import jobs, states
 from orchestrator.queue import dispatch
 from orchestrator.store import base
 
@@ -56,12 +56,14 @@ class Reconciler:
         self._leases = Stillness(self.lease_seconds)
         self._workers = Stillness(self.lease_seconds)
 
-    def sweep(self) -> None:
-        """Do one round; raises DatabaseUnavailable."""
-        self._take_back()
+    def sweep(self) -> list[jobs.Job]:
+        """Do one round and return the jobs that were taken back; raises DatabaseUnavailable."""
+        taken = self._take_back()
         self._lose_workers()
+        return taken
 
-    def _take_back(self) -> None:
+    def _take_back(self) -> list[jobs.Job]:
+        taken = []
         leases = {lease.job_id: lease for lease in self.store.leases()}
         beats = {job_id: (lease.attempt, lease.beat) for job_id, lease in leases.items()}
         for job_id in self._leases.dead(beats, self.clock.monotonic()):
@@ -69,6 +71,8 @@ class Reconciler:
             job = self.store.take_back(leases[job_id], actor=self.actor, detail=detail)
             if job is not None:
                 _log.warning("took back", job=job.id, worker=leases[job_id].worker, state=job.state)
+                taken.append(job)
+        return taken
 
     def _lose_workers(self) -> None:
         ended = {states.WorkerState.STOPPED, states.WorkerState.LOST}

@@ -276,6 +276,20 @@ class DoctorPayload(Payload):
     checks: tuple[CheckPart, ...]
 
 
+class FindingPart(Part):
+    """One promise that is broken."""
+
+    kind: str = Field(description="which promise; the kinds are those of `core/findings.py`")
+    job: str | None = Field(description="id of the job that it is about")
+    sentence: str
+
+
+class AuditPayload(Payload):
+    """What the audit found: nothing where every promise holds."""
+
+    findings: tuple[FindingPart, ...]
+
+
 class SettingPart(Part):
     """One setting in force."""
 

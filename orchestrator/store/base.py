@@ -1,7 +1,7 @@
 """The contract of the store: what every implementation does, and what its one test suite checks.
 
-Three groups of callers: people (submit, look up, steer), supervisors (claim, then fenced writes), and the fleet
-(workers and the reconciler). A fenced write raises `errors.Stale` when the job has another attempt or is no longer
+Four groups of callers: people (submit, look up, steer), supervisors (claim, then fenced writes), the fleet (workers
+and the reconciler), and audits. A fenced write raises `errors.Stale` when the job has another attempt or is no longer
 running, and then nothing of it is written. Every change of state writes its event in the same transaction. Every
 method raises `errors.DatabaseUnavailable` when the database is out of reach, and also where a commit's answer was lost:
 a fenced write may simply be done again, while a claim of which nobody has heard ends with its lease.
@@ -10,6 +10,7 @@ a fenced write may simply be done again, while a claim of which nobody has heard
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from orchestrator.core.history import History
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -247,7 +248,15 @@ class Fleet(Protocol):
         ...
 
 
-class Store(People, Supervisors, Fleet, Protocol):
+class Audits(Protocol):
+    """What an audit reads: the rows as they lie."""
+
+    def history(self, job_id: str) -> History:
+        """Return every row of the job, on its winning line or not, from one moment; raises `errors.NotFound`."""
+        ...
+
+
+class Store(People, Supervisors, Fleet, Audits, Protocol):
     """The whole store."""
 
     def close(self) -> None:

@@ -150,6 +150,12 @@ def _place(method: Callable[..., Any], *, commits: bool) -> str:
     return place
 
 
+def at_one_moment(connection: Connection) -> None:
+    """Let every read of a transaction that has read nothing yet be of one moment; on SQLite they are anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
 def insert(connection: Connection, table: sqlalchemy.Table) -> Any:
     """Return an INSERT into `table` that knows ON CONFLICT: the two dialects spell it alike, each in its module."""
     if connection.dialect.name == "sqlite":

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pydantic
 from sqlalchemy import Row
 
-from orchestrator.core import jobs, specs
+from orchestrator.core import history, jobs, specs
 
 T = TypeVar("T")
 
@@ -42,6 +42,11 @@ def epoch_metric(row: Row[Any]) -> jobs.EpochMetric:
 def step_metric(row: Row[Any]) -> jobs.StepMetric:
     """Return the metric of a row of `step_metrics`."""
     return _plain(jobs.StepMetric, row)
+
+
+def step_span(row: Row[Any]) -> history.StepSpan:
+    """Return the steps of an attempt, as counted."""
+    return _plain(history.StepSpan, row)
 
 
 def checkpoint(row: Row[Any]) -> jobs.Checkpoint:

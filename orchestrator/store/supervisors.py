@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, exists, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, case, exists, func, or_, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
@@ -211,9 +211,18 @@ def end(
     """End the attempt of a job whose row is locked, and return the row after its move."""
     now = clock.now()
     mine = (_attempts.job_id == job.id, _attempts.attempt == job.attempt)
-    ended = {"ended_at": now, "outcome": how, "reason": outcome.reason, "last_step": outcome.last_step}
+    last_step = _last_step(connection, job, outcome)
+    ended = {"ended_at": now, "outcome": how, "reason": outcome.reason, "last_step": last_step}
     connection.execute(update(models.attempts).where(*mine).values(ended))
     return moves.apply(connection, job, moves.after(job, outcome, now=now), actor=actor, now=now)
+
+
+def _last_step(connection: Connection, job: Row[Any], outcome: jobs.Outcome) -> int | None:
+    """Return the last step that is known of the attempt: who vanished did not say, but its losses are there."""
+    loss = models.step_metrics.c
+    mine = (loss.job_id == job.id, loss.attempt == job.attempt, loss.name == "loss")
+    known: int | None = connection.execute(select(func.max(loss.step)).where(*mine)).scalar_one()
+    return max((step for step in (known, outcome.last_step) if step is not None), default=None)
 
 
 def _fence(claim: jobs.Claim) -> tuple[ColumnElement[bool], ...]:

@@ -255,7 +255,7 @@ def looked(shared: lane.Lane, place: str, action: str) -> lane.Home:
             store.find(job_id), store.get(job_id), store.jobs(jobs.JobFilter()), store.counts(), store.ahead(job_id)
             store.attempts(job_id), store.events(job_id), store.epochs(job_id), store.steps(job_id)
             store.checkpoints(job_id), store.evaluation(job_id), store.logs(job_id), store.dataset("0" * 64)
-            store.workers(), store.leases()
+            store.workers(), store.leases(), store.history(job_id)
 
     home.call(look)
     home.call(lambda settings: steered(settings, job_id))
@@ -312,7 +312,19 @@ def held(shared: lane.Lane, place: str, action: str) -> lane.Home:
 
 FLAGS = {"permits": ("--max-jobs", "1")}
 
-_PEOPLE = ("find", "jobs", "attempts", "events", "epochs", "steps", "checkpoints", "evaluation", "logs", "dataset")
+_PEOPLE = (
+    "find",
+    "jobs",
+    "attempts",
+    "events",
+    "epochs",
+    "steps",
+    "checkpoints",
+    "evaluation",
+    "logs",
+    "dataset",
+    "history",
+)
 
 SCENARIOS: dict[str, Scenario] = {
     "broker": broker,

@@ -62,6 +62,9 @@ EXCEPTIONS = {
     "orchestrator/service/health.py:_connect": "the same",
     "orchestrator/service/health.py:_unix": "the same",
     "orchestrator/service/jobfile.py:_content": "a person's own file, read before anything is stored",
+    "orchestrator/service/leftovers.py:_fault": "the audit only looks: what it cannot read, it says",
+    "orchestrator/service/leftovers.py:_held": "the same",
+    "orchestrator/service/leftovers.py:_processes": "the same",
     "orchestrator/service/node.py:_read_pid": "behind up.pid; every failure means that there is none",
     "orchestrator/service/node.py:_no_start": "words for an error that is raised already",
     "orchestrator/store/engine.py:_engine": "listens to events of SQLAlchemy, no socket",
@@ -75,7 +78,7 @@ EXCEPTIONS = {
     "worker/identity.py:_state_and_start": "reads /proc",
     "worker/identity.py:_boot_id": "reads /proc",
     "worker/node.py:_beat": "calls `health.touch`, which has it",
-    "worker/node.py:_clean_up": "the last act of a node: what stays behind has a name that nobody uses again",
+    "worker/node.py:_forget": "the last act of a node: what stays behind is removed by the next one",
     "worker/training/__main__.py:assignment": "the engine by itself: no queue, no promise",
     "worker/training/predict.py:predict": "a person's own pictures: each failure is its line of the answer",
 }

@@ -63,11 +63,11 @@ class Installation:
         assert done.returncode == code, f"orch {' '.join(words)} → {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def start_node(self, *flags: str) -> "subprocess.Popen[bytes]":
+    def start_node(self, *flags: str, log: str | None = None) -> "subprocess.Popen[bytes]":
         """Start a node; its log is `home/node-N.log`."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
-        log = self.settings.home / f"node-{len(self.nodes)}.log"
-        with log.open("wb") as output:
+        path = self.settings.home / (log or f"node-{len(self.nodes)}.log")
+        with path.open("wb") as output:
             node = subprocess.Popen(
                 [sys.executable, "-m", "worker", *flags],
                 env=self.environment,

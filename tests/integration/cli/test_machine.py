@@ -76,6 +76,26 @@ def test_doctor_fails_for_what_does_not_work_and_masks_secrets(orch: Orch, monke
     assert "canary" not in ran.out + ran.err
 
 
+def test_an_audit_that_finds_nothing_says_so(orch: Orch, store: base.Store) -> None:
+    parts.submit(store)
+    assert (orch("doctor", "--audit").code, orch("doctor", "--audit").out) == (0, "")
+    assert views.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings == ()
+
+
+def test_an_audit_names_what_does_not_hold(orch: Orch, store: base.Store, settings: config.Settings) -> None:
+    job = parts.submit(store)
+    left = settings.artifact_dir / job.id / "attempt-0001" / "log.txt"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    ran = orch("doctor", "--audit")
+    assert ran.code == 1
+    assert ran.rows == [["leftover", job.id, f"{job.id}/attempt-0001: no checkpoint is kept in it"]]
+    assert "1 promise is broken" in ran.err
+    found = views.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings
+    assert [(finding.kind, finding.job) for finding in found] == [("leftover", job.id)]
+    assert left.exists()
+
+
 def test_the_systemd_unit_holds_settings_but_no_secrets(
     orch: Orch, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,8 @@ from tests.contract import parts
 from tests.support.waiting import until
 from worker import identity, protocol
 from worker.launcher import Launcher
-from worker.supervisor import LOG_FILE, Place, Supervisor
+from worker.remains import LOG_FILE
+from worker.supervisor import Place, Supervisor
 
 pytestmark = pytest.mark.slow
 

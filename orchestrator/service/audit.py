@@ -1,0 +1,48 @@
+"""The audit: whether all that orch promises holds of what the database, the disk and the processes say now.
+
+It only looks. What is merely under way is gone at a second look: only what is there both times is found.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+
+from orchestrator import config, errors
+from orchestrator.core import history
+from orchestrator.core.findings import Finding, Kind
+from orchestrator.core.jobs import JobFilter
+from orchestrator.service import leftovers
+from orchestrator.store.base import Store
+
+#: Seconds between the two looks: longer than a claim needs to clear what earlier attempts left, or a rename.
+_PAUSE = 1.0
+
+
+def audit(settings: config.Settings, store: Store, *, promised: Iterable[str] = ()) -> list[Finding]:
+    """Return what does not hold; nothing where all is well.
+
+    `promised` are ids that `submit` has printed: each must be there or known as deleted. Raises DatabaseUnavailable.
+    """
+    wanted = tuple(promised)
+    seen = list(_look(settings, store, wanted))
+    if not seen:
+        return []
+    time.sleep(_PAUSE)
+    again = set(_look(settings, store, wanted))
+    return [finding for finding in seen if finding in again]
+
+
+def _look(settings: config.Settings, store: Store, promised: tuple[str, ...]) -> Iterator[Finding]:
+    jobs = store.jobs(JobFilter())
+    known = {job.id for job in jobs}
+    missing = set(promised) - known
+    for job_id in sorted(missing - store.deleted(missing)):
+        yield Finding(kind=Kind.MISSING, job=job_id, sentence="it was promised, and there is no such job")
+    for job in reversed(jobs):
+        try:
+            rows = store.history(job.id)
+        except errors.NotFound:  # it was deleted meanwhile
+            continue
+        yield from history.check(rows)
+        yield from leftovers.checkpoints(settings, rows)
+        yield from leftovers.of_job(settings, rows)
+    yield from leftovers.of_nobody(settings, store, jobs)

@@ -1,0 +1,49 @@
+"""The store's side for audits: a job's rows as they lie, without the store's own idea of the winning line."""
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection
+
+from orchestrator import errors
+from orchestrator.core import history
+from orchestrator.store import base, engine, models, rows
+
+
+class Audits(base.Audits):
+    """What audits read, in SQL."""
+
+    database: engine.Database
+
+    @engine.reads
+    def history(self, connection: Connection, job_id: str) -> history.History:
+        """Return every row of the job from one moment."""
+        engine.at_one_moment(connection)
+        job = connection.execute(select(models.jobs).where(models.jobs.c.id == job_id)).first()
+        if job is None:
+            raise errors.NotFound(f"There is no job {job_id!r}.")
+
+        def found(table: Any, *order: Any) -> Any:
+            return connection.execute(select(table).where(table.c.job_id == job_id).order_by(*order))
+
+        epoch, point = models.epoch_metrics.c, models.checkpoints.c
+        return history.History(
+            job=rows.job(job),
+            events=tuple(map(rows.event, found(models.events, models.events.c.seq))),
+            attempts=tuple(map(rows.attempt, found(models.attempts, models.attempts.c.attempt))),
+            epochs=tuple(map(rows.epoch_metric, found(models.epoch_metrics, epoch.attempt, epoch.epoch, epoch.split))),
+            steps=tuple(rows.step_span(row) for row in connection.execute(_spans(job_id))),
+            checkpoints=tuple(map(rows.checkpoint, found(models.checkpoints, point.attempt, point.step))),
+            evaluations=tuple(map(rows.evaluation, found(models.evaluations, models.evaluations.c.attempt))),
+        )
+
+
+def _spans(job_id: str) -> Any:
+    metric = models.step_metrics.c
+    first, last, count = func.min(metric.step), func.max(metric.step), func.count()
+    return (
+        select(metric.attempt, metric.name, first.label("first"), last.label("last"), count.label("count"))
+        .where(metric.job_id == job_id)
+        .group_by(metric.attempt, metric.name)
+        .order_by(metric.attempt, metric.name)
+    )

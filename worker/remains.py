@@ -1,0 +1,63 @@
+"""What ended attempts leave in a job's folder, and how it is cleared: their checkpoints stay as long as they are kept.
+
+Attempts that come later are never touched: a process that was frozen and clears up late must not harm its successor.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator import errors, failpoints
+from orchestrator.core import jobs
+from orchestrator.store import base
+from worker import folders
+from worker.launcher import kill_leftover
+
+LOG_FILE = "log.txt"
+
+
+def files(root: Path, checkpoints: Iterable[jobs.Checkpoint]) -> set[Path]:
+    """Return where the checkpoints lie."""
+    return {root / checkpoint.path for checkpoint in checkpoints}
+
+
+def clear(root: Path, job: jobs.Job, needed: set[Path], *, up_to: int) -> None:
+    """Remove what the job's attempts up to `up_to` have left: all but `needed` files and the newest attempt's log.
+
+    A process that still works for one of them is killed first.
+    """
+    for number, directory in folders.attempts(root / job.id):
+        if number > up_to:
+            continue
+        kill_leftover(directory)
+        if number == job.attempt or any(file.is_relative_to(directory) for file in needed):
+            _clear(directory, needed | {directory / LOG_FILE})
+        else:
+            failpoints.reach("attempt.sweep")
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def clear_ended(root: Path, store: base.Store, job_id: str, *, up_to: int) -> None:
+    """Clear the job's attempts up to `up_to`, which has ended; by what the database keeps, if it is in reach."""
+    with contextlib.suppress(errors.Unavailable, errors.NotFound):
+        clear(root, store.get(job_id), files(root, store.checkpoints(job_id)), up_to=up_to)
+
+
+def clear_all(root: Path, store: base.Store) -> None:
+    """Clear the ended attempts of every job below the root: whoever should have done so may have died over it."""
+    for folder in root.glob("*"):
+        if not any(folders.attempts(folder)):
+            continue
+        with contextlib.suppress(errors.Unavailable, errors.NotFound):
+            job = store.get(folder.name)
+            ended = job.attempt - 1 if job.worker is not None else job.attempt
+            clear_ended(root, store, job.id, up_to=ended)
+
+
+def _clear(directory: Path, needed: set[Path]) -> None:
+    for path in directory.rglob("*"):
+        if not path.is_dir() and path not in needed:
+            with contextlib.suppress(OSError):
+                failpoints.reach("attempt.tidy")
+                path.unlink()
