@@ -1,0 +1,151 @@
+"""A client of the soak: a process that submits, steers and looks, and writes down durably what it was told.
+
+Every command runs in a child of its own that has the command line imported already. Some children are killed in the
+middle: such a command has told nothing, and a submit is repeated under the same idempotency key.
+"""
+
+import argparse
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from orchestrator.cli import main as cli
+from orchestrator.service import bell, context, control, query, submit, views  # noqa: F401 - for the children
+
+#: Seconds until a submit that failed is repeated; the database may be away for a while.
+_RETRY_SECONDS = 0.3
+
+_DATABASE_AWAY = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One command: what was asked, and what a person would have read."""
+
+    at: float  #: seconds since the epoch
+    asked: str  #: submit, cancel, retry, pause, resume, status
+    job: str | None  #: id that was named or printed
+    key: str | None = None
+    code: int | None = None  #: exit code; None where the command was killed
+    state: str | None = None  #: the word behind the id
+
+
+class Client:
+    """One person at one terminal."""
+
+    def __init__(self, name: str, spec: str, history: IO[str], dice: random.Random, *, kill_share: float) -> None:
+        self._name = name
+        self._spec = spec
+        self._history = history
+        self._dice = dice
+        self._kill_share = kill_share
+        self._mine: list[str] = []
+
+    def run(self, count: int, *, pause: float) -> None:
+        """Submit `count` jobs, doing something else to earlier ones now and then."""
+        for number in range(count):
+            self._submit(f"{self._name}-{number}")
+            if self._dice.random() < 0.5:
+                asked = self._dice.choices(("status", "cancel", "retry", "pause"), (4, 2, 1, 1))[0]
+                self._do(asked, self._dice.choice(self._mine))
+            time.sleep(self._dice.uniform(0, 2 * pause))
+
+    def _submit(self, key: str) -> None:
+        while True:
+            told = self._ask("submit", self._spec, "--idempotency-key", key, key=key)
+            if told.code == 0 and told.job is not None:
+                self._mine.append(told.job)
+                return
+            if told.code not in {None, _DATABASE_AWAY}:
+                raise SystemExit(f"submit ended with code {told.code}")
+            time.sleep(_RETRY_SECONDS)
+
+    def _do(self, asked: str, job: str) -> None:
+        self._ask(asked, job, job=job)
+        if asked == "pause":
+            self._ask("resume", job, job=job)
+
+    def _ask(self, asked: str, *words: str, job: str | None = None, key: str | None = None) -> Told:
+        code, said = _command([asked, *words], self._kill_after())
+        fields = said.splitlines()[0].split("\t") if code == 0 and said else []
+        if asked == "status":
+            fields = [
+                job or "",
+                *(line.split("\t")[2] for line in said.splitlines() if line.startswith("job\tstate\t")),
+            ]
+        named = fields[0] if fields and asked == "submit" else job
+        told = Told(
+            at=time.time(), asked=asked, job=named, key=key, code=code, state=fields[1] if len(fields) > 1 else None
+        )
+        self._history.write(json.dumps(asdict(told)) + "\n")
+        self._history.flush()
+        os.fsync(self._history.fileno())
+        return told
+
+    def _kill_after(self) -> float | None:
+        return self._dice.uniform(0, 0.4) if self._dice.random() < self._kill_share else None
+
+
+def read(path: Path) -> list[Told]:
+    """Return what a client has written down."""
+    return [Told(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _command(words: list[str], kill_after: float | None) -> tuple[int | None, str]:
+    """Run a command line in a child; return its exit code (None where it was killed) and its output."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _become(words, into)
+    os.close(into)
+    deadline = None if kill_after is None else time.monotonic() + kill_after
+    said = b""
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([out], [], [], left)[0]:
+            os.kill(pid, signal.SIGKILL)
+            break
+        piece = os.read(out, 65536)
+        if not piece:
+            break
+        said += piece
+    os.close(out)
+    _, status = os.waitpid(pid, 0)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else None, said.decode()
+
+
+def _become(words: list[str], into: int) -> NoReturn:
+    code = 1
+    try:
+        sys.stdout = os.fdopen(into, "w")
+        code = cli.run(words)
+    except BaseException:  # noqa: BLE001 - a child ends here, whatever happens
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def main() -> None:
+    """Be a client; the settings come from the environment."""
+    parser = argparse.ArgumentParser()
+    for name, kind in (("name", str), ("spec", str), ("history", Path), ("seed", str), ("jobs", int)):
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two jobs, on average")
+    parser.add_argument("--kill-share", type=float, default=0.1)
+    given: Any = parser.parse_args()
+    with given.history.open("a", encoding="utf-8") as history:
+        dice = random.Random(given.seed)  # noqa: S311 - to be repeated, not to be secret
+        client = Client(given.name, given.spec, history, dice, kill_share=given.kill_share)
+        client.run(given.jobs, pause=given.pause)
+
+
+if __name__ == "__main__":
+    main()
