@@ -41,6 +41,7 @@ class Guard:
     new: str
     tests: list[str]
     further: list[tuple[str, str, str]] = field(default_factory=list)
+    long: bool = False
 
 
 GUARDS = [Guard(**entry) for entry in tomllib.loads((ROOT / "tests/faults/guards.toml").read_text("utf-8"))["guard"]]

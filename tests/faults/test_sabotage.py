@@ -7,8 +7,7 @@ import pytest
 
 from tests.faults import sabotage
 
-#: Guards whose tests take longest are left to the long run.
-QUICK = [guard for guard in sabotage.GUARDS if "tests/integration" not in guard.tests[0]]
+QUICK = [guard for guard in sabotage.GUARDS if not guard.long]
 
 
 @pytest.mark.parametrize("guard", sabotage.GUARDS, ids=lambda guard: guard.name)
@@ -37,6 +36,7 @@ def test_a_change_that_no_longer_fits_is_told() -> None:
         sabotage.applied("aa", "a", "")
 
 
+@pytest.mark.timeout(240)
 def test_guards_that_are_off_are_missed() -> None:
     chosen = random.sample(QUICK, 2)  # by pytest's own seed, which its first lines name
     with sabotage.checkout() as copy:
