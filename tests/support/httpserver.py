@@ -34,6 +34,7 @@ class Reply:
     cut_after: int | None = None  #: close the connection after so many body bytes
     rate: float | None = None  #: body bytes a second
     endless: bool = False  #: repeat the body for ever, without Content-Length
+    raw: bytes | None = None  #: all that is sent, head and body, as it stands here
     hang: bool = False  #: answer nothing until the server is closed
 
 
@@ -122,6 +123,10 @@ class Server:
     def _answer(self, request: BaseHTTPRequestHandler, reply: Reply) -> None:
         if reply.hang:
             self._closing.wait()
+            request.close_connection = True
+            return
+        if reply.raw is not None:
+            request.wfile.write(reply.raw)
             request.close_connection = True
             return
         start = self._start(request, reply)

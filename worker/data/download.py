@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.client import responses
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from worker.data import urls
 Report = Callable[[int, int | None], None]  #: (bytes so far, bytes in all where known)
 
 _CHUNK = 256 * 1024
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-_COMPLETE_RANGE = re.compile(r"bytes \*/(\d+)")
+#: Sizes have 18 digits at most: Python reads no number of thousands.
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_COMPLETE_RANGE = re.compile(r"bytes \*/([0-9]{1,18})")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 #: Answers that another try may change, besides the 5xx: request timeout, too early, too many requests.
 _PASSING = frozenset({408, 425, 429})
 _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
@@ -39,7 +42,8 @@ _TROUBLES = {
     "ConnectTimeout": "It does not answer.",
     "ReadTimeoutError": "It stopped sending.",
     "ReadTimeout": "It stopped sending.",
-    "SSLError": "Its TLS certificate cannot be verified.",
+    "SSLCertVerificationError": "Its TLS certificate cannot be verified.",
+    "SSLError": "It does not speak TLS as it should.",
     "ProxyError": "The proxy does not let it through.",
 }
 
@@ -207,17 +211,25 @@ class _Transfer:
     def _begin(self, response: requests.Response) -> bool:
         """Read the answer's head; True when the part turns out to be whole already."""
         status = response.status_code
+        packed = response.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}
+        if packed and status in {_OK, _PARTIAL}:
+            raise _refused(
+                f"{masking.url(self.url)} cannot be downloaded.",
+                why="The server packs the archive a second time, though it was asked not to.",
+                hint="Give the URL of a server that sends the file as it is.",
+            )
         content_range = response.headers.get("Content-Range", "")
         if status == _PARTIAL:
             stated = _CONTENT_RANGE.fullmatch(content_range)
-            if stated is None or int(stated[1]) != self.have or not self.have:
+            same = stated is not None and self.total in {None, int(stated[3])}
+            if stated is None or not same or int(stated[1]) != self.have or not self.have:
                 self._restart()
-                raise _Trouble(f"It answered a request for a range with {content_range or 'none'!r}.")
+                raise _Trouble(f"It answered a request for a range with {masking.value(content_range or 'none')}.")
             self.total = int(stated[3])
         elif status == _OK:
             self._restart()
             length = response.headers.get("Content-Length", "")
-            self.total = int(length) if length.isascii() and length.isdigit() else None
+            self.total = int(length) if _LENGTH.fullmatch(length) else None
             self._keep_validator(response)
         elif status == _UNSATISFIABLE and self.have:
             stated = _COMPLETE_RANGE.fullmatch(content_range)
@@ -262,6 +274,9 @@ class _Transfer:
             os.fsync(part.fileno())
         if self.total is not None and self.have < self.total:
             raise _Trouble("The connection broke off.")
+        if self.total is not None and self.have > self.total:
+            self._restart()
+            raise _Trouble("It sent more than it had said.")
 
     def _check_size(self, size: int) -> None:
         if size > self.policy.max_bytes:
@@ -293,7 +308,7 @@ class _Transfer:
 
     def _turned_away(self, response: requests.Response) -> Exception:
         status = response.status_code
-        said = f"The server answers {status} {response.reason or ''}".rstrip() + "."
+        said = f"The server answers {status} {responses.get(status, '')}".rstrip() + "."  # never in words of its own
         if status not in _PASSING and status < requests.codes.internal_server_error:
             return _refused(
                 f"{masking.url(self.url)} cannot be downloaded.",

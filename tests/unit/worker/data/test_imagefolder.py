@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torchvision import datasets
 
+from tests.faults.corpus import sets
 from tests.support import pictures
 from tests.unit.worker.data.conftest import Fails
 from worker.data import imagefolder
@@ -234,3 +235,17 @@ def test_any_change_shows_in_the_listing(tmp_path: Path) -> None:
     picture.with_name("1.jpeg").unlink()
     seen.add(imagefolder.listing(imagefolder.discover(tmp_path)))
     assert len(seen) == 4
+
+
+def test_no_decoder_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    """Pillow has Ghostscript draw PostScript, whatever the file's name says."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    pictures.image_folder(tmp_path / "set")
+    (tmp_path / "set" / "train" / "cats" / "9.jpg").write_bytes(sets.EPS)
+    with fails("train/cats/9.jpg is not a picture"):
+        admit(tmp_path / "set")
+    assert not (tmp_path / "started").exists()
