@@ -36,6 +36,8 @@ PROJECT_FILE = "orch.toml"
 NOT_SETTINGS = frozenset({"ORCH_TEST_FAILPOINTS", "ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
 
 LONGEST_SOCKET_PATH = 107
+#: Bytes of `fork-PID-KEY.sock`, with room to grow.
+LONGEST_SOCKET_NAME = 36
 
 SECRETS = ("database_url", "broker_url")
 
@@ -212,22 +214,31 @@ class Settings(BaseModel):
 
 
 def socket_path(settings: Settings, name: str) -> Path:
-    """Return where the unix socket `name` of this home lies: in the run folder, or in a short one where that is long.
+    """Return where the unix socket `name` of this home lies.
 
-    The kernel takes paths of at most 107 bytes. Every process of the home derives the same path.
+    Raises:
+        InvalidSetting: its folder is there, and others can reach into it.
+
+    """
+    return socket_folder(settings) / name
+
+
+def socket_folder(settings: Settings) -> Path:
+    """Return the folder of all sockets of this home: the run folder, or a short one where their paths would be long.
+
+    The kernel takes paths of at most 107 bytes. Every process of the home derives the same folder.
 
     Raises:
         InvalidSetting: the short folder is there, and others can reach into it.
 
     """
-    path = settings.run_dir / name
-    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
-        return path
+    if len(os.fsencode(settings.run_dir / ("x" * LONGEST_SOCKET_NAME))) <= LONGEST_SOCKET_PATH:
+        return settings.run_dir
     digest = hashlib.sha256(os.fsencode(settings.home.absolute())).hexdigest()[:16]
     parent = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     folder = Path(parent) / f"orch-{os.getuid()}-{digest}"
     _refuse_foreign(folder)
-    return folder / name
+    return folder
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -242,11 +253,6 @@ def _refuse_foreign(folder: Path) -> None:
             why="It must be a folder of this user with the mode 0700: others could answer in the broker's place.",
             hint="Remove it, or choose a home folder with a shorter path.",
         )
-
-
-def socket_folders(settings: Settings) -> tuple[Path, Path]:
-    """Return the two folders in which sockets of this home may lie."""
-    return settings.run_dir, socket_path(settings, "x" * LONGEST_SOCKET_PATH).parent
 
 
 def load(**flags: Any) -> Settings:

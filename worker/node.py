@@ -358,7 +358,7 @@ def main() -> int:
     try:
         settings = config.load()
         failpoints.reach("node.mkdir")
-        for folder in (settings.home, settings.run_dir, config.socket_path(settings, "").parent):
+        for folder in (settings.home, settings.run_dir, config.socket_folder(settings)):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as resources:
             if arguments.only_one:
@@ -377,9 +377,9 @@ def main() -> int:
 
 def _forget(settings: config.Settings, key: str) -> None:
     """Remove the files of a node that goes, or has gone."""
-    for folder in config.socket_folders(settings):
-        for path in (*folder.glob(f"fork-*-{key}.sock"), *folder.glob(f"{key}.permits")):
-            path.unlink(missing_ok=True)
+    for path in config.socket_folder(settings).glob(f"fork-*-{key}.sock"):
+        path.unlink(missing_ok=True)
+    (settings.run_dir / f"{key}.permits").unlink(missing_ok=True)
 
 
 @contextmanager

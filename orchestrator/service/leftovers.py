@@ -73,7 +73,7 @@ def _of_nodes(settings: config.Settings) -> Iterator[Finding]:
     run = settings.run_dir
     if (run / "node.pid").exists() and not _held(run / "node.lock"):
         yield _leftover(run / "node.pid", "its node is dead")
-    sockets = [path for folder in config.socket_folders(settings) for path in folder.glob("fork-*.sock")]
+    sockets = config.socket_folder(settings).glob("fork-*.sock")
     for path in (*sockets, *run.glob("*.permits"), *(run / "living").glob("*")):
         if not _held(run / "living" / path.stem.rpartition("-")[2]):
             yield _leftover(path, "its node is dead")
