@@ -60,6 +60,14 @@ class Scene:
         full.write_bytes(content)
         return full
 
+    def socket(self, name: str) -> Path:
+        """Write a file where the home's sockets lie."""
+        folder = config.socket_folder(self.settings)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / name
+        path.touch()
+        return path
+
     def deleted(self) -> str:
         """Return the id of a job that was deleted."""
         job = parts.submit(self.store)
@@ -216,8 +224,8 @@ DAMAGES: list[tuple[Kind, Callable[[Scene], object]]] = [
     (Kind.LEFTOVER, lambda s: s.file("run/node.pid")),
     (Kind.LEFTOVER, lambda s: s.file("run/living/0a1b2c")),
     (Kind.LEFTOVER, lambda s: s.file("run/0a1b2c.permits")),
-    (Kind.LEFTOVER, lambda s: s.file("run/fork-7-0a1b2c.sock")),
-    (Kind.LEFTOVER, lambda s: s.file("run/broker.sock")),
+    (Kind.LEFTOVER, lambda s: s.socket("fork-7-0a1b2c.sock")),
+    (Kind.LEFTOVER, lambda s: s.socket("broker.sock")),
     (Kind.LEFTOVER, lambda s: s.file("data/archives/0a1b.part")),
     (Kind.LEFTOVER, lambda s: s.file("data/sets/.0a1b/archive/picture.png")),
     (Kind.LEFTOVER, lambda s: s.file("data/locks/0a1b.progress")),
@@ -241,8 +249,10 @@ def test_what_is_held_is_left_alone(scene: Scene) -> None:
     """Locks that a living process holds say that the files beside them are in use."""
     locks = [scene.file(f"run/{name}") for name in ("node.lock", "living/0a1b2c", "broker.lock")]
     locks.append(scene.file("data/locks/0a1b.lock"))
-    for name in ("run/node.pid", "run/fork-7-0a1b2c.sock", "run/0a1b2c.permits", "run/broker.sock"):
+    for name in ("run/node.pid", "run/0a1b2c.permits"):
         scene.file(name)
+    for name in ("fork-7-0a1b2c.sock", "broker.sock"):
+        scene.socket(name)
     for name in ("data/archives/0a1b.part", "data/sets/.0a1b/archive/picture.png", "data/locks/0a1b.progress"):
         scene.file(name)
     opened = [lock.open("rb") for lock in locks]

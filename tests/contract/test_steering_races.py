@@ -39,14 +39,21 @@ def _steer(settings: config.Settings, number: int, job_ids: list[str], gate: Any
         for turn, (job_id, verbs) in enumerate(zip(job_ids, ROUNDS, strict=True)):
             verb = verbs[number % len(verbs)]
             gate.wait(DEADLINE)
-            try:
-                getattr(store, verb)(job_id, actor=f"p{number}")
-                said[turn] = (verb, "won")
-            except errors.IllegalMove:
-                said[turn] = (verb, "refused")
-            except errors.NotFound:
-                said[turn] = (verb, "gone")
+            said[turn] = (verb, _ask(store, verb, job_id, actor=f"p{number}"))
     results.put(said)
+
+
+def _ask(store: sql.SqlStore, verb: str, job_id: str, *, actor: str) -> str:
+    while True:
+        try:
+            getattr(store, verb)(job_id, actor=actor)
+        except errors.DatabaseUnavailable:  # locked for long on a busy machine: a person is told to try again
+            continue
+        except errors.IllegalMove:
+            return "refused"
+        except errors.NotFound:
+            return "gone"
+        return "won"
 
 
 def _stand(store: sql.SqlStore, verbs: tuple[str, ...]) -> str:

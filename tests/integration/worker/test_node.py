@@ -81,9 +81,9 @@ def test_max_jobs_outlives_a_slot_that_is_killed(installed: running.Installation
     until(lambda: _running(installed, job), seconds=60)
     (slot,) = [slot for slot in running.named(installed.settings.home, "worker.app") if "cpu.0" in slot.cmdline()]
     slot.kill()
-    until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
+    until(lambda: installed.store.get(job.id).total_retries == 1 and _running(installed, job), seconds=60)
     installed.store.cancel(job.id, actor="tester")
-    assert node.wait(timeout=90) == 0
+    assert node.wait(timeout=60) == 0
 
 
 def test_a_node_that_is_to_leave_when_idle_waits_for_no_job_of_another_root(
