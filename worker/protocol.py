@@ -49,13 +49,17 @@ class CheckpointInfo(_Message):
 
 
 class DatasetInfo(_Message):
-    """A data set that is whole in this host's cache. `counts` has the keys train and val."""
+    """A data set that is whole in this host's cache.
+
+    `counts` has the keys train and val; `shared` counts the pictures of val that train has too.
+    """
 
     hash: str
     source: str
     classes: tuple[str, ...]
     counts: dict[str, int]
     bytes: int
+    shared: int = 0
     path: str
 
 

@@ -155,7 +155,7 @@ class Recorder:
             case protocol.Resumed() as message:
                 store.record_resumed(claim, attempt=message.attempt, step=message.step)
             case protocol.DataReady() as message:
-                store.record_dataset(claim, jobs.Dataset(**message.dataset.model_dump()))
+                store.record_dataset(claim, jobs.Dataset(**message.dataset.model_dump(exclude={"shared"})))
             case protocol.Evaluated() as message:
                 store.record_evaluation(claim, jobs.Evaluation(**_fields(message), attempt=claim.attempt))
             case protocol.Note() as message:

@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator import config, errors, failpoints, log
+from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, specs, states
 from worker import durable, protocol
 from worker.data import archive, download, imagefolder, sources, zipcheck
@@ -40,6 +40,7 @@ class Manifest(BaseModel):
     counts: dict[jobs.Split, int]
     folders: dict[jobs.Split, str]  #: the splits' folder names
     bytes: int
+    shared: int = 0  #: pictures of the validation split that the train split has too
     listing: str  #: digest of every picture's path, size and time: whether anything was changed since
 
 
@@ -282,8 +283,6 @@ def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: _Rep
     total = sum(len(pictures) for pictures in layout.pictures.values())
     listing = imagefolder.listing(layout)  # before the reading, so that a change during it shows later
     contents = imagefolder.admit(layout, report=lambda done: reporter(done, total, "images"))
-    if contents.shared:
-        log.get("data").warning("Pictures are in both splits", source=source.label, pictures=contents.shared)
     return Manifest(
         hash=contents.hash,
         source=source.label,
@@ -291,6 +290,7 @@ def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: _Rep
         counts={split: len(pictures) for split, pictures in layout.pictures.items()},
         folders=layout.folders,
         bytes=contents.bytes,
+        shared=contents.shared,
         listing=listing,
     )
 
@@ -312,6 +312,7 @@ def _info(manifest: Manifest, root: Path) -> protocol.DatasetInfo:
         classes=manifest.classes,
         counts={str(split): count for split, count in manifest.counts.items()},
         bytes=manifest.bytes,
+        shared=manifest.shared,
         path=str(root),
     )
 

@@ -37,6 +37,9 @@ def main(assignment: protocol.Assignment, connection: Connection) -> int:
         except _Stopped:
             return protocol.Ended(how="stopped")
         link.send(protocol.DataReady(dataset=dataset))
+        if dataset.shared:
+            detail = f"{dataset.shared} of {dataset.counts['val']} are in the train split too: the accuracy flatters"
+            link.send(protocol.Note(kind="validation_seen", detail=detail))
         return protocol.Ended(how="done")
 
     return stage.run(connection, body)

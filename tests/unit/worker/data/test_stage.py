@@ -76,6 +76,17 @@ def test_progress_then_the_data_set_then_the_end(server: httpserver.Server, tmp_
     assert ended == protocol.Ended(how="done")
 
 
+def test_pictures_in_both_splits_are_a_note_and_no_failure(server: httpserver.Server, tmp_path: Path) -> None:
+    files = pictures.members()
+    files["validation/cats/copy.jpg"] = files["train/cats/0.jpg"]
+    url = server.on("/pets.zip", httpserver.Reply(body=archives.zipped(files)))
+    with working(assignment(url, tmp_path)) as (_, pipe):
+        *_, ready, note, ended = messages(pipe)
+    assert ready.dataset.shared == 1
+    assert note.detail == "1 of 7 are in the train split too: the accuracy flatters"
+    assert ended == protocol.Ended(how="done")
+
+
 def test_a_failure_is_told_with_its_reason_and_a_hint(server: httpserver.Server, tmp_path: Path) -> None:
     with working(assignment(server.url("/missing.zip"), tmp_path)) as (process, pipe):
         (failed,) = messages(pipe)
