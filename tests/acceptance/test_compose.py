@@ -62,6 +62,24 @@ class TestEveryService:
         assert SERVICES[name]["init"] is True
 
 
+def test_broker_and_database_ask_for_their_password() -> None:
+    assert "requirepass $(cat /run/secrets/broker_password)" in SERVICES["broker"]["command"][-1]
+    assert "--auth=scram-sha-256" in SERVICES["postgres"]["environment"]["POSTGRES_INITDB_ARGS"]
+    assert SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD_FILE"] == "/run/secrets/database_password"  # noqa: S105 - a path
+
+
+def test_no_secret_stands_in_an_argument_list_or_an_image(tmp_path: Path) -> None:
+    subprocess.run(["sh", compose.ROOT / "docs" / "secrets.sh"], cwd=tmp_path, check=True, capture_output=True)
+    text = (compose.ROOT / "docker-compose.yml").read_text("utf-8") + (compose.ROOT / "Dockerfile").read_text("utf-8")
+    for path in (tmp_path / "secrets").iterdir():
+        assert path.read_text("utf-8").strip() not in text
+    assert not re.search(r"--(requirepass|pass|password|a)[ =]", text)
+    _, everything, *kept, caches = (compose.ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert (everything, caches) == ("*", "**/__pycache__")  # what `COPY . .` leaves out, but for these
+    assert set(kept) == {"!pyproject.toml", "!README.md", "!LICENSE", "!orchestrator", "!worker", "!alembic"}
+    assert "secrets/" in (compose.ROOT / ".gitignore").read_text("utf-8").split()
+
+
 @pytest.mark.parametrize("name", LASTING)
 def test_lasting_service_restarts_and_says_how_it_is(name: str) -> None:
     assert SERVICES[name]["restart"] == "unless-stopped"
