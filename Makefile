@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check soak coverage bench docs secrets clean
+.PHONY: help install demo test check soak audit coverage bench docs secrets clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ soak: $(STAMP) ## the long forms of the fault tests
 	@$(RUN) python -m tests.faults.resume --schedules 50
 	@$(RUN) python -m tests.faults.machine --examples 1400
 	@$(RUN) python -m tests.faults.resume --schedules 2 --network densenet121
+
+audit: $(STAMP) ## look up known vulnerabilities of what is installed
+	@$(RUN) .ci/audit
 
 coverage: $(STAMP) ## run the tests and say which lines and branches they miss
 	@$(RUN) pytest --cov --cov-report=term
