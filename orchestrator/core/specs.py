@@ -13,7 +13,17 @@ from orchestrator import errors
 from orchestrator.core import masking, networks
 
 #: Raised when a spec means something else to the worker than before; older workers decline newer specs.
-SPEC_VERSION = 1
+SPEC_VERSION = 2
+
+#: Version 1's fields. Later ones are kept and hashed only where they differ from their defaults: so a spec that says
+#: nothing new keeps its digest, and an older worker can read the checkpoints of a job that was its own.
+FIRST_FIELDS = frozenset(
+    (
+        *("data", "data_sha256", "network", "growth_rate", "blocks", "reduction", "stem"),
+        *("image_size", "crop_scale", "flip", "mean", "std", "optimizer", "lr", "epochs", "batch_size", "seed"),
+        *("loader_workers", "checkpoint_minutes", "checkpoint_steps", "max_duration"),
+    )
+)
 
 #: Data sources with a name, and the fields that each presets.
 DATA_PRESETS: dict[str, dict[str, object]] = {
@@ -115,9 +125,22 @@ class JobSpec(BaseModel):
         """Return the spec as it may be shown and kept in files: without the secrets in the URL of its data."""
         return self.model_copy(update={"data": masking.data(self.data)})
 
+    def kept(self) -> dict[str, Any]:
+        """Return the spec as checkpoints keep it, in JSON's types; `restored` reads it."""
+        plain = {name for name, info in type(self).model_fields.items() if getattr(self, name) == info.default}
+        return self.model_dump(mode="json", exclude=plain - FIRST_FIELDS)
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any]) -> Self:
+        """Return the spec that was kept, by this version or an earlier one: what is missing has its default.
+
+        Presets of names do not count: they may have grown since.
+        """
+        return cls.model_validate({name: info.default for name, info in cls.model_fields.items()} | dict(kept))
+
     def digest(self) -> str:
         """Return the sha256 of the spec in canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.kept(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

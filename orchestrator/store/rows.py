@@ -104,7 +104,7 @@ def _picked(row: Row[Any], names: Iterable[str]) -> dict[str, Any]:
 def _spec(stored: dict[str, Any]) -> specs.JobSpec:
     """Return the spec; of one that this orch would refuse, the fields it knows: whatever is stored can be looked at."""
     try:
-        return specs.JobSpec.model_validate(stored)
+        return specs.JobSpec.restored(stored)
     except pydantic.ValidationError:
         known = {name: _tuples(value) for name, value in stored.items() if name in specs.JobSpec.model_fields}
         return specs.JobSpec.model_construct(**known)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, field_validator
 
 from orchestrator import errors, failpoints
 from orchestrator.core import specs, states
@@ -48,6 +48,15 @@ class State(BaseModel):
     optimizer: list[dict[str, Any]]  #: its parameter groups
     generators: numerics.Generators
     numerics: numerics.Numerics
+
+    @field_validator("spec", mode="before")
+    @classmethod
+    def _restore_spec(cls, kept: Any) -> Any:
+        return specs.JobSpec.restored(kept) if isinstance(kept, dict) else kept
+
+    @field_serializer("spec")
+    def _keep_spec(self, spec: specs.JobSpec) -> dict[str, Any]:
+        return spec.kept()
 
 
 @dataclass(frozen=True, kw_only=True)

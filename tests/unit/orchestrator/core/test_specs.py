@@ -89,6 +89,34 @@ def test_digest_is_of_the_content() -> None:
     assert specs.JobSpec().digest() != specs.JobSpec(seed=1).digest()
 
 
+#: What was given, and the digest that orch stored of it before there was a field beyond version 1's.
+FIRST_DIGESTS: list[tuple[dict[str, Any], str]] = [
+    ({}, "41d3e277b85b9cbd763764b49e3043b889d4dc1c04bf1e8d4084e3ecf46d34bc"),
+    ({"data": "digits"}, "26661e67a1a704a7f1da7fdfaa9180bd24a817dfdbe5040409c7e8c092fbaf0b"),
+    (
+        {"network": "densenet_bc_40_12", "lr": 1e-3, "epochs": 7, "seed": 3},
+        "fbda076f1a37d6429d3949c311a91cafaedc70a2ebf5575a2297e7ce7ce5a369",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given_fields", "digest"), FIRST_DIGESTS)
+def test_a_spec_that_says_nothing_new_keeps_the_digest_of_version_1(given_fields: dict[str, Any], digest: str) -> None:
+    assert specs.parse(given_fields).digest() == digest
+
+
+@pytest.mark.parametrize("given_fields", [fields for fields, _ in FIRST_DIGESTS])
+def test_a_spec_that_version_1_stored_means_what_it_meant(
+    given_fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = specs.parse(given_fields)
+    stored = {name: value for name, value in spec.model_dump(mode="json").items() if name in specs.FIRST_FIELDS}
+    monkeypatch.setitem(specs.DATA_PRESETS, spec.data, {"seed": 99})  # a preset that has grown since
+    assert specs.JobSpec.restored({**stored, "seed": spec.seed}) == spec
+    assert specs.JobSpec.restored({name: value for name, value in stored.items() if name != "seed"}).seed == 0
+    assert spec.kept() == stored
+
+
 @given(
     epochs=st.integers(1, 100_000),
     lr=st.floats(1e-12, 10),
@@ -98,8 +126,9 @@ def test_digest_is_of_the_content() -> None:
 def test_specs_survive_the_database(epochs: int, lr: float, seed: int, blocks: list[int]) -> None:
     spec = specs.parse({"epochs": epochs, "lr": lr, "seed": seed, "blocks": blocks})
     stored = json.loads(json.dumps(spec.model_dump(mode="json")))
-    assert specs.JobSpec.model_validate(stored) == spec
-    assert specs.JobSpec.model_validate(stored).digest() == spec.digest()
+    assert specs.JobSpec.restored(stored) == spec
+    assert specs.JobSpec.restored(spec.kept()) == spec
+    assert specs.JobSpec.restored(stored).digest() == spec.digest()
 
 
 @given(

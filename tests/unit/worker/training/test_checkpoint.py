@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator import errors
-from orchestrator.core import states
+from orchestrator.core import specs, states
 from tests.support import durability
 from tests.unit.worker.training import support
 from worker import protocol
@@ -38,6 +38,30 @@ def trained(data: protocol.DatasetInfo, root: Path) -> support.Follower:
 
 def infos(follower: support.Follower) -> list[protocol.CheckpointInfo]:
     return [message.checkpoint for message in follower.of(protocol.CheckpointWritten)]
+
+
+def test_the_first_versions_checkpoint_is_still_gone_on_from(data: protocol.DatasetInfo, root: Path) -> None:
+    """The file is of step 4 of `support.spec(epochs=2, seed=5, checkpoint_steps=4)`, one step into the second epoch."""
+    content = Path(__file__).with_name("version1.safetensors").read_bytes()
+    (root / "old.safetensors").write_bytes(content)
+    old = protocol.CheckpointInfo(
+        attempt=1,
+        epoch=1,
+        step=4,
+        path="old.safetensors",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    follower = support.Follower()
+    recipe = support.spec(epochs=2, seed=5, checkpoint_steps=4)
+    ended = stage.train(data, support.assignment(root, recipe, attempt=2, checkpoints=(old,)), follower)
+    assert ended == protocol.Ended(how="done", last_step=6)
+    assert follower.of(protocol.Resumed) == [protocol.Resumed(attempt=1, step=4)]
+    assert [step for step, _, _ in follower.steps] == [5, 6]
+
+
+def test_a_spec_that_says_nothing_new_is_kept_as_version_1_kept_it(saved: checkpoint.Checkpoint) -> None:
+    assert json.loads(saved.state.model_dump_json())["spec"].keys() == specs.FIRST_FIELDS
 
 
 def resume(
