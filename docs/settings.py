@@ -6,7 +6,7 @@ from docs import markers
 from orchestrator import config
 
 #: Defaults that depend on the host, in words.
-ELSEWHERE = {"home": "the user's data folder", "lock_dir": "/run/lock/orch, or the temporary folder's"}
+ELSEWHERE = {"home": "the user's data folder", "lock_dir": "/run/lock/orch, or /tmp/orch"}
 
 
 def table() -> str:

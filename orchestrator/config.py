@@ -5,10 +5,7 @@ default.
 """
 
 import difflib
-import hashlib
 import os
-import stat
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,9 +32,9 @@ PROJECT_FILE = "orch.toml"
 #: Variables of ours that are no settings: tests and benchmarks read them.
 NOT_SETTINGS = frozenset({"ORCH_TEST_FAILPOINTS", "ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
 
-LONGEST_SOCKET_PATH = 107
-#: Bytes of `fork-PID-KEY.sock`, with room to grow.
-LONGEST_SOCKET_NAME = 36
+#: The folder that all users and processes of a host have in common. TMPDIR and XDG_RUNTIME_DIR are another's for a cron
+#: job or over ssh, and the latter goes with its user's last login.
+SHARED = Path("/tmp")  # noqa: S108 - what is made in it is checked for its owner
 
 SECRETS = ("database_url", "broker_url")
 
@@ -58,8 +55,7 @@ def _default_home() -> Path:
 
 def _default_lock_dir() -> Path:
     shared = Path("/run/lock")
-    parent = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
-    return parent / "orch"
+    return (shared if os.access(shared, os.W_OK) else SHARED) / "orch"
 
 
 def _placed(path: Path) -> Path:
@@ -211,48 +207,6 @@ class Settings(BaseModel):
     def run_dir(self) -> Path:
         """The folder of pid files, locks and sockets."""
         return self.home / "run"
-
-
-def socket_path(settings: Settings, name: str) -> Path:
-    """Return where the unix socket `name` of this home lies.
-
-    Raises:
-        InvalidSetting: its folder is there, and others can reach into it.
-
-    """
-    return socket_folder(settings) / name
-
-
-def socket_folder(settings: Settings) -> Path:
-    """Return the folder of all sockets of this home: the run folder, or a short one where their paths would be long.
-
-    The kernel takes paths of at most 107 bytes. Every process of the home derives the same folder.
-
-    Raises:
-        InvalidSetting: the short folder is there, and others can reach into it.
-
-    """
-    if len(os.fsencode(settings.run_dir / ("x" * LONGEST_SOCKET_NAME))) <= LONGEST_SOCKET_PATH:
-        return settings.run_dir
-    digest = hashlib.sha256(os.fsencode(settings.home.absolute())).hexdigest()[:16]
-    parent = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(parent) / f"orch-{os.getuid()}-{digest}"
-    _refuse_foreign(folder)
-    return folder
-
-
-def _refuse_foreign(folder: Path) -> None:
-    # Its name is no secret, and everybody may make folders in /tmp.
-    try:
-        found = folder.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise errors.InvalidSetting(
-            f"The folder {folder} for sockets is not safe to use.",
-            why="It must be a folder of this user with the mode 0700: others could answer in the broker's place.",
-            hint="Remove it, or choose a home folder with a shorter path.",
-        )
 
 
 def load(**flags: Any) -> Settings:

@@ -58,6 +58,7 @@ def main() -> int:
     gc.collect()
     gc.freeze()  # or the collector would write to every page that the children share
     failpoints.reach("forkserver.bind")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # `orch down` removes a short one when it is empty
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))

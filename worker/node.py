@@ -9,21 +9,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from orchestrator import config, errors, failpoints, log
+from orchestrator import config, errors, log, sockets
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states, streaks
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
-from worker import app, devices, health, identity, protocol, recorder, remains
+from worker import app, devices, health, identity, presence, protocol, recorder, remains
 from worker.children import Child
 from worker.permits import Permits
 
@@ -77,9 +76,9 @@ class Node:
         self._root = artifacts.root_id(settings.artifact_dir)
         self._store: base.Store = self._patiently(lambda: sql.open_store(settings))
         resources.callback(self._store.close)
-        self._socket = config.socket_path(settings, f"fork-{os.getpid()}-{key}.sock")  # `service.node` looks for it
+        self._socket = sockets.path(settings, f"fork-{os.getpid()}-{key}.sock")  # `service.node` looks for it
         self._permits = self._make_permits(max_jobs, settings.run_dir / f"{key}.permits")
-        resources.callback(_forget, settings, key)
+        resources.callback(presence.forget, settings, key)
         self._fork_server = self._make_fork_server()
         self._slots = self._make_slots()
 
@@ -289,7 +288,7 @@ class Node:
             self._clear(job.id, job.attempt)
             _log.info("took back from a dead worker of this host", job=job.id, state=job.state)
         for key in identity.forget_the_dead(self._living):
-            _forget(self._settings, key)
+            presence.forget(self._settings, key)
 
     def _recover(self) -> None:
         """Write what supervisors said that died while the database was away, as long as their jobs are still theirs."""
@@ -357,12 +356,10 @@ def main() -> int:
     log.configure()
     try:
         settings = config.load()
-        failpoints.reach("node.mkdir")
-        for folder in (settings.home, settings.run_dir, config.socket_folder(settings)):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        presence.prepare(settings)
         with ExitStack() as resources:
             if arguments.only_one:
-                resources.enter_context(_only_one(settings))
+                resources.enter_context(presence.only_one(settings))
             node = Node(
                 settings,
                 max_jobs=arguments.max_jobs,
@@ -373,35 +370,6 @@ def main() -> int:
     except errors.OrchError as error:
         _log.error(error.message, why=error.why, hint=error.hint)
         return error.exit_code
-
-
-def _forget(settings: config.Settings, key: str) -> None:
-    """Remove the files of a node that goes, or has gone."""
-    for path in config.socket_folder(settings).glob(f"fork-*-{key}.sock"):
-        path.unlink(missing_ok=True)
-    (settings.run_dir / f"{key}.permits").unlink(missing_ok=True)
-
-
-@contextmanager
-def _only_one(settings: config.Settings) -> Iterator[None]:
-    """Hold the home's lock and pid file: `up` and `down` go by them."""
-    failpoints.reach("node.lock")
-    with (settings.run_dir / "node.lock").open("w") as lock:
-        try:
-            flock(lock, LOCK_EX | LOCK_NB)
-        except BlockingIOError as error:
-            raise errors.OrchError(
-                "It is up already.",
-                why=f"A node holds {lock.name}.",
-                hint="`orch status` shows it, `orch down` ends it.",
-            ) from error
-        pid_file = settings.run_dir / "node.pid"
-        try:
-            failpoints.reach("node.pid")
-            pid_file.write_text(str(os.getpid()), encoding="ascii")
-            yield
-        finally:
-            pid_file.unlink(missing_ok=True)
 
 
 def _versions() -> dict[str, str]:

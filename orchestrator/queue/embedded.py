@@ -16,7 +16,7 @@ import tenacity
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from orchestrator import config, errors, failpoints
+from orchestrator import config, errors, failpoints, sockets
 
 _START_SECONDS = 10
 _SHUTDOWN_SECONDS = 30
@@ -26,7 +26,7 @@ _LOCK_FILE = "broker.lock"
 
 def socket(settings: config.Settings) -> Path:
     """Return the path of its socket."""
-    return config.socket_path(settings, "broker.sock")
+    return sockets.path(settings, "broker.sock")
 
 
 def client(settings: config.Settings) -> "redis.Redis":
@@ -105,8 +105,12 @@ def _no_start(data: Path, why: str) -> errors.BrokerUnavailable:
 
 def stop(settings: config.Settings) -> bool:
     """Save and shut the server down, kill one that hangs; return whether one was there and has gone."""
-    if not answers(settings):
-        return _kill_hung(settings)
+    gone = _shut_down(settings) if answers(settings) else _kill_hung(settings)
+    sockets.tidy(settings)
+    return gone
+
+
+def _shut_down(settings: config.Settings) -> bool:
     failpoints.reach("broker.shutdown")
     with client(settings) as connection:
         pid = int(connection.info("server")["process_id"])

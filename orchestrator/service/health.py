@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from orchestrator import config
+from orchestrator import config, sockets
 from orchestrator.core import masking
 
 _TIMEOUT_SECONDS = 2.0
@@ -50,7 +50,7 @@ def broker(settings: config.Settings) -> Broker:
 
 def _connect(settings: config.Settings) -> socket.socket:
     if settings.broker_url is None:
-        return _unix(str(config.socket_path(settings, "broker.sock")))
+        return _unix(str(sockets.path(settings, "broker.sock")))
     url = urlsplit(settings.broker_url.get_secret_value())
     if "socket" in url.scheme or url.scheme == "unix":
         return _unix(url.path)

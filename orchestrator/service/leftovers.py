@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator import config
+from orchestrator import config, sockets
 from orchestrator.core import states
 from orchestrator.core.findings import Finding, Kind
 from orchestrator.core.history import History
@@ -73,11 +73,11 @@ def _of_nodes(settings: config.Settings) -> Iterator[Finding]:
     run = settings.run_dir
     if (run / "node.pid").exists() and not _held(run / "node.lock"):
         yield _leftover(run / "node.pid", "its node is dead")
-    sockets = config.socket_folder(settings).glob("fork-*.sock")
-    for path in (*sockets, *run.glob("*.permits"), *(run / "living").glob("*")):
+    found = sockets.folder(settings).glob("fork-*.sock")
+    for path in (*found, *run.glob("*.permits"), *(run / "living").glob("*")):
         if not _held(run / "living" / path.stem.rpartition("-")[2]):
             yield _leftover(path, "its node is dead")
-    broker = config.socket_path(settings, "broker.sock")
+    broker = sockets.path(settings, "broker.sock")
     if broker.exists() and not _held(run / "broker.lock"):
         yield _leftover(broker, "its server is dead")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import config, errors, failpoints
+from orchestrator import config, errors, failpoints, sockets
 from orchestrator.core.jobs import Worker
 from orchestrator.service import files, health, query
 from orchestrator.store.base import Store
@@ -183,7 +183,7 @@ def _ready(settings: config.Settings, store: Store, node: int) -> bool:
 
 def _can_train(settings: config.Settings, node: int) -> bool:
     """Whether the node's fork server has come through its imports: it listens then."""
-    socket = config.socket_path(settings, f"fork-{node}-{'?' * 16}.sock")
+    socket = sockets.path(settings, f"fork-{node}-{'?' * 16}.sock")
     return any(socket.parent.glob(socket.name))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from orchestrator import config, errors
+from orchestrator import config, errors, sockets
 from orchestrator.core import jobs, specs, states
 from orchestrator.core.findings import Kind
 from orchestrator.service import audit
@@ -62,7 +62,7 @@ class Scene:
 
     def socket(self, name: str) -> Path:
         """Write a file where the home's sockets lie."""
-        folder = config.socket_folder(self.settings)
+        folder = sockets.folder(self.settings)
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / name
         path.touch()

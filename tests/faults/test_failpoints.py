@@ -78,7 +78,7 @@ EXCEPTIONS = {
     "worker/identity.py:_state_and_start": "reads /proc",
     "worker/identity.py:_boot_id": "reads /proc",
     "worker/node.py:_beat": "calls `health.touch`, which has it",
-    "worker/node.py:_forget": "the last act of a node: what stays behind is removed by the next one",
+    "worker/presence.py:forget": "the last act of a node: what stays behind is removed by the next one",
     "worker/training/__main__.py:assignment": "the engine by itself: no queue, no promise",
     "worker/training/predict.py:predict": "a person's own pictures: each failure is its line of the answer",
 }

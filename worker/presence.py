@@ -1,0 +1,49 @@
+"""What a node leaves in its home so that others find it: lock and pid file, sockets, the tally of its jobs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+
+from orchestrator import config, errors, failpoints, sockets
+
+
+def prepare(settings: config.Settings) -> None:
+    """Make the folders that a node needs before all else."""
+    failpoints.reach("node.mkdir")
+    for folder in (settings.home, settings.run_dir, sockets.folder(settings)):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def forget(settings: config.Settings, key: str) -> None:
+    """Remove the files of a node that goes, or has gone."""
+    for path in sockets.folder(settings).glob(f"fork-*-{key}.sock"):
+        path.unlink(missing_ok=True)
+    (settings.run_dir / f"{key}.permits").unlink(missing_ok=True)
+
+
+@contextmanager
+def only_one(settings: config.Settings) -> Iterator[None]:
+    """Hold the home's lock and pid file: `up` and `down` go by them.
+
+    Raises:
+        OrchError: another node holds them.
+
+    """
+    failpoints.reach("node.lock")
+    with (settings.run_dir / "node.lock").open("w") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError as error:
+            raise errors.OrchError(
+                "It is up already.",
+                why=f"A node holds {lock.name}.",
+                hint="`orch status` shows it, `orch down` ends it.",
+            ) from error
+        pid_file = settings.run_dir / "node.pid"
+        try:
+            failpoints.reach("node.pid")
+            pid_file.write_text(str(os.getpid()), encoding="ascii")
+            yield
+        finally:
+            pid_file.unlink(missing_ok=True)
