@@ -8,12 +8,12 @@ import typer
 from pydantic.fields import FieldInfo
 
 from orchestrator.cli import options
-from orchestrator.core import specs
+from orchestrator.core import networks, specs
 
 #: The panel of the help that a field stands under; all others are about training.
 _PANELS = {
     "Data": ("data", "data_sha256", "image_size", "crop_scale", "flip", "mean", "std", "loader_workers"),
-    "Network": ("network", "growth_rate", "blocks", "reduction", "stem"),
+    "Network": ("network", *networks.FIELDS),
 }
 _TRAINING = "Training"
 

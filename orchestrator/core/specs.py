@@ -60,6 +60,10 @@ class JobSpec(BaseModel):
     )
     reduction: _Fraction = Field(0.5, description="share of channels that a transition keeps")
     stem: networks.Stem = Field("cifar", description="cifar: 3x3 convolution; imagenet: 7x7 and max-pool")
+    stem_channels: int | None = Field(None, ge=1, le=1024, description="channels of the stem; else two growth rates")
+    bottleneck: int = Field(4, ge=0, le=64, description="growth rates in a layer's bottleneck; 0: none")
+    transition_relu: bool = Field(default=False, description="ReLU in transitions, as in torchvision")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share dropped behind each convolution but the first")
 
     image_size: int = Field(224, ge=8, le=2048, description="side of the square crop, pixels")
     crop_scale: tuple[_Fraction, _Fraction] = Field(
@@ -103,18 +107,23 @@ class JobSpec(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        least = networks.smallest_image(blocks=self.blocks, stem=self.stem)
+        least = networks.smallest_image(self.shape)
         if self.image_size < least:
             raise ValueError(
                 f"image_size {self.image_size} is too small: {len(self.blocks)} blocks with the "
                 f"{self.stem} stem need at least {least} pixels"
             )
-        if not networks.keeps_channels(blocks=self.blocks, growth_rate=self.growth_rate, reduction=self.reduction):
+        if not networks.keeps_channels(self.shape):
             raise ValueError(f"reduction {self.reduction:g} leaves no channel after a transition")
         low, high = self.crop_scale
         if low > high:
             raise ValueError("crop_scale is (smallest, largest)")
         return self
+
+    @property
+    def shape(self) -> networks.Shape:
+        """The numbers that make the network."""
+        return networks.Shape(**{name: getattr(self, name) for name in networks.FIELDS})
 
     @property
     def resize(self) -> int:

@@ -26,29 +26,6 @@ class Advice:
     changes: dict[str, int]
 
 
-def forward_macs(spec: specs.JobSpec) -> float:
-    """Return the multiply-accumulates of all convolutions for one picture, forward.
-
-    Layers, bottleneck (4 growth rates) and transitions as in https://arxiv.org/abs/1608.06993, table 1.
-    """
-    growth, channels, side = spec.growth_rate, 2 * spec.growth_rate, spec.image_size
-    if spec.stem == "imagenet":
-        side = (side + 1) // 2
-        total = side**2 * 7 * 7 * 3 * channels
-        side = (side + 1) // 2
-    else:
-        total = side**2 * 3 * 3 * 3 * channels
-    for number, layers in enumerate(spec.blocks, start=1):
-        for _ in range(layers):
-            total += side**2 * (channels * 4 * growth + 3 * 3 * 4 * growth * growth)
-            channels += growth
-        if number < len(spec.blocks):
-            kept = int(channels * spec.reduction)
-            total += side**2 * channels * kept
-            channels, side = kept, side // 2
-    return float(total)
-
-
 def on_cpu(workers: Iterable[Worker], nvidia: Path = Path("/dev/nvidiactl")) -> bool:
     """Whether the job will train on a CPU: as the workers have it, else as this host has it."""
     devices = [device for worker in workers for device in worker.devices]
@@ -57,7 +34,7 @@ def on_cpu(workers: Iterable[Worker], nvidia: Path = Path("/dev/nvidiactl")) -> 
 
 def for_cpu(spec: specs.JobSpec) -> Advice | None:
     """Return what to say about a recipe that a CPU is too slow for, None where it is fine."""
-    macs = forward_macs(spec)
+    macs = networks.cost(spec.shape, image_size=spec.image_size, classes=2).macs
     rate = CPU_MACS_A_SECOND / macs
     if rate >= TOO_SLOW:
         return None
@@ -65,6 +42,6 @@ def for_cpu(spec: specs.JobSpec) -> Advice | None:
         f"{macs / 1e9:.1f} GMAC a picture is much for a CPU: two cores train about {rate:.2g} pictures a second, "
         f"which is {1000 / rate / 3600:.1f} hours for every 1,000."
     )
-    smallest = networks.smallest_image(blocks=spec.blocks, stem=spec.stem)
+    smallest = networks.smallest_image(spec.shape)
     changes = {"image_size": max(SMALLER, smallest), "batch_size": max(LARGER_BATCH, spec.batch_size)}
     return Advice(warning=warning, changes=changes if changes["image_size"] < spec.image_size else {})

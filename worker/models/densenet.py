@@ -1,8 +1,8 @@
 """The network, whole: dense layer, transition, DenseNet, builders.
 
 Huang, Liu, van der Maaten, Weinberger: "Densely Connected Convolutional Networks", https://arxiv.org/abs/1608.06993
-(DenseNet-BC: bottleneck layers, compressing transitions). Module names, their order, and a transition without ReLU
-are those of the reference notebook, so that its state_dict loads strictly and one seed gives the same weights.
+(DenseNet-BC: bottleneck layers, compressing transitions). Module names and their order are those of the reference
+notebook, and so is what is built by default, so that its state_dict loads strictly and one seed gives the same weights.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,23 @@ from torch import nn
 
 from orchestrator.core import networks
 
-#: Channels of a layer's bottleneck for each one that it adds (section 3, "Bottleneck layers").
-BOTTLENECK = 4
-
 DENSENET121_BLOCKS = (6, 12, 24, 16)
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1x1 convolution, BN, ReLU, 3x3 convolution: adds `growth_rate` channels behind its input."""
+    """BN, ReLU, 1x1 convolution, BN, ReLU, 3x3 convolution: adds `growth_rate` channels behind its input.
 
-    def __init__(self, in_channels: int, growth_rate: int) -> None:
+    The 1x1 convolution makes `bottleneck` growth rates of channels (section 3, "Bottleneck layers"); with 0 it is left
+    out together with the BN and ReLU behind it. Dropout stands behind each convolution.
+    """
+
+    def __init__(self, in_channels: int, growth_rate: int, *, bottleneck: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
-        inner_channels = BOTTLENECK * growth_rate
-        self.bottle_neck = nn.Sequential(
-            nn.BatchNorm2d(in_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(in_channels, inner_channels, kernel_size=1, bias=False),
-            nn.BatchNorm2d(inner_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(inner_channels, growth_rate, kernel_size=3, padding=1, bias=False),
-        )
+        self.bottle_neck = nn.Sequential()
+        if bottleneck:
+            _add_convolution(self.bottle_neck, in_channels, bottleneck * growth_rate, kernel_size=1, dropout=dropout)
+            in_channels = bottleneck * growth_rate
+        _add_convolution(self.bottle_neck, in_channels, growth_rate, kernel_size=3, dropout=dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) to (N, in_channels + growth_rate, H, W)."""
@@ -39,15 +36,16 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """BN, 1x1 convolution, 2x2 average pooling: compresses channels and halves the side."""
+    """BN, 1x1 convolution, 2x2 average pooling: compresses channels and halves the side.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    Section 3 ("Pooling layers") and the notebook have no ReLU here; the authors' code and torchvision have.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, relu: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
-        self.down_sample = nn.Sequential(
-            nn.BatchNorm2d(in_channels),
-            nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
-            nn.AvgPool2d(kernel_size=2, stride=2),
-        )
+        self.down_sample = nn.Sequential()
+        _add_convolution(self.down_sample, in_channels, out_channels, kernel_size=1, relu=relu, dropout=dropout)
+        _add(self.down_sample, nn.AvgPool2d(kernel_size=2, stride=2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H // 2, W // 2)."""
@@ -59,7 +57,7 @@ class DenseNet(nn.Module):
     """Stem, dense blocks with transitions between them, global average pooling, linear classifier.
 
     `reduction` is the share of channels that a transition keeps, rounded down (the paper's compression); ValueError
-    where that leaves none.
+    where that leaves none. The stem makes `stem_channels`, else two growth rates.
     """
 
     def __init__(
@@ -70,9 +68,13 @@ class DenseNet(nn.Module):
         num_classes: int,
         reduction: float = 0.5,
         stem: networks.Stem = "cifar",
+        stem_channels: int | None = None,
+        bottleneck: int = 4,
+        transition_relu: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        channels = 2 * growth_rate
+        channels = stem_channels or 2 * growth_rate
         if stem == "imagenet":
             self.conv1 = nn.Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
             self.stem: nn.Module = nn.Sequential(
@@ -87,31 +89,56 @@ class DenseNet(nn.Module):
         for index, layers in enumerate(blocks):
             # The notebook calls the last block by another name than the others.
             name = f"dense_block_layer_{index}" if index < last else f"dense_block{index}"
-            self.features.add_module(name, _dense_block(channels, growth_rate, layers))
+            block = _dense_block(channels, growth_rate, layers, bottleneck=bottleneck, dropout=dropout)
+            self.features.add_module(name, block)
             channels += layers * growth_rate
             if index < last:
                 kept = int(reduction * channels)
                 if kept == 0:
                     raise ValueError(f"a reduction of {reduction} leaves transition {index} no channel of {channels}")
-                self.features.add_module(f"transition_layer_{index}", Transition(channels, kept))
+                transition = Transition(channels, kept, relu=transition_relu, dropout=dropout)
+                self.features.add_module(f"transition_layer_{index}", transition)
                 channels = kept
         self.features.add_module("bn", nn.BatchNorm2d(channels))
         self.features.add_module("relu", nn.ReLU(inplace=True))
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.linear = nn.Linear(channels, num_classes)
 
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Map normalised pictures (N, 3, H, W) to what the classifier sees of them: (N, channels)."""
+        maps: torch.Tensor = self.avgpool(self.features(self.stem(self.conv1(images))))
+        return maps.flatten(1)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map normalised pictures (N, 3, H, W) to logits (N, num_classes)."""
-        maps = self.features(self.stem(self.conv1(images)))
-        logits: torch.Tensor = self.linear(self.avgpool(maps).flatten(1))
+        logits: torch.Tensor = self.linear(self.embed(images))
         return logits
 
 
-def _dense_block(channels: int, growth_rate: int, layers: int) -> nn.Sequential:
+def _dense_block(channels: int, growth_rate: int, layers: int, *, bottleneck: int, dropout: float) -> nn.Sequential:
     block = nn.Sequential()
     for index in range(layers):
-        block.add_module(f"bottle_neck_layer_{index}", DenseLayer(channels + index * growth_rate, growth_rate))
+        layer = DenseLayer(channels + index * growth_rate, growth_rate, bottleneck=bottleneck, dropout=dropout)
+        block.add_module(f"bottle_neck_layer_{index}", layer)
     return block
+
+
+def _add_convolution(
+    to: nn.Sequential, inputs: int, outputs: int, *, kernel_size: int, relu: bool = True, dropout: float
+) -> None:
+    """Add BN, ReLU, convolution, dropout: the order that section 3 ("Composite function") calls H."""
+    _add(to, nn.BatchNorm2d(inputs))
+    if relu:
+        _add(to, nn.ReLU(inplace=True))
+    _add(to, nn.Conv2d(inputs, outputs, kernel_size=kernel_size, padding=kernel_size // 2, bias=False))
+    if dropout:
+        to.add_module(f"dropout{len(to)}", nn.Dropout(dropout, inplace=True))
+
+
+def _add(to: nn.Sequential, module: nn.Module) -> None:
+    """Add a module by the next number; dropout has none, so that weights fit with it and without."""
+    numbered = sum(not isinstance(each, nn.Dropout) for each in to)
+    to.add_module(str(numbered), module)
 
 
 def densenet121(*, num_classes: int, stem: networks.Stem = "cifar") -> DenseNet:

@@ -1,5 +1,7 @@
 """From a job spec to its network. The numbers behind each name are in `orchestrator.core.networks`."""
 
+import dataclasses
+
 from orchestrator import errors
 from orchestrator.core import specs, states
 from worker.models import densenet
@@ -13,13 +15,7 @@ def build(spec: specs.JobSpec, num_classes: int) -> densenet.DenseNet:
 
     """
     try:
-        return densenet.DenseNet(
-            growth_rate=spec.growth_rate,
-            blocks=spec.blocks,
-            num_classes=num_classes,
-            reduction=spec.reduction,
-            stem=spec.stem,
-        )
+        return densenet.DenseNet(num_classes=num_classes, **dataclasses.asdict(spec.shape))
     except ValueError as error:
         raise errors.StageFailed(
             "The network cannot be built.",

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core import networks
+from orchestrator.core import networks, specs
 from tests.unit.worker.models import notebook
 from worker.models import densenet
 
@@ -66,7 +66,7 @@ def test_the_notebooks_weights_load_strictly() -> None:
 def test_smallest_image_of_a_stem_is_the_smallest_that_runs(stem: networks.Stem) -> None:
     blocks = (1, 1, 1, 1)
     network = densenet.DenseNet(growth_rate=2, blocks=blocks, num_classes=2, stem=stem)
-    side = networks.smallest_image(blocks=blocks, stem=stem)
+    side = networks.smallest_image(specs.JobSpec(growth_rate=2, blocks=blocks, stem=stem).shape)
     assert network(torch.randn(2, 3, side, side)).shape == (2, 2)
     with pytest.raises(RuntimeError, match="too small"):
         network(torch.randn(2, 3, side - 1, side - 1))
@@ -75,3 +75,39 @@ def test_smallest_image_of_a_stem_is_the_smallest_that_runs(stem: networks.Stem)
 def test_imagenet_stem_quarters_the_side_before_the_first_block() -> None:
     network = densenet.DenseNet(growth_rate=2, blocks=(1, 1), num_classes=2, stem="imagenet")
     assert network.stem(network.conv1(torch.randn(2, 3, 64, 64))).shape == (2, 4, 16, 16)
+
+
+def test_layers_without_bottleneck_have_one_convolution() -> None:
+    layer = densenet.DenseLayer(6, 4, bottleneck=0)
+    assert [type(module).__name__ for module in layer.bottle_neck] == ["BatchNorm2d", "ReLU", "Conv2d"]
+    assert layer(torch.randn(2, 6, 5, 5)).shape == (2, 10, 5, 5)
+
+
+def test_relu_in_transitions_is_the_one_difference_that_it_makes() -> None:
+    transitions = []
+    for relu in (False, True):
+        torch.manual_seed(5)
+        transitions.append(densenet.Transition(12, 6, relu=relu).down_sample)
+    plain, rectified = transitions
+    x = torch.randn(2, 12, 4, 4)
+    assert torch.equal(plain[0](x).relu(), rectified[:2](x))
+    assert torch.equal(plain[1:](x), rectified[2:](x))
+
+
+def test_dropout_drops_its_share_in_training_alone() -> None:
+    torch.manual_seed(5)
+    layer = densenet.DenseLayer(8, 64, dropout=0.25)
+    x = torch.randn(4, 8, 8, 8)
+    dropped = (layer(x)[:, 8:] == 0).float().mean().item()
+    assert dropped == pytest.approx(0.25, abs=0.01)
+    assert (layer.eval()(x)[:, 8:] != 0).all()
+
+
+def test_weights_fit_with_dropout_and_without() -> None:
+    numbers_: dict[str, Any] = {"growth_rate": 4, "blocks": (2, 1), "num_classes": 2, "transition_relu": True}
+    torch.manual_seed(5)
+    with_it = densenet.DenseNet(**numbers_, dropout=0.5).eval()
+    without = densenet.DenseNet(**numbers_).eval()
+    without.load_state_dict(with_it.state_dict(), strict=True)
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(without(images), with_it(images))

@@ -1,27 +1,56 @@
+from typing import Any
+
 import pytest
+import torch
+from torch import nn
 
 from orchestrator import errors
 from orchestrator.core import networks, specs, states
 from worker.models import densenet, zoo
 
-#: Convolutions and the classifier: what the number in a network's name counts (paper, tables 1 and 2).
-DEPTHS = {
-    "densenet121": 121,
-    "densenet161": 161,
-    "densenet169": 169,
-    "densenet201": 201,
-    "densenet_bc_100_12": 100,
-    "densenet_bc_40_12": 40,
-    "densenet_tiny": 7,
-}
+#: Numbers that cover every branch of the formula; the large networks have the same branches.
+SHAPES: list[dict[str, Any]] = [
+    *({"network": name} for name in ("densenet121", "densenet121_imagenet", "densenet_40_12", "densenet_bc_40_12")),
+    {"network": "densenet_tiny"},
+    {"blocks": (2, 3, 1), "growth_rate": 5, "reduction": 0.7, "stem": "imagenet", "bottleneck": 3},
+    {"blocks": (2, 3), "growth_rate": 5, "stem_channels": 7, "bottleneck": 0, "dropout": 0.2, "transition_relu": True},
+    {"blocks": (3,), "growth_rate": 3, "reduction": 0.1, "stem_channels": 9, "stem": "imagenet"},
+]
+
+
+@pytest.mark.parametrize("fields", SHAPES)
+@pytest.mark.parametrize("size", [32, 45])
+def test_the_built_network_costs_what_the_formula_says(fields: dict[str, Any], size: int) -> None:
+    spec = specs.JobSpec(**fields)
+    with torch.device("meta"):  # shapes without numbers: nothing is computed
+        network = zoo.build(spec, 3).eval()
+        macs = counted(network, torch.empty(1, 3, size, size))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert networks.cost(spec.shape, image_size=size, classes=3) == networks.Cost(parameters=parameters, macs=macs)
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
-def test_every_name_builds_a_network_of_its_depth(name: str) -> None:
-    network = zoo.build(specs.JobSpec(network=name), 3)
-    layers = [value for key, value in network.state_dict().items() if key.endswith("weight") and value.dim() > 1]
-    assert len(layers) == DEPTHS[name]
+def test_every_name_builds_a_network_with_the_formulas_parameters(name: str) -> None:
+    spec = specs.JobSpec(network=name)
+    with torch.device("meta"):
+        network = zoo.build(spec, 3)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert networks.cost(spec.shape, image_size=224, classes=3).parameters == parameters
     assert network.linear.out_features == 3
+
+
+def counted(network: nn.Module, image: torch.Tensor) -> int:
+    """Return the multiply-adds of every convolution and the classifier, by what comes out of each."""
+    macs = []
+
+    def count(module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        macs.append(output[0].numel() * module.weight[0].numel())
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    network(image)
+    return sum(macs)
 
 
 def test_the_notebooks_spec_builds_the_networks_own_densenet121() -> None:
