@@ -15,7 +15,7 @@ class Audits(base.Audits):
 
     database: engine.Database
 
-    @engine.reads
+    @engine.reads_at_length
     def history(self, connection: Connection, job_id: str) -> history.History:
         """Return every row of the job from one moment."""
         engine.at_one_moment(connection)

@@ -2,7 +2,7 @@
 
 import functools
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -14,22 +14,20 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator import errors, failpoints
 from orchestrator.core import masking
+from orchestrator.store import deadline
 
-#: Seconds that a SQLite transaction waits for another writer. A person's command must answer within 5 s.
-BUSY_TIMEOUT = 3.5
+#: Seconds that a transaction waits for SQLite's other writer, or for a server. A command must answer within 5 s.
+PATIENCE = 3.5
 
-#: Seconds to reach a PostgreSQL server, and to hear from one that fell silent.
-CONNECT_TIMEOUT = 3
+#: Seconds for one that may read or delete millions of rows. A silent server is noticed as soon: when it begins.
+LONG_PATIENCE = 120
 
 #: Tries of one transaction, where the database asks for another.
 TRIES = 8
 
-#: PostgreSQL's codes for "try again": serialization failure, deadlock.
-_TRY_AGAIN = frozenset({"40001", "40P01"})
-
 #: What SQLite's errors mean to people: why, and what to do.
 _SQLITE_ADVICE = {
-    "SQLITE_BUSY": (f"Another process has kept it locked for {BUSY_TIMEOUT:g} seconds.", "Try again."),
+    "SQLITE_BUSY": (f"Another process has kept it locked for {PATIENCE:g} seconds.", "Try again."),
     "SQLITE_FULL": ("The disk is full.", "Free some space on it; nothing was written."),
     "SQLITE_READONLY": ("The file or its folder is read-only.", "Check the permissions, and how it is mounted."),
     "SQLITE_CANTOPEN": ("The file cannot be opened.", "Check that its folder exists and that you may write there."),
@@ -37,6 +35,12 @@ _SQLITE_ADVICE = {
     "SQLITE_CORRUPT": ("The file is damaged.", "Restore it from a backup."),
     "SQLITE_NOTADB": ("The file is no SQLite database.", "Check the setting database_url."),
 }
+
+#: Codes of "try again": SQLite's lock, PostgreSQL's serialization failure and deadlock.
+_TRY_AGAIN = frozenset({"SQLITE_BUSY", "40001", "40P01"})
+
+#: Codes that the drivers do not count as operational: SQLite's, and PostgreSQL's server that takes no writes.
+_OUT_OF_REACH = frozenset({*_SQLITE_ADVICE, "25006"})
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -64,7 +68,7 @@ class Database:
         self._engine = _engine(self._url, foreign_keys=foreign_keys)
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_worth_another_try),
-            stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_after_delay(BUSY_TIMEOUT),
+            stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_after_delay(PATIENCE),
             wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
             reraise=True,
         )
@@ -74,25 +78,33 @@ class Database:
         """The SQLite file; None for a server."""
         return Path(self._url.database or "") if self._url.get_backend_name() == "sqlite" else None
 
-    def read(self, work: Callable[[Connection], T], *, place: str = "database") -> T:
-        """Return what `work` reads, all from one moment of a SQLite database. `place` begins its failpoint's name."""
-        return self._transaction(work, begin="BEGIN", place=place, commits=False)
+    def read(self, work: Callable[[Connection], T], *, place: str = "database", patience: float = PATIENCE) -> T:
+        """Return what `work` reads, all from one moment of a SQLite database. `place` begins its failpoint's name.
 
-    def write(self, work: Callable[[Connection], T], *, place: str = "database") -> T:
+        A server has `patience` seconds for it.
+        """
+        return self._transaction(work, begin="BEGIN", place=place, commits=False, patience=patience)
+
+    def write(self, work: Callable[[Connection], T], *, place: str = "database", patience: float = PATIENCE) -> T:
         """Run `work`, commit, and return its result; nothing of it stays when it raises.
 
-        `work` may run more than once: only its last run is committed. `place` begins its failpoints' names.
+        `work` may run more than once: only its last run is committed. `place` begins its failpoints' names. A server
+        has `patience` seconds for it.
         """
-        return self._transaction(work, begin="BEGIN IMMEDIATE", place=place, commits=True)
+        return self._transaction(work, begin="BEGIN IMMEDIATE", place=place, commits=True, patience=patience)
 
     def close(self) -> None:
         """Let go of every connection."""
         self._engine.dispose()
 
-    def _transaction(self, work: Callable[[Connection], T], *, begin: str, place: str, commits: bool) -> T:
+    def _transaction(
+        self, work: Callable[[Connection], T], *, begin: str, place: str, commits: bool, patience: float
+    ) -> T:
         def once() -> T:
             failpoints.reach(f"{place}.begin")
-            with self._engine.connect().execution_options(orch_begin=begin) as connection, connection.begin():
+            with self._connected(begin) as connection, connection.begin():
+                if patience > PATIENCE and connection.dialect.name == "postgresql":
+                    _postgres().allow(connection, patience)
                 result = work(connection)
                 if commits:
                     failpoints.reach(f"{place}.commit")
@@ -101,21 +113,31 @@ class Database:
             return result
 
         try:
-            return self._retrying(once)
+            with deadline.within(patience):
+                return self._retrying(once)
         except (exc.DBAPIError, exc.TimeoutError, OSError) as error:  # OSError: the disk or network below the driver
             if not _is_out_of_reach(error):
                 raise
             raise self._explained(error) from error
 
+    def _connected(self, begin: str) -> Connection:
+        """Return a connection that answers: whoever may take long has not waited for that."""
+        with deadline.within(PATIENCE):
+            return self._engine.connect().execution_options(orch_begin=begin)
+
     def _explained(self, error: exc.DBAPIError | exc.TimeoutError | OSError) -> errors.DatabaseUnavailable:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
-        why, hint = _SQLITE_ADVICE.get(_sqlite_code(cause), (self._hidden(str(cause)), self._server_hint()))
+        why, hint = self._advice().get(_code(cause), (self._hidden(str(cause)), self._server_hint()))
         return errors.DatabaseUnavailable(f"The database {self.name} is out of reach.", why=why, hint=hint)
 
+    def _advice(self) -> Mapping[str, tuple[str, str]]:
+        return _SQLITE_ADVICE if self.file else _postgres().ADVICE
+
     def _hidden(self, text: str) -> str:
-        secret = self._url.password
         text = " ".join(text.split())
-        return text.replace(str(secret), "***") if secret else text
+        for secret in (self._url.password, self._url.query.get("password"), self._url.query.get("sslpassword")):
+            text = text.replace(str(secret), "***") if secret else text
+        return text
 
     def _server_hint(self) -> str | None:
         return None if self.file else "Check that the server runs and that the setting database_url is right."
@@ -123,31 +145,36 @@ class Database:
 
 def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
     """Make a method whose first argument is a connection into one that runs in a reading transaction."""
-    place = _place(method, commits=False)
+    return _in_transaction(method, commits=False, patience=PATIENCE)
 
-    @functools.wraps(method)
-    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.database.read(lambda connection: method(self, connection, *args, **kwargs), place=place)
 
-    return run
+def reads_at_length(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Like `reads`, where that may be millions of rows."""
+    return _in_transaction(method, commits=False, patience=LONG_PATIENCE)
 
 
 def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
     """Make a method whose first argument is a connection into one that runs in a writing transaction."""
-    place = _place(method, commits=True)
+    return _in_transaction(method, commits=True, patience=PATIENCE)
+
+
+def writes_at_length(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Like `writes`, where that may be millions of rows."""
+    return _in_transaction(method, commits=True, patience=LONG_PATIENCE)
+
+
+def _in_transaction(
+    method: Callable[Concatenate[S, Connection, P], T], *, commits: bool, patience: float
+) -> Callable[Concatenate[S, P], T]:
+    place = f"store.{method.__name__.lstrip('_')}"
+    failpoints.add_transaction(place, commits=commits)
 
     @functools.wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.database.write(lambda connection: method(self, connection, *args, **kwargs), place=place)
+        transact = self.database.write if commits else self.database.read
+        return transact(lambda connection: method(self, connection, *args, **kwargs), place=place, patience=patience)
 
     return run
-
-
-def _place(method: Callable[..., Any], *, commits: bool) -> str:
-    """Name the failpoints of a method's transaction, and enter them into the registry."""
-    place = f"store.{method.__name__.lstrip('_')}"
-    failpoints.add_transaction(place, commits=commits)
-    return place
 
 
 def at_one_moment(connection: Connection) -> None:
@@ -184,22 +211,23 @@ def _parsed(text: str) -> URL:
 
 def _engine(url: URL, *, foreign_keys: bool) -> Engine:
     if url.get_backend_name() == "sqlite":
-        engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False})
+        engine = sqlalchemy.create_engine(url, connect_args={"timeout": PATIENCE, "check_same_thread": False})
         sqlalchemy.event.listen(engine, "connect", functools.partial(_prepare_sqlite, foreign_keys=foreign_keys))
         sqlalchemy.event.listen(engine, "begin", _begin_sqlite)
         return engine
-    defaults = {
-        "connect_timeout": str(CONNECT_TIMEOUT),
-        "tcp_user_timeout": str(CONNECT_TIMEOUT * 1000),
-        "client_encoding": "utf8",  # a database in SQL_ASCII would have the driver return bytes
-    }
-    server = url.set(drivername="postgresql+psycopg").set(query={**defaults, **url.query})
+    made: Engine = _postgres().engine(url, patience=PATIENCE)
+    return made
+
+
+def _postgres() -> Any:
+    """Return the module of PostgreSQL, whose driver is an extra."""
     try:
-        return sqlalchemy.create_engine(server, pool_pre_ping=True)
+        from orchestrator.store import postgres  # noqa: PLC0415 - only the driver in use is worth its import
     except ModuleNotFoundError as error:
         raise errors.InvalidSetting(
             "The driver of PostgreSQL is not installed.", hint="Install orch with its extra `postgres`."
         ) from error
+    return postgres
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, entry: ConnectionPoolEntry, *, foreign_keys: bool) -> None:
@@ -214,15 +242,14 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("orch_begin", "BEGIN IMMEDIATE"))
 
 
-def _sqlite_code(cause: BaseException | None) -> str:
-    """Return the primary code of a SQLite error (SQLITE_IOERR for SQLITE_IOERR_WRITE), else an empty text."""
+def _code(cause: BaseException | None) -> str:
+    """Return a server's code, or SQLite's primary one (SQLITE_IOERR for SQLITE_IOERR_WRITE); else an empty text."""
     name = str(getattr(cause, "sqlite_errorname", ""))
-    return "_".join(name.split("_")[:2])
+    return "_".join(name.split("_")[:2]) or str(getattr(cause, "sqlstate", None) or "")
 
 
 def _is_worth_another_try(error: BaseException) -> bool:
-    cause = error.orig if isinstance(error, exc.DBAPIError) else None
-    return _sqlite_code(cause) == "SQLITE_BUSY" or getattr(cause, "sqlstate", None) in _TRY_AGAIN
+    return isinstance(error, exc.DBAPIError) and _code(error.orig) in _TRY_AGAIN
 
 
 def _is_out_of_reach(error: exc.DBAPIError | exc.TimeoutError | OSError) -> bool:
@@ -230,6 +257,6 @@ def _is_out_of_reach(error: exc.DBAPIError | exc.TimeoutError | OSError) -> bool
         return (
             isinstance(error, exc.OperationalError | exc.InterfaceError)
             or error.connection_invalidated
-            or _sqlite_code(error.orig) in _SQLITE_ADVICE
+            or _code(error.orig) in _OUT_OF_REACH
         )
     return True

@@ -21,6 +21,9 @@ HEAD = "0002"
 #: Seconds that an upgrade waits for another one to end.
 PATIENCE = 60
 
+#: Seconds that a server has for an upgrade: a table may have to be rewritten.
+UPGRADE_SECONDS = 3600
+
 #: Key of PostgreSQL's advisory lock under which a schema is upgraded: "orch" in ASCII.
 _ADVISORY_KEY = 0x6F726368
 
@@ -78,7 +81,7 @@ def upgrade(url: str) -> None:
         found = version(database)
         if not is_older(found):
             require_head(found, name=database.name)
-        database.write(_upgrade, place="schema.upgrade")
+        database.write(_upgrade, place="schema.upgrade", patience=UPGRADE_SECONDS)
 
 
 def check(url: str) -> None:

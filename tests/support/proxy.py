@@ -94,6 +94,7 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self._do(self._shut())
+        self._do(_end_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -234,6 +235,15 @@ async def _pump(lane: Lane, reader: asyncio.StreamReader, writer: asyncio.Stream
         if not piece:
             await lane.opened()  # a silent network does not tell of an end either
             return False
+
+
+async def _end_all() -> None:
+    """End what a connection that has just been accepted began, and let it close its socket."""
+    while left := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.sleep(0)
 
 
 def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:

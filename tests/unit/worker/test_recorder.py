@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.engine import Connection
@@ -41,12 +42,12 @@ class Away:
         self._write = store.database.write
         monkeypatch.setattr(store.database, "write", self._maybe)
 
-    def _maybe(self, work: Callable[[Connection], object], **place: str) -> object:
+    def _maybe(self, work: Callable[[Connection], object], **named: Any) -> object:
         if self.after_commit:
-            self._write(work, **place)
+            self._write(work, **named)
         if self.on or self.after_commit:
             raise errors.DatabaseUnavailable(why="a test")
-        return self._write(work, **place)
+        return self._write(work, **named)
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_reader_sees_one_moment(database: engine.Database) -> None:
 @pytest.fixture
 def locked(database: engine.Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[engine.Database]:
     """A database that another process's writer has locked, opened by one that gives up soon."""
-    monkeypatch.setattr(engine, "BUSY_TIMEOUT", 0.2)
+    monkeypatch.setattr(engine, "PATIENCE", 0.2)
     with closing(sqlite3.connect(str(database.file), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with closing(engine.Database(f"sqlite:///{database.file}")) as impatient:

@@ -1,0 +1,203 @@
+"""A PostgreSQL server that is silent, cut off, crashing or busy: every wait ends, and what was asked happens once."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+
+from orchestrator import config, errors
+from orchestrator.cli import main
+from orchestrator.store import engine, migrations, sql
+from tests.integration.cli.conftest import Orch
+from tests.support import postgres, proxy
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+#: Seconds for what may take `engine.PATIENCE` on a machine that runs other tests beside this one; without a bound there
+#: is no end.
+GIVEN_UP = 4 * engine.PATIENCE
+
+PASSWORD = "s3cr3t-pass"  # noqa: S105 - of no server: the tests look for it in what is said
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Server]:
+    """A server of this module's own, with our schema."""
+    with postgres.running() as running:
+        migrations.upgrade(running.url)
+        yield running
+
+
+@pytest.fixture
+def between(server: postgres.Server) -> Iterator[proxy.Proxy]:
+    """A proxy before the server."""
+    with proxy.Proxy(server.socket) as running:
+        yield running
+
+
+@pytest.fixture
+def there(settings: config.Settings, server: postgres.Server, between: proxy.Proxy) -> config.Settings:
+    """Settings that reach the server through the proxy, with a password that nobody may see."""
+    url = make_url(server.url_at(between.port)).set(password=PASSWORD).render_as_string(hide_password=False)
+    return config.Settings(**{**settings.model_dump(), "database_url": url})
+
+
+def said_by(work: Callable[[], object]) -> str:
+    """Return why the database is said to be out of reach."""
+    with pytest.raises(errors.DatabaseUnavailable) as caught:
+        work()
+    assert PASSWORD not in f"{caught.value.message} {caught.value.why} {caught.value.hint}"
+    return str(caught.value.why)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long it takes until the database is said to be out of reach."""
+    began = time.monotonic()
+    said_by(work)
+    return time.monotonic() - began
+
+
+def test_a_server_that_hangs_is_given_up_wherever_it_does(server: postgres.Server, there: config.Settings) -> None:
+    hang = server.frozen()
+
+    def in_the_middle(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT 1")
+        hang.__enter__()
+
+    with closing(sql.open_store(there)) as store:
+        store.counts()  # a connection lies in the pool
+        with server.frozen():
+            assert seconds_of(store.counts) < GIVEN_UP
+            assert seconds_of(lambda: store.logs("nobody")) < GIVEN_UP  # which may take long, once it has begun
+            assert seconds_of(lambda: sql.open_store(there)) < GIVEN_UP
+        store.counts()
+        try:
+            assert seconds_of(lambda: store.database.write(in_the_middle)) < GIVEN_UP  # at its commit
+        finally:
+            hang.__exit__(None, None, None)
+        store.counts()
+
+
+def test_addresses_that_are_silent_share_the_time(between: proxy.Proxy, server: postgres.Server) -> None:
+    between.silence()
+    with closing(engine.Database(server.url_at(between.port, between.port, between.port, between.port))) as database:
+        assert seconds_of(lambda: database.read(lambda _: None)) < 3 * engine.PATIENCE  # four times 3 s, one by one
+
+
+def test_what_takes_long_may(server: postgres.Server) -> None:
+    with closing(engine.Database(server.url)) as database:
+        began = time.monotonic()
+        sleep = f"SELECT pg_sleep({engine.PATIENCE + 0.5})"
+        database.write(lambda connection: connection.exec_driver_sql(sleep), patience=engine.LONG_PATIENCE)
+        assert time.monotonic() - began > engine.PATIENCE
+        why = said_by(lambda: database.write(lambda connection: connection.exec_driver_sql(sleep)))
+        assert why == "The server did not get done in time."
+
+
+def test_a_row_that_another_transaction_holds_is_given_up(server: postgres.Server) -> None:
+    with closing(engine.Database(server.url)) as database, psycopg.connect(server.url) as other:
+        other.execute("CREATE TABLE held AS SELECT 1 AS x")
+        other.commit()
+        other.execute("UPDATE held SET x = 2")
+        update = "UPDATE held SET x = 3"
+        why = said_by(lambda: database.write(lambda connection: connection.exec_driver_sql(update)))
+        assert why == "Another transaction has kept a row locked."
+        other.rollback()
+        other.execute("DROP TABLE held")
+
+
+def test_a_client_that_stops_in_a_transaction_lets_go_of_its_locks(
+    server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.store.postgres.IDLE_SECONDS", 0.5)
+
+    def stop(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT 1")
+        time.sleep(1.5)
+
+    with closing(engine.Database(server.url)) as database:
+        assert "idle-in-transaction" in said_by(lambda: database.write(stop))
+
+
+def test_a_server_that_takes_no_writes_is_out_of_reach(server: postgres.Server) -> None:
+    def write(connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        connection.exec_driver_sql("DELETE FROM jobs")
+
+    with closing(engine.Database(server.url)) as database:
+        assert "standby" in said_by(lambda: database.write(write))
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-full"])
+def test_a_server_without_tls_is_refused_where_that_is_wanted(
+    server: postgres.Server, between: proxy.Proxy, mode: str
+) -> None:
+    with closing(engine.Database(f"{server.url_at(between.port)}?sslmode={mode}")) as database:
+        assert "does not support SSL" in said_by(lambda: database.read(lambda _: None))
+
+
+#: Each command that asks the database; ID stands for a job.
+COMMANDS = (
+    "submit --data digits",
+    "status",
+    "status ID",
+    "list",
+    "watch ID",
+    "logs ID",
+    "events ID",
+    "wait ID",
+    "cancel ID",
+    "pause ID",
+    "resume ID",
+    "retry ID",
+    "delete --yes ID",
+    "predict ID picture.png",
+    "up -d",
+    "db current",
+    "db check",
+    "db upgrade",
+)
+#: Those that do not: they need none, wait for it, use one of their own, or say it among other things.
+OTHERS = {"down", "config", "worker", "demo", "doctor"}
+
+
+def words_of(command: str) -> list[str]:
+    return command.replace("ID", "abcdefgh").split()
+
+
+def check(code: int, said: str) -> None:
+    assert code == 4, said
+    assert "out of reach" in said
+    assert "Traceback" not in said
+    assert PASSWORD not in said
+
+
+def test_every_command_has_its_case() -> None:
+    assert {command.split()[0] for command in COMMANDS} | OTHERS == set(main.COMMANDS)
+
+
+def test_a_server_that_is_away_is_said_by_every_command(
+    orch: Orch, there: config.Settings, between: proxy.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCH_DATABASE_URL", there.database)
+    between.refuse()
+    for command in COMMANDS:
+        ran = orch(*words_of(command))
+        check(ran.code, ran.err)
+        assert ran.out == ""
+
+
+@pytest.mark.parametrize("command", ["submit --data digits", "cancel ID"])
+def test_a_server_that_hangs_is_said_in_time(
+    orch: Orch, there: config.Settings, server: postgres.Server, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("ORCH_DATABASE_URL", there.database)
+    with server.frozen():
+        began = time.monotonic()
+        ran = orch(*words_of(command))
+    assert time.monotonic() - began < GIVEN_UP
+    check(ran.code, ran.err)
