@@ -42,6 +42,9 @@ COMMANDS = {
     "retry": Entry(module="steer", panel=_JOBS, summary="Queue failed or cancelled jobs again."),
     "delete": Entry(module="delete", panel=_JOBS, summary="Remove jobs and all that is known of them."),
     "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
+    "models": Entry(
+        module="models", panel=_RESULTS, summary="List the networks that a job can name, and what each costs."
+    ),
     "up": Entry(module="up", panel=_MACHINE, summary="Start broker, database and worker on this machine."),
     "down": Entry(module="up", panel=_MACHINE, summary="Drain the worker of this machine and stop its broker."),
     "demo": Entry(module="demo", panel=_MACHINE, summary="Train the packaged sample, from submit to prediction."),

@@ -72,6 +72,19 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network by its name, and its cost for pictures of `image_size` pixels squared."""
+
+    name: str
+    shape: Shape
+    image_size: int
+    classes: int
+    parameters: int
+    macs: int | None  #: None: the pictures are too small for it
+    smallest_image: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Convolution:
     inputs: int  #: channels
     outputs: int  #: channels
@@ -93,6 +106,25 @@ def cost(shape: Shape, *, image_size: int, classes: int) -> Cost:
     return Cost(
         parameters=weights + 2 * sum(normed) + (features + 1) * classes,
         macs=sum(each.weights * each.map**2 for each in (first, *others)) + features * classes,
+    )
+
+
+def model(name: str, shape: Shape, *, image_size: int | None = None, classes: int | None = None) -> Model:
+    """Return what is known of a network; without size and classes, for the pictures that it was published with.
+
+    Those are ImageNet's for four blocks and more, CIFAR-10's for fewer.
+    """
+    photographs = len(shape.blocks) > 3  # noqa: PLR2004 - table 2's networks have three
+    size, number = image_size or (224 if photographs else 32), classes or (1000 if photographs else 10)
+    cost_, least = cost(shape, image_size=size, classes=number), smallest_image(shape)
+    return Model(
+        name=name,
+        shape=shape,
+        image_size=size,
+        classes=number,
+        parameters=cost_.parameters,
+        macs=cost_.macs if size >= least else None,
+        smallest_image=least,
     )
 
 

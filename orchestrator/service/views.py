@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from orchestrator import config
+from orchestrator.core import networks
 from orchestrator.core.jobs import Job
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState, Reason, Stage, Wish, WorkerState
@@ -298,6 +299,37 @@ class SettingPart(Part):
     origin: str
     variable: str
     description: str
+
+
+class ShapePart(Part):
+    """The numbers that make a network; each is a field of a job."""
+
+    growth_rate: int
+    blocks: tuple[int, ...]
+    reduction: float
+    stem: networks.Stem
+    stem_channels: int | None
+    bottleneck: int
+    transition_relu: bool
+    dropout: float
+
+
+class ModelPart(Part):
+    """A network that a job can name, and what one picture of `image_size` pixels squared costs it."""
+
+    name: str
+    shape: ShapePart
+    image_size: int
+    classes: int
+    parameters: int
+    macs: int | None = Field(description="multiply-adds, forward; null where the pictures are too small for it")
+    smallest_image: int = Field(description="pixels")
+
+
+class ModelsPayload(Payload):
+    """Every network that a job can name."""
+
+    models: tuple[ModelPart, ...]
 
 
 class SettingsPayload(Payload):

@@ -6,6 +6,7 @@ import pytest
 
 from docs import markers, settings
 from orchestrator.cli import main
+from orchestrator.service import models
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,3 +42,10 @@ def command_options(command: Any) -> set[str]:
     """Return the options of a command and of those below it."""
     own = {spelling for parameter in command.params for spelling in (*parameter.opts, *parameter.secondary_opts)}
     return own.union(*map(command_options, getattr(command, "commands", {}).values()))
+
+
+def test_networks_page_has_the_table_of_orch_models() -> None:
+    rows = [line.split(" | ") for line in (ROOT / "docs/networks.md").read_text("utf-8").splitlines() if "px," in line]
+    told = [(name.strip("| `"), number, macs) for name, _, _, number, macs, _ in rows]
+    known = models.models()
+    assert told == [(model.name, f"{model.parameters:,}", f"{(model.macs or 0) / 1e9:.3f} G") for model in known]
