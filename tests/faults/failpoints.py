@@ -55,7 +55,8 @@ def walk(chosen: Iterable[tuple[str, str]], *, lanes: int = LANES) -> Iterator[d
                 process.stdin.close()
         for process in running:
             yield from (json.loads(line) for line in process.stdout or ())
-            process.wait()
+            if code := process.wait():
+                sys.stderr.write(f"a lane ended with {code}\n")
 
 
 def lane_main(folder: Path) -> None:

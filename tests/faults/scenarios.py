@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator import config
+from orchestrator import config, errors
 from orchestrator.core import jobs, states
 from orchestrator.queue import embedded
 from orchestrator.service import context, control, predict, schema
@@ -72,6 +72,23 @@ def again(settings: config.Settings, job_id: str) -> str:
 def steered(settings: config.Settings, job_id: str) -> str:
     with context.opened(settings) as it:
         return control.cancel(settings, it.store, job_id).id
+
+
+def deleted(shared: lane.Lane, place: str, action: str) -> lane.Home:
+    """A job is deleted with its files; a command that died on the way finds it gone, and a node removes the rest."""
+    home = opened(shared, place, action)
+    job_id = home.submit()
+    succeeds(home, job_id)
+    home.arm(place, action)
+
+    def delete(settings: config.Settings) -> bool:
+        with context.opened(settings) as it, contextlib.suppress(errors.NotFound):
+            control.delete(settings, it.store, it.store.find(job_id))
+        return True
+
+    home.call(delete)
+    home.until(lambda: not (home.settings.artifact_dir / job_id).exists())
+    return home
 
 
 def only_one(shared: lane.Lane, place: str, action: str) -> lane.Home:
@@ -346,7 +363,10 @@ SCENARIOS: dict[str, Scenario] = {
     "store.cancel": cancelled,
     "store.lose_worker": lost,
     "store.note": damaged,
+    "artifacts.remove": deleted,
     "attempt.tidy": untidy,
+    "root.look": deleted,
+    "store.delete": deleted,
     "store.record_log": noisy,
     "store.retry": retried,
     "store.wish": wished,
@@ -424,7 +444,8 @@ def end(shared: lane.Lane, place: str, action: str) -> None:
     """End what a failed case left running."""
     for process in psutil.process_iter():
         if _is_of(process, shared.folder / _name(place, action)):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _name(place: str, action: str) -> str:
