@@ -2,14 +2,16 @@
 
 Inert unless the variable ORCH_TEST_FAILPOINTS names a folder. There a place is armed by a file of its name that holds
 an action: `kill` (SIGKILL to the process that comes by), `enospc` and `eio` (OSError), `raise` (RuntimeError),
-`sleep 2`, and `nan` where the place asks for it. Whoever comes by first renames the file to `<name>.fired`, which
-succeeds in one process only, and acts.
+`sleep 2`, `pass`, and `nan` where the place asks for it. Whoever comes by renames the file, which succeeds in one
+thread only, and acts: by the file's first line, of several, which leaves the others for those who come later. After
+the last one the file is `<name>.fired`.
 """
 
 import errno
 import functools
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -178,9 +180,12 @@ def _act(name: str) -> bool:
 def _disarm(name: str) -> str:
     """Return the action of an armed place, to one caller only; an empty text where it is not armed."""
     armed = Path(f"{folder()}/{name}")
+    taken = armed.with_name(f"{name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        action = armed.read_text(encoding="ascii").strip()
-        armed.rename(armed.with_name(f"{name}.fired"))
+        armed.rename(taken)
     except FileNotFoundError:
         return ""
+    action, *later = taken.read_text(encoding="ascii").splitlines()
+    taken.write_text("\n".join(later), encoding="ascii")
+    taken.rename(armed if later else armed.with_name(f"{name}.fired"))
     return action

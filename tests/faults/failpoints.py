@@ -1,112 +1,139 @@
 """The walk: every failpoint armed once, with each action, in a home of its own, and the job ends as promised.
 
 `python -m tests.faults.failpoints --all` walks them all; without it as CI does: kill and ENOSPC everywhere, and a
-seeded sample of the rest. `store.finish.commit:kill` is one case.
+seeded sample of the rest. `store.finish.commit:kill` is one case, and `pipe.send:kill@5/postgresql` another.
 """
 
 import argparse
+import contextlib
+import itertools
 import json
-import os
+import queue
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-import traceback
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator import config, failpoints
-from orchestrator.store import sql as _sql  # noqa: F401 - its import enters the store's places
+from tests.faults import cases
+from tests.support import postgres
 
-EVERYWHERE = ("kill", "enospc")
-SAMPLED = ("eio", "raise", "sleep 0.3")
-SAMPLE = 30
 LANES = 2
 
 
-def cases(*, everything: bool, seed: int) -> list[tuple[str, str]]:
-    """Return the cases (place, action) of CI, or all there are."""
-    rest = [(place, action) for place in failpoints.PLACES for action in SAMPLED]
-    chosen = rest if everything else random.Random(seed).sample(rest, SAMPLE)  # noqa: S311 - no secret
-    return [(place, action) for place in failpoints.PLACES for action in EVERYWHERE] + [("train.loss", "nan"), *chosen]
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a case ended."""
+
+    case: cases.Case
+    seconds: float
+    core: float  #: seconds of one core
+    error: str  #: what did not hold; empty where all did
 
 
-def walk(chosen: Iterable[tuple[str, str]], *, lanes: int = LANES) -> Iterator[dict[str, Any]]:
-    """Yield the result of each case: place, action, seconds, and error where it did not end as promised."""
-    todo = list(chosen)
-    with tempfile.TemporaryDirectory(prefix="walk-", dir="/tmp") as folder:  # socket paths must be short
-        environment = {**config.child_environment(config.Settings(home=Path(folder))), "OPENBLAS_NUM_THREADS": "1"}
-        running = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.failpoints", "--lane", f"{folder}/{number}"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-                text=True,
-            )
-            for number in range(lanes)
-        ]
-        for number, process in enumerate(running):
-            if process.stdin is not None:
-                process.stdin.write("\n".join(json.dumps(case) for case in todo[number::lanes]))
-                process.stdin.close()
-        for process in running:
-            yield from (json.loads(line) for line in process.stdout or ())
-            if code := process.wait():
-                sys.stderr.write(f"a lane ended with {code}\n")
+class Walker:
+    """A lane's process, which is started again where it dies."""
+
+    def __init__(self, folder: Path, *, postgres_url: str | None = None) -> None:
+        self._folder = folder
+        self._postgres = ("--postgres", postgres_url) if postgres_url else ()
+        self._numbers = itertools.count()
+        self._process: subprocess.Popen[str] | None = None
+
+    def walk(self, case: cases.Case) -> Result:
+        """Walk one case."""
+        began = time.monotonic()
+        process = self._process = self._process or self._started()
+        assert process.stdin
+        assert process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(asdict(case)) + "\n")
+            process.stdin.flush()
+        line = process.stdout.readline()
+        if line:
+            return Result(case=case, **json.loads(line))
+        self._process = None
+        error = f"the lane ended with {process.wait()}"
+        return Result(case=case, seconds=time.monotonic() - began, core=0.0, error=error)
+
+    def close(self) -> None:
+        """Let the process end."""
+        if self._process is not None:
+            self._process.communicate()
+
+    def _started(self) -> "subprocess.Popen[str]":
+        lane = self._folder / str(next(self._numbers))
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.lane", str(lane), *self._postgres],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=config.child_environment(config.Settings(home=self._folder), OPENBLAS_NUM_THREADS="1"),
+            cwd=Path(__file__).parents[2],
+            text=True,
+        )
 
 
-def lane_main(folder: Path) -> None:
-    """Walk the cases of standard input."""
-    todo = [tuple(json.loads(line)) for line in sys.stdin.read().splitlines()]
-    out = os.fdopen(os.dup(1), "w")
-    import worker.data.stage  # noqa: PLC0415 - what the fork servers would import
-    import worker.training.stage  # noqa: F401, PLC0415
-    from tests.faults import lane, scenarios  # noqa: PLC0415
+@contextlib.contextmanager
+def walker(*, postgres_url: str | None = None) -> Iterator[Walker]:
+    """Yield a walker with a folder of its own."""
+    # The paths of sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="w-") as folder:
+        opened = Walker(Path(folder), postgres_url=postgres_url)
+        with contextlib.closing(opened):
+            yield opened
 
-    shared = lane.Lane(folder)
-    try:
-        for place, action in todo:
-            began, error = time.monotonic(), ""
-            try:
-                home = scenarios.walk(shared, place, action)
-                shutil.rmtree(home.path)
-            except Exception:  # noqa: BLE001 - it is the case's result
-                scenarios.end(shared, place, action)
-                error = traceback.format_exc() + lane.told(shared, f"{place}-{action.split()[0]}")
-            result = {"place": place, "action": action, "seconds": time.monotonic() - began, "error": error}
-            out.write(json.dumps(result) + "\n")
-            out.flush()
-    finally:
-        shared.close()
+
+def walk(chosen: Iterable[cases.Case], *, lanes: int, postgres_url: str | None) -> Iterator[Result]:
+    """Yield the result of each case as it comes."""
+    todo: queue.SimpleQueue[cases.Case] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Result] = queue.SimpleQueue()
+    count = 0
+    for count, case in enumerate(chosen, 1):  # noqa: B007 - it is counted
+        todo.put(case)
+
+    def lane() -> None:
+        with walker(postgres_url=postgres_url) as mine, contextlib.suppress(queue.Empty):
+            while True:
+                done.put(mine.walk(todo.get_nowait()))
+
+    threads = [threading.Thread(target=lane) for _ in range(lanes)]
+    for thread in threads:
+        thread.start()
+    for _ in range(count):
+        yield done.get()
+    for thread in threads:
+        thread.join()
 
 
 def main() -> int:
     """Walk, and say what did not hold."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.failpoints")
-    parser.add_argument("cases", nargs="*", help="place:action")
+    parser.add_argument("cases", nargs="*", type=cases.Case.spelt, help="PLACE:ACTION[@VISIT][/DATABASE]")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - no secret
     parser.add_argument("--lanes", type=int, default=LANES)
-    parser.add_argument("--lane", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.lane:
-        lane_main(arguments.lane)
-        return 0
-    named = [tuple(case.split(":", 1)) for case in arguments.cases]
-    chosen = named or cases(everything=arguments.all, seed=arguments.seed)
-    began, bad, count = time.monotonic(), 0, 0
-    for result in walk(chosen, lanes=arguments.lanes):
-        count += 1
-        bad += bool(result["error"])
-        sys.stdout.write(f"{result['place']:34} {result['action']:10} {result['seconds']:5.1f} s {result['error']}\n")
-        sys.stdout.flush()
-    seconds = time.monotonic() - began
-    sys.stdout.write(f"{count} of {len(chosen)} cases, {bad} bad, {seconds:.0f} s, seed {arguments.seed}\n")
-    return int(bad > 0 or count < len(chosen))
+    given = parser.parse_args()
+    chosen = given.cases or (cases.everything() if given.all else cases.everywhere() + cases.sample(given.seed))
+    began, results = time.monotonic(), []
+    with contextlib.ExitStack() as resources:
+        needed = any(case.database == cases.POSTGRESQL for case in chosen)
+        url = resources.enter_context(postgres.running()).url if needed else None
+        for result in walk(chosen, lanes=given.lanes, postgres_url=url):
+            results.append(result)
+            sys.stdout.write(f"{result.case!s:45} {result.seconds:5.1f} s {result.core:5.1f} s  {result.error}\n")
+            sys.stdout.flush()
+    bad = [str(result.case) for result in results if result.error]
+    sys.stdout.write(
+        f"{len(results)} cases at {len(failpoints.PLACES)} places, {len(bad)} bad, "
+        f"{time.monotonic() - began:.0f} s, {sum(result.core for result in results):.0f} s of one core, "
+        f"seed {given.seed} {' '.join(bad)}\n"
+    )
+    return int(bool(bad))
 
 
 if __name__ == "__main__":

@@ -1,80 +1,34 @@
-"""What a case of the walk stands on: a home whose node, fork server and commands are forked from one warm process.
+"""What the cases that one process walks have in common: data, its server, broker, database server, a look at success.
 
-A node here is `worker.node` as it is, but for its children: its slots are threads of it, and the fork server is the
-home's, which starts again whatever died.
+`python -m tests.faults.lane FOLDER` reads a case a line and writes a result a line.
 """
 
+import argparse
 import contextlib
 import functools
 import gc
 import http.server
-import itertools
 import json
 import os
-import random
 import shutil
 import signal
-import sqlite3
 import sys
-import threading
 import time
 import traceback
 import zipfile
-from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+import psycopg
+from sqlalchemy.engine import make_url
 
-from orchestrator import config, failpoints
-from orchestrator.core import jobs, retry, specs
+from orchestrator import config
 from orchestrator.queue import embedded
-from orchestrator.service import bell, context
-from orchestrator.service import submit as submitting
-from orchestrator.store import sql
+from orchestrator.store import migrations, sql
+from tests.faults import cases
 from tests.support import pictures
-from worker import app, forkserver, node, supervisor
 
-#: As fast as two busy cores keep up with.
-TIMINGS: dict[str, Any] = {"heartbeat": 0.3, "lease": 1.5, "sweep": 0.1, "drain": 10, "cancel_grace": 1}
-DEADLINE = 40.0
-EPOCHS = 2
-
-
-class Slot:
-    """Stands for `children.Child`: a slot as threads of the node; no fork server, which is the lane's."""
-
-    def __init__(self, name: str, module: str, *, first_line: str = "", **_: object) -> None:
-        self.name = name
-        self._module = module
-        self._plan = first_line
-        self._draining = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        if self._module != "worker.app":
-            return
-        settings = config.load()
-        plan = app.Plan.model_validate_json(self._plan).model_copy(update={"fork_server": settings.home / "fork.sock"})
-        slot = app.build(plan, settings, self._draining)
-        self._thread = threading.Thread(target=slot.look_every, args=(settings.sweep,), daemon=True)
-        self._thread.start()
-
-    def keep(self) -> None:
-        """Nothing: a thread that dies is a defect, and the case runs into its deadline."""
-
-    def ask_to_stop(self) -> None:
-        self._draining.set()
-
-    @property
-    def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def wait(self, deadline: float) -> bool:
-        if self._thread is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
-        return not self.running
+_TEMPLATE = "walk_template"
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -96,21 +50,22 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
 
 class Lane:
-    """What the cases share: the data set, its server, the broker."""
+    """What the cases share."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, postgres: str | None = None) -> None:
         self.folder = folder
         gc.collect()
-        gc.freeze()
-        files = pictures.members(size=(16, 16), splits={"train": 4, "validation": 2})
+        gc.freeze()  # or the collector would write to every page that the forked processes share
         (folder / "www").mkdir(parents=True)
         self.archive = folder / "www" / "tiny.zip"
         with zipfile.ZipFile(self.archive, "w") as archive:
-            for name, content in files.items():
+            for name, content in pictures.members(size=(16, 16), splits={"train": 4, "validation": 2}).items():
                 archive.writestr(name, content)
         shutil.copy(self.archive, self.archive.with_name("slow.zip"))
-        self.migrated = folder / "migrated"
-        sql.open_store(config.Settings(home=self.migrated)).close()
+        migrated = config.Settings(home=folder / "migrated")
+        sql.open_store(migrated).close()
+        self._migrated = migrated.home / "orch.db"
+        self._postgres = postgres
         self._broker = config.Settings(home=folder / "broker-home")
         embedded.ensure(self._broker)
         self.broker_url = f"redis+socket://{embedded.socket(self._broker)}"
@@ -127,167 +82,60 @@ class Lane:
         os.kill(self._server, signal.SIGKILL)
         os.waitpid(self._server, 0)
         embedded.stop(self._broker)
+        if self._postgres is not None:
+            self._administer(f"DROP DATABASE IF EXISTS {_TEMPLATE}")
+
+    def make_database(self, database: str, home: Path) -> str | None:
+        """Make a database with our schema and no rows, and return its URL; None where it is the home's own file."""
+        if database == cases.SQLITE:
+            shutil.copy(self._migrated, home)
+            return None
+        if not self._administer("SELECT 1 FROM pg_database WHERE datname = %s", _TEMPLATE):
+            self._administer(f"CREATE DATABASE {_TEMPLATE}")
+            migrations.upgrade(self._url(_TEMPLATE))
+        name = f"walk_{os.getpid()}_{time.monotonic_ns()}"
+        self._administer(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        return self._url(name)
+
+    def drop_database(self, url: str) -> None:
+        self._administer(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
+
+    def _url(self, name: str) -> str:
+        return make_url(self._postgres or "").set(database=name).render_as_string(hide_password=False)
+
+    def _administer(self, statement: str, *values: str) -> list[Any]:
+        with psycopg.connect(self._postgres or "", autocommit=True) as connection:
+            done = connection.execute(statement.encode(), values)
+            return done.fetchall() if done.description else []
 
 
-class Home:
-    """One case's installation."""
+def main() -> None:
+    """Walk the cases of standard input."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.lane")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--postgres")
+    given = parser.parse_args()
+    import worker.data.stage  # noqa: PLC0415 - what the fork servers would import
+    import worker.training.stage  # noqa: F401, PLC0415
+    from tests.faults import scenarios  # noqa: PLC0415
 
-    def __init__(self, lane: Lane, name: str, *, database: bool = True, **settings: Any) -> None:
-        self.lane = lane
-        self.path = lane.folder / name
-        self.points = self.path / "failpoints"
-        self.points.mkdir(parents=True)
-        self.url = lane.url
-        values = {"broker_url": SecretStr(lane.broker_url), "broker_prefix": f"{name}:", "devices": "cpu", "threads": 1}
-        self.settings = config.Settings(
-            **{"home": self.path, "lock_dir": self.path / "locks", "download_slots": 1, **TIMINGS, **values, **settings}
-        )
-        if database:
-            shutil.copy(lane.migrated / "orch.db", self.path)
-        self.flags: tuple[str, ...] = ()
-        self.pids: dict[str, int] = {}
-        self._numbers = itertools.count()
-        self.ended: list[str] = []  #: how processes ended, for the report of a failure
-        self._stdin = os.pipe()[0]
-        self._deadline = time.monotonic() + DEADLINE
-
-    def arm(self, place: str, action: str) -> None:
-        (self.points / place).write_text(action)
-
-    def fired(self, place: str) -> bool:
-        return (self.points / f"{place}.fired").exists()
-
-    def fork(self, name: str, work: Callable[[], Any]) -> int:
-        """Run `work` in a process of its own that obeys the failpoints; its log is `name`.log."""
-        pid = os.fork()
-        if pid:
-            return pid
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            with (self.path / f"{name}.log").open("ab") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
-            os.dup2(self._stdin, 0)
-            own = config.child_environment(self.settings, ORCH_TEST_FAILPOINTS=str(self.points))
-            os.environ.update(own)  # noqa: TID251 - a forked process can be given no other environment
-            failpoints.folder.cache_clear()
-            random.seed()
-            code = int(work() or 0)
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        except BaseException:  # noqa: BLE001 - the edge of the process
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-
-    def call(self, work: Callable[[config.Settings], Any]) -> Any:
-        """Do `work` as a person's command: again where it dies or fails."""
-        answer = self.path / "answer.json"
-
-        def command() -> None:
-            answer.write_text(json.dumps(work(config.load())))
-
-        for _ in range(3):
-            answer.unlink(missing_ok=True)
-            _, status = os.waitpid(self.fork("command", command), 0)
-            self.ended.append(f"command {status}")
-            if status == 0:
-                return json.loads(answer.read_text())
-        raise AssertionError(f"the command failed three times: {self.log('command')}")
-
-    def submit(self, data: str | None = None, **fields: Any) -> str:
-        # 4 pictures a class in batches of two: a checkpoint at every second step, so that retention has work.
-        spec = specs.JobSpec(
-            data=data or f"{self.url}/tiny.zip",
-            growth_rate=2,
-            blocks=(1,),
-            image_size=8,
-            epochs=EPOCHS,
-            batch_size=4,
-            checkpoint_steps=1,
-            loader_workers=0,
-            **fields,
-        )
-        key = f"key-{next(self._numbers)}-{time.monotonic_ns()}"
-
-        def submit(settings: config.Settings) -> str:
-            with bell.prepared(settings) as ring, context.opened(settings) as opened:
-                new = jobs.NewJob(spec=spec, user="walker", idempotency_key=key)
-                return submitting.submit(opened.store, new, ring=ring).job.id
-
-        return str(self.call(submit))
-
-    def keep(self) -> None:
-        """Start what does not run: as a service manager would."""
-        for name, work in (("fork", self._fork_server), ("node", self._node)):
-            pid = self.pids.get(name)
-            if pid is not None:
-                found, status = os.waitpid(pid, os.WNOHANG)
-                if not found:
-                    continue
-                self.ended.append(f"{name} {status}")
-            self.pids[name] = self.fork(name, work)
-
-    def until(self, condition: Callable[[], Any]) -> Any:
-        while not (found := condition()):
-            if time.monotonic() > self._deadline:
-                raise TimeoutError(str(self.rows("SELECT id, state, stage, reason, error FROM jobs")))
-            self.keep()
-            time.sleep(0.01)
-        return found
-
-    def ends(self, job_id: str) -> str:
-        """Wait for the job's end and return its state."""
-        final = "SELECT state FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled')"
-        return str(self.until(lambda: self.rows(final, job_id))[0][0])
-
-    def leave(self) -> None:
-        """Drain the node and end the fork server."""
-        for name in ("node", "fork"):
-            pid = self.pids.pop(name, None)
-            if pid is None:
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-            _, status = os.waitpid(pid, 0)
-            self.ended.append(f"{name} {status}")
-
-    def kill(self) -> None:
-        """End what runs, the hard way."""
-        for pid in self.pids.values():
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        self.pids.clear()
-
-    def rows(self, query: str, *values: object) -> list[Any]:
-        # Closed again at once: SQLite's locks must not be inherited by a process that is forked.
-        if not (self.path / "orch.db").exists():
-            return []
-        with contextlib.closing(sqlite3.connect(self.path / "orch.db", timeout=5)) as database:
-            return database.execute(query, values).fetchall()
-
-    def log(self, name: str) -> str:
-        path = self.path / f"{name}.log"
-        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
-
-    def _node(self) -> int:
-        vars(node)["Child"] = Slot
-        retry.FIRST_BACKOFF = timedelta(seconds=0.05)
-        supervisor._TICK_SECONDS = 0.1
-        node._DATABASE_RETRY_SECONDS = 0.1
-        sys.argv = ["worker", *self.flags]
-        return node.main()
-
-    def _fork_server(self) -> int:
-        sys.argv = ["forkserver", "--socket", str(self.path / "fork.sock")]
-        gc.collect = lambda *_: 0  # the lane has collected and frozen
-        return forkserver.main()
+    out = os.fdopen(os.dup(1), "w")
+    with contextlib.closing(Lane(given.folder, postgres=given.postgres)) as shared:
+        for line in sys.stdin:
+            began, spent = time.monotonic(), _spent()
+            try:
+                error = scenarios.walk(shared, cases.Case(**json.loads(line)))
+            except Exception:  # noqa: BLE001 - it is the case's result
+                error = traceback.format_exc()
+            result = {"seconds": time.monotonic() - began, "core": _spent() - spent, "error": error}
+            out.write(json.dumps(result) + "\n")
+            out.flush()
 
 
-def told(shared: Lane, name: str) -> str:
-    """Return what the processes of a case said last."""
-    return "".join(
-        f"\n--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in (shared.folder / name).glob("*.log")
-    )
+def _spent() -> float:
+    """Return the core seconds of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+if __name__ == "__main__":
+    main()

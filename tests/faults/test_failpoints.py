@@ -163,6 +163,14 @@ def test_an_armed_place_acts_once(action: str, error: type[Exception], folder: P
     assert [file.name for file in folder.iterdir()] == ["pid.write.fired"]
 
 
+def test_each_who_comes_by_takes_a_line(folder: Path) -> None:
+    (folder / "pid.write").write_text("pass\npass\nraise\n")
+    assert [failpoints.reach("pid.write"), failpoints.reach("pid.write")] == [False, False]
+    with pytest.raises(RuntimeError, match=r"pid\.write"):
+        failpoints.reach("pid.write")
+    assert [file.name for file in folder.iterdir()] == ["pid.write.fired"]
+
+
 def test_only_a_place_armed_with_nan_spoils_a_value(folder: Path) -> None:
     (folder / "train.loss").write_text("nan")
     (folder / "pid.write").write_text("sleep 0")

@@ -1,0 +1,92 @@
+"""What the walk walks: a place, what happens there, at which visit, on which database."""
+
+import random
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from orchestrator import failpoints
+from orchestrator.store import sql as _sql  # noqa: F401 - its import enters the store's places
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+#: Done at every place, in CI as well.
+EVERYWHERE = ("kill", "enospc")
+#: Done at every place in the long form; CI draws some.
+SAMPLED = ("eio", "raise", "sleep 0.3")
+#: Visits after the first at which the long form kills; by then there are checkpoints to go on from.
+LATER = (2, 3, 5, 8)
+
+#: Cases that CI draws of the rest, of later visits, and on PostgreSQL.
+SAMPLE, SAMPLE_LATER, SAMPLE_POSTGRESQL = 20, 10, 12
+
+#: What only the embedded database has.
+_EMBEDDED = re.compile(r"(schema|home)\.")
+_SPELT = re.compile(r"(?P<place>[a-z_.]+):(?P<action>[a-z]+( [0-9.]+)?)(@(?P<visit>\d+))?(/(?P<database>\w+))?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One case."""
+
+    place: str
+    action: str
+    visit: int = 1  #: which of those who come by is hit
+    database: str = SQLITE
+
+    def __str__(self) -> str:
+        later = f"@{self.visit}" if self.visit > 1 else ""
+        elsewhere = f"/{self.database}" if self.database != SQLITE else ""
+        return f"{self.place}:{self.action}{later}{elsewhere}"
+
+    @classmethod
+    def spelt(cls, text: str) -> Self:
+        """Return the case that `str` has spelt."""
+        found = _SPELT.fullmatch(text)
+        if found is None or found["place"] not in failpoints.PLACES:
+            raise ValueError(f"{text!r} is no case: PLACE:ACTION[@VISIT][/DATABASE]")
+        return cls(
+            place=found["place"],
+            action=found["action"],
+            visit=int(found["visit"] or 1),
+            database=found["database"] or SQLITE,
+        )
+
+
+def everywhere() -> list[Case]:
+    """Return what CI does in full."""
+    return [Case(place=place, action=action) for place in failpoints.PLACES for action in EVERYWHERE]
+
+
+def rest() -> list[Case]:
+    """Return every other way to fail at a first visit."""
+    spoilt = Case(place="train.loss", action="nan")
+    return [spoilt, *(Case(place=place, action=action) for place in failpoints.PLACES for action in SAMPLED)]
+
+
+def later() -> list[Case]:
+    """Return the kills at later visits."""
+    return [Case(place=place, action="kill", visit=visit) for place in failpoints.PLACES for visit in LATER]
+
+
+def on_postgresql() -> list[Case]:
+    """Return the same places with PostgreSQL below."""
+    places = [place for place in failpoints.PLACES if not _EMBEDDED.match(place)]
+    return [
+        Case(place=place, action=action, database=POSTGRESQL)
+        for place in places
+        for action in EVERYWHERE + SAMPLED
+        if action == "kill" or place.startswith("store.")
+    ]
+
+
+def sample(seed: int) -> list[Case]:
+    """Return what CI draws of all that it does not do in full."""
+    source = random.Random(seed)  # noqa: S311 - no secret
+    drawn = [(rest(), SAMPLE), (later(), SAMPLE_LATER), (on_postgresql(), SAMPLE_POSTGRESQL)]
+    return [case for cases, count in drawn for case in source.sample(cases, count)]
+
+
+def everything() -> list[Case]:
+    """Return the long form."""
+    return everywhere() + rest() + later() + on_postgresql()

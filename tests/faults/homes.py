@@ -1,0 +1,290 @@
+"""A case's installation: a home whose node, fork server and commands are forked from one warm process.
+
+A node here is `worker.node` as it is, but for its children: its slots are threads of it, and the fork server is the
+home's, which starts again whatever died.
+"""
+
+import contextlib
+import gc
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import psutil
+import psycopg
+from pydantic import SecretStr
+
+from orchestrator import config, failpoints
+from orchestrator.core import jobs, retry, specs
+from orchestrator.service import bell, context
+from orchestrator.service import submit as submitting
+from tests.faults import cases
+from tests.faults.lane import Lane
+from worker import app, forkserver, node, supervisor
+
+#: As fast as two busy cores keep up with.
+TIMINGS: dict[str, Any] = {"heartbeat": 0.4, "lease": 2, "sweep": 0.3, "drain": 10, "cancel_grace": 1}
+#: Seconds between two looks of an idle slot: no Celery worker hears the doorbells here.
+LOOK = 0.1
+DEADLINE = 60.0
+EPOCHS = 2
+
+#: Times that a person types a command that dies or fails.
+_TRIES = 3
+
+
+class Slot:
+    """Stands for `children.Child`: a slot as threads of the node; no fork server, which is the home's."""
+
+    last_code: int | None = None
+
+    def __init__(self, name: str, module: str, *, first_line: str = "", **_: object) -> None:
+        self.name = name
+        self._module = module
+        self._plan = first_line
+        self._draining = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._module != "worker.app":
+            return
+        settings = config.load()
+        plan = app.Plan.model_validate_json(self._plan).model_copy(update={"fork_server": settings.home / "fork.sock"})
+        slot = app.build(plan, settings, self._draining)
+        self._thread = threading.Thread(target=slot.look_every, args=(LOOK,), daemon=True)
+        self._thread.start()
+
+    def keep(self) -> None:
+        """Nothing: a thread that dies is a defect, and the case runs into its deadline."""
+
+    def ask_to_stop(self) -> None:
+        self._draining.set()
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, deadline: float) -> bool:
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        return not self.running
+
+
+class Home:
+    """One case's installation. `promised` is how each job that was submitted ends; None: it is deleted."""
+
+    def __init__(self, shared: Lane, case: cases.Case | None, *, database: bool = True, **settings: Any) -> None:
+        self.shared = shared
+        self.case = case
+        self.path = shared.folder / f"home-{time.monotonic_ns()}"  # short: sockets lie in it
+        self.points = self.path / "failpoints"
+        self.points.mkdir(parents=True)
+        url = shared.make_database(case.database if case else cases.SQLITE, self.path) if database else None
+        self.settings = config.Settings(
+            **{
+                "home": self.path,
+                "lock_dir": self.path / "locks",
+                "broker_url": SecretStr(shared.broker_url),
+                "broker_prefix": f"{self.path.name}:",
+                "database_url": SecretStr(url) if url else None,
+                "devices": "cpu",
+                "threads": 1,
+                "download_slots": 1,
+                **TIMINGS,
+                **settings,
+            }
+        )
+        self.flags: tuple[str, ...] = ()
+        self.promised: dict[str, str | None] = {}
+        self._pids: dict[str, int] = {}
+        self._numbers = itertools.count()
+        self._ended: list[str] = []  #: how processes ended, for the report of a failure
+        self._stdin = os.pipe()
+        self._deadline = time.monotonic() + DEADLINE
+
+    def arm(self, place: str | None = None, action: str = "") -> None:
+        """Arm a place; without one, that of the case."""
+        lines = [action]
+        if place is None and self.case is not None:
+            place, lines = self.case.place, ["pass"] * (self.case.visit - 1) + [self.case.action]
+        (self.points / str(place)).write_text("\n".join(lines), encoding="ascii")
+
+    def fired(self, place: str | None = None) -> bool:
+        if place is None and self.case is not None:
+            place = self.case.place
+        return (self.points / f"{place}.fired").exists()
+
+    def call(self, work: Callable[[config.Settings], Any]) -> Any:
+        """Do `work` as a person's command: again where it dies or fails."""
+        answer = self.path / "answer.json"
+
+        def command() -> None:
+            answer.write_text(json.dumps(work(config.load())), encoding="ascii")
+
+        for _ in range(_TRIES):
+            answer.unlink(missing_ok=True)
+            _, status = os.waitpid(self._fork("command", command), 0)
+            self._ended.append(f"command {status}")
+            if status == 0:
+                return json.loads(answer.read_text(encoding="ascii"))
+        raise AssertionError(f"the command failed {_TRIES} times")
+
+    def submit(self, data: str | None = None, **fields: Any) -> str:
+        # 4 pictures a class in batches of four: a checkpoint at every second step, so that retention has work.
+        spec = specs.JobSpec(
+            data=data or f"{self.shared.url}/tiny.zip",
+            growth_rate=2,
+            blocks=(1,),
+            image_size=8,
+            epochs=EPOCHS,
+            batch_size=4,
+            checkpoint_steps=1,
+            loader_workers=0,
+            **fields,
+        )
+        key = f"key-{next(self._numbers)}"
+
+        def submit(settings: config.Settings) -> str:
+            with bell.prepared(settings) as ring, context.opened(settings) as opened:
+                new = jobs.NewJob(spec=spec, user="walker", idempotency_key=key)
+                return submitting.submit(opened.store, new, ring=ring).job.id
+
+        job_id = str(self.call(submit))
+        self.promised[job_id] = "succeeded"
+        return job_id
+
+    def keep(self) -> None:
+        """Start what does not run: as a service manager would."""
+        for name, work in (("fork", self._fork_server), ("node", self._node)):
+            pid = self._pids.get(name)
+            if pid is not None:
+                found, status = os.waitpid(pid, os.WNOHANG)
+                if not found:
+                    continue
+                self._ended.append(f"{name} {status}")
+            self._pids[name] = self._fork(name, work)
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Keep all running until the condition is true, and return its value."""
+        while not (found := condition()):
+            if time.monotonic() > self._deadline:
+                raise TimeoutError(f"not within {DEADLINE:g} s")
+            self.keep()
+            time.sleep(0.03 if self.settings.embedded_database else 0.1)  # a look at PostgreSQL is a process
+        return found
+
+    def ends(self, job_id: str) -> str:
+        """Wait for the job's end and return its state."""
+        final = "SELECT state FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled')"
+        return str(self.until(lambda: self.rows(final, job_id))[0][0])
+
+    def leave(self) -> None:
+        """Drain the node and end the fork server."""
+        for name in ("node", "fork"):
+            pid = self._pids.pop(name, None)
+            if pid is None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            _, status = os.waitpid(pid, 0)
+            self._ended.append(f"{name} {status}")
+
+    def kill(self) -> None:
+        """End what runs, the hard way."""
+        for pid in self._pids.values():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self._pids.clear()
+
+    def remove(self) -> None:
+        """End what is left of it, and remove it."""
+        self.kill()
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for end in self._stdin:
+            os.close(end)
+        shutil.rmtree(self.path, ignore_errors=True)
+        if not self.settings.embedded_database:
+            self.shared.drop_database(self.settings.database)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes that work in it, known by their logs: forked ones have the lane's environment."""
+        return [process for process in psutil.process_iter() if _writes_below(process.pid, str(self.path))]
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Return what the database holds."""
+        # Closed again at once: SQLite's locks must not be inherited by a process that is forked.
+        if not self.settings.embedded_database:
+            with psycopg.connect(self.settings.database) as server:
+                return server.execute(query.replace("?", "%s").encode(), values).fetchall()
+        if not (self.path / "orch.db").exists():
+            return []
+        with contextlib.closing(sqlite3.connect(self.path / "orch.db", timeout=5)) as database:
+            return database.execute(query, values).fetchall()
+
+    def told(self) -> str:
+        """Return what its processes said last, how they ended, and where the jobs stand."""
+        with contextlib.suppress(sqlite3.Error, psycopg.Error):
+            self._ended.append(str(self.rows("SELECT id, state, stage, reason, error FROM jobs")))
+        logs = [*sorted(self.path.glob("*.log")), *sorted(self.path.glob("artifacts/*/*/log.txt"))]
+        said = [f"--- {log.relative_to(self.path)}\n{log.read_text(errors='replace')[-4000:]}" for log in logs]
+        return "\n".join([*said, *self._ended])
+
+    def _fork(self, name: str, work: Callable[[], Any]) -> int:
+        """Run `work` in a process of its own that obeys the failpoints; its log is `name`.log."""
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            with (self.path / f"{name}.log").open("ab") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            os.dup2(self._stdin[0], 0)
+            own = config.child_environment(self.settings, ORCH_TEST_FAILPOINTS=str(self.points))
+            os.environ.update(own)  # noqa: TID251 - a forked process can be given no other environment
+            failpoints.folder.cache_clear()
+            random.seed()
+            code = int(work() or 0)
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        except BaseException:  # noqa: BLE001 - the edge of the process
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _node(self) -> int:
+        vars(node)["Child"] = Slot
+        retry.FIRST_BACKOFF = timedelta(seconds=0.05)
+        supervisor._TICK_SECONDS = 0.1
+        node._TICK_SECONDS = 0.05
+        node._DATABASE_RETRY_SECONDS = 0.1
+        node._FILES_SECONDS = 0.5
+        sys.argv = ["worker", *self.flags]
+        return node.main()
+
+    def _fork_server(self) -> int:
+        sys.argv = ["forkserver", "--socket", str(self.path / "fork.sock")]
+        gc.collect = lambda *_: 0  # the lane has collected and frozen
+        return forkserver.main()
+
+
+def _writes_below(pid: int, path: str) -> bool:
+    try:
+        return pid != os.getpid() and os.readlink(f"/proc/{pid}/fd/1").startswith(f"{path}/")  # noqa: PTH115 - many
+    except OSError:
+        return False

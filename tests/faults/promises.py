@@ -1,0 +1,70 @@
+"""What must be true of a home when its case is over, whatever happened in it."""
+
+import contextlib
+import functools
+import hashlib
+import time
+from dataclasses import dataclass
+
+from orchestrator.core import jobs
+from orchestrator.service import audit
+from orchestrator.store import base, sql
+from tests.faults import homes, lane
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a training came to."""
+
+    weights: str  #: sha256 of the last checkpoint's tensors: network, optimizer and random generators
+    losses: tuple[tuple[int, float], ...]  #: of each step
+    epochs: tuple[tuple[int, str, float, float], ...]
+    accuracy: float
+    confusion: str
+
+
+def check(ended: homes.Home) -> None:
+    """Raise AssertionError where something that is promised is not true."""
+    _check_processes(ended)
+    with contextlib.closing(sql.open_store(ended.settings)) as store:
+        found = audit.audit(ended.settings, store, promised=ended.promised)
+        assert found == [], "\n".join(f"{finding.kind} {finding.job}: {finding.sentence}" for finding in found)
+        states = {job.id: str(job.state) for job in store.jobs(jobs.JobFilter())}
+        assert states == {job_id: state for job_id, state in ended.promised.items() if state is not None}
+        for job_id in [job_id for job_id, state in states.items() if state == "succeeded"]:
+            assert _result(ended, store, job_id) == undisturbed(ended.shared), f"{job_id} has other numbers"
+
+
+@functools.cache
+def undisturbed(shared: lane.Lane) -> Result:
+    """Return what the lane's training comes to when nothing happens to it."""
+    calm = homes.Home(shared, None)
+    try:
+        job_id = calm.submit()
+        assert calm.ends(job_id) == "succeeded", calm.told()
+        calm.leave()
+        with contextlib.closing(sql.open_store(calm.settings)) as store:
+            return _result(calm, store, job_id)
+    finally:
+        calm.remove()
+
+
+def _result(ended: homes.Home, store: base.Store, job_id: str) -> Result:
+    newest, made = store.checkpoints(job_id)[0], store.evaluation(job_id)
+    assert made is not None
+    content = (ended.settings.artifact_dir / newest.path).read_bytes()
+    return Result(
+        # Behind the header, whose JSON names the data's URL.
+        weights=hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest(),
+        losses=tuple((row.step, row.value) for row in store.steps(job_id)),
+        epochs=tuple((row.epoch, str(row.split), row.loss, row.accuracy) for row in store.epochs(job_id)),
+        accuracy=made.accuracy,
+        confusion=str(made.confusion),
+    )
+
+
+def _check_processes(ended: homes.Home) -> None:
+    deadline = time.monotonic() + 10
+    while left := ended.processes():
+        assert time.monotonic() < deadline, f"left running: {left}"
+        time.sleep(0.02)

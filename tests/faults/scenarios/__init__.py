@@ -1,0 +1,92 @@
+"""How each failpoint is reached: a scenario leads by it, and everything ends as if nothing had happened there."""
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults import cases, homes, lane, promises
+from tests.faults.scenarios import data, nodes, people, work
+
+#: Seconds in which a place is reached after all else has happened: a node's round may be what leads by it.
+_SOON = 10.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is done in a home of these settings."""
+
+    run: Callable[[homes.Home], None]
+    database: bool = True  #: whether it is there already
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+_LIFE = Scenario(work.life)
+_UNHURRIED = Scenario(work.unhurried)
+_FRESH = Scenario(people.fresh, database=False)
+
+#: By place, or by the words that it begins with; the first that fits. Everything else is on the way of any job.
+SCENARIOS: dict[str, Scenario] = {
+    "artifacts.remove": Scenario(people.deleted),
+    "attempt.tidy": Scenario(nodes.untidy),
+    "broker": Scenario(nodes.broker, settings={"broker_url": None}),
+    "cache.drop": Scenario(people.cancelled),
+    "cache.stamp": Scenario(data.local),
+    "cache.wait": Scenario(data.two_at_once, settings={"download_slots": 2}),
+    "child.start": Scenario(nodes.child),
+    "device.lock": Scenario(nodes.locked),
+    "home.mkdir": _FRESH,
+    "journal": Scenario(work.journalled),
+    "local.read": Scenario(data.local),
+    "node.lock": Scenario(nodes.only_one),
+    "node.pid": Scenario(nodes.only_one),
+    "permits": Scenario(nodes.one_job_each),
+    "predict.start": Scenario(people.predicted),
+    "root.look": Scenario(people.deleted),
+    "schema": _FRESH,
+    "store.beat": _UNHURRIED,
+    "store.cancel": Scenario(people.cancelled),
+    "store.delete": Scenario(people.deleted),
+    "store.lose_worker": Scenario(nodes.lost),
+    "store.note": Scenario(work.damaged),
+    "store.pause": Scenario(people.paused),
+    "store.record_log": Scenario(work.noisy),
+    "store.resume": Scenario(people.paused),
+    "store.retry": Scenario(people.retried),
+    "store.take_back": Scenario(nodes.orphaned),
+    "store.wish": Scenario(work.unhurried, settings={"heartbeat": 2, "lease": 6}),
+    **{f"store.{question}": Scenario(people.looked) for question in people.QUESTIONS},
+    "up": Scenario(nodes.up),
+}
+
+
+def of(place: str) -> Scenario:
+    """Return the scenario that leads by the place."""
+    fitting = (scenario for words, scenario in SCENARIOS.items() if place == words or place.startswith(f"{words}."))
+    return next(fitting, _LIFE)
+
+
+def walk(shared: lane.Lane, case: cases.Case) -> str:
+    """Walk a case in a home of its own; return what did not hold, with all that was said, or an empty text."""
+    promises.undisturbed(shared)
+    scenario = of(case.place)
+    home = homes.Home(shared, case, database=scenario.database, **scenario.settings)
+    try:
+        scenario.run(home)
+        _reach(home, case)
+        home.leave()
+        promises.check(home)
+    except Exception:  # noqa: BLE001 - it is the case's result
+        return f"{traceback.format_exc()}\n{home.told()}"
+    finally:
+        home.remove()
+    return ""
+
+
+def _reach(home: homes.Home, case: cases.Case) -> None:
+    """Wait for the place to be reached: never at a first visit is a defect of the scenario."""
+    deadline = time.monotonic() + _SOON
+    while case.visit == 1 and not home.fired():
+        assert time.monotonic() < deadline, f"{case.place} was never reached: it needs a scenario"
+        time.sleep(0.02)

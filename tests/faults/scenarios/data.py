@@ -1,0 +1,21 @@
+"""Where data comes from, and who waits for whom."""
+
+from tests.faults import homes
+from tests.faults.scenarios import work
+
+
+def local(home: homes.Home) -> None:
+    """An archive on this host."""
+    home.arm()
+    work.succeeds(home, home.submit(str(home.shared.archive)))
+
+
+def two_at_once(home: homes.Home) -> None:
+    """Who comes second waits for the first one's download, and reads how far it is."""
+    home.arm("archive.open", "sleep 3")
+    first = home.submit()
+    home.until(lambda: home.fired("archive.open"))
+    home.arm()
+    second = home.submit()
+    work.succeeds(home, first)
+    work.succeeds(home, second)

@@ -1,0 +1,117 @@
+"""What befalls nodes: they are killed, fall silent, start and stop, and the next one clears up behind them."""
+
+import contextlib
+import time
+from datetime import UTC, datetime
+
+from orchestrator import config
+from orchestrator.core import jobs, states
+from orchestrator.queue import embedded
+from orchestrator.service import context
+from orchestrator.service import node as nodes
+from orchestrator.store import sql
+from tests.faults import homes
+from tests.faults.scenarios import work
+from worker import children, devices
+
+
+def only_one(home: homes.Home) -> None:
+    """The node is the one of its home."""
+    home.flags = ("--only-one",)
+    work.life(home)
+
+
+def one_job_each(home: homes.Home) -> None:
+    """Each node takes one job on, and goes."""
+    home.flags = ("--max-jobs", "1")
+    work.life(home)
+
+
+def broker(home: homes.Home) -> None:
+    """The embedded broker: started by the node, shut down by its owner."""
+    at_the_end = home.case is not None and home.case.place == "broker.shutdown"
+    if not at_the_end:
+        home.arm()
+    work.succeeds(home, home.submit())
+    home.leave()
+    if at_the_end:
+        home.arm()
+    home.call(embedded.stop)
+    embedded.stop(home.settings)
+
+
+def orphaned(home: homes.Home) -> None:
+    """The node is killed while it trains; the next one takes back what it held."""
+    home.arm("checkpoint.folder", "sleep 0.5")
+    job_id = home.submit()
+    home.until(lambda: home.fired("checkpoint.folder"))
+    home.kill()
+    home.arm()
+    work.succeeds(home, job_id)
+
+
+def untidy(home: homes.Home) -> None:
+    """The node is killed when a checkpoint has its name and no row yet, and others have both."""
+    home.arm("picture.open", "sleep 0.2")
+    job_id = home.submit()
+    home.until(lambda: home.rows("SELECT 1 FROM checkpoints WHERE job_id = ?", job_id))
+    home.arm("checkpoint.folder", "sleep 0.5")
+    home.until(lambda: home.fired("checkpoint.folder"))
+    home.kill()
+    home.arm()
+    work.succeeds(home, job_id)
+
+
+def lost(home: homes.Home) -> None:
+    """A worker of another host falls silent."""
+    far = jobs.WorkerIdentity(
+        id="far-1", host="far", boot_id="another", pid_namespace="another", pid=1, pid_started=1.0
+    )
+    now = datetime.now(UTC)
+    with contextlib.closing(sql.open_store(home.settings)) as store:
+        store.register(
+            jobs.Worker(
+                identity=far,
+                state=states.WorkerState.ACTIVE,
+                devices=(),
+                versions={},
+                artifact_root="elsewhere",
+                started_at=now,
+                beat=0,
+                beat_at=now,
+            )
+        )
+    home.arm()
+    home.until(lambda: home.rows("SELECT 1 FROM workers WHERE id = 'far-1' AND state = 'lost'"))
+
+
+def up(home: homes.Home) -> None:
+    """`orch up -d` and `orch down`, with a real node."""
+    home.arm()
+
+    def start(settings: config.Settings) -> int:
+        with context.opened(settings) as it:
+            return nodes.start(settings, it.store).pid
+
+    assert home.call(start)
+    home.call(lambda settings: nodes.stop(settings).pid)
+
+
+def locked(home: homes.Home) -> None:
+    """A GPU's lock: there is no GPU here."""
+    home.arm()
+    assert home.call(lambda settings: devices._lock(settings.lock_dir / "GPU-1.0") is not None) is True
+
+
+def child(home: homes.Home) -> None:
+    """A process of the node: slots are threads here."""
+    home.arm()
+
+    def start(settings: config.Settings) -> bool:
+        child = children.Child("child", "this", environment=config.child_environment(settings))
+        while not child.pid:
+            child.keep()
+            time.sleep(0.01)
+        return child.wait(time.monotonic() + 10)
+
+    assert home.call(start) is True

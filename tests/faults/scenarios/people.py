@@ -1,0 +1,142 @@
+"""What people do with jobs: every command may die on its way, and is typed again."""
+
+import contextlib
+from collections.abc import Callable
+
+from orchestrator import config, errors
+from orchestrator.core import jobs
+from orchestrator.service import context, control, predict, schema
+from orchestrator.store import base
+from tests.faults import homes
+from tests.faults.scenarios import work
+
+#: What people ask of the store.
+QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
+    "ahead": lambda store, job_id: store.ahead(job_id),
+    "attempts": lambda store, job_id: store.attempts(job_id),
+    "checkpoints": lambda store, job_id: store.checkpoints(job_id),
+    "dataset": lambda store, _: store.dataset("0" * 64),
+    "epochs": lambda store, job_id: store.epochs(job_id),
+    "evaluation": lambda store, job_id: store.evaluation(job_id),
+    "events": lambda store, job_id: store.events(job_id),
+    "find": lambda store, job_id: store.find(job_id),
+    "get": lambda store, job_id: store.get(job_id),
+    "history": lambda store, job_id: store.history(job_id),
+    "jobs": lambda store, _: store.jobs(jobs.JobFilter()),
+    "logs": lambda store, job_id: store.logs(job_id),
+    "steps": lambda store, job_id: store.steps(job_id),
+}
+
+
+def fresh(home: homes.Home) -> None:
+    """The first command of all makes the database."""
+    home.arm()
+    job_id = home.submit()
+    home.call(schema.check)
+    work.succeeds(home, job_id)
+
+
+def looked(home: homes.Home) -> None:
+    """Every question, on a job that waits and is cancelled then."""
+    job_id = home.submit()
+    home.arm()
+
+    def look(settings: config.Settings) -> None:
+        with context.opened(settings) as it:
+            for ask in QUESTIONS.values():
+                ask(it.store, job_id)
+
+    home.call(look)
+    _cancel(home, job_id)
+
+
+def cancelled(home: homes.Home) -> None:
+    """A download is cancelled: nothing stays of it."""
+    job_id = home.submit(f"{home.shared.url}/slow.zip")
+    archives = home.settings.data_dir / "archives"
+    home.until(lambda: any(archives.glob("*.part")))
+    home.arm()
+    _cancel(home, job_id)
+    assert home.ends(job_id) == "cancelled"
+    home.until(lambda: not any(archives.glob("*")))
+
+
+def paused(home: homes.Home) -> None:
+    """A training is set aside and goes on."""
+    home.arm("checkpoint.open", "sleep 1.2")
+    job_id = home.submit()
+    home.until(lambda: home.fired("checkpoint.open"))
+    home.arm()
+
+    def pause(settings: config.Settings) -> str:
+        with context.opened(settings) as it:
+            return control.pause(settings, it.store, job_id).id
+
+    def resume(settings: config.Settings) -> str:
+        # A command that died behind its commit finds the job going on.
+        with context.opened(settings) as it, contextlib.suppress(errors.IllegalMove):
+            control.resume(settings, it.store, job_id)
+        return job_id
+
+    home.call(pause)
+    home.until(lambda: home.rows("SELECT 1 FROM jobs WHERE id = ? AND state = 'paused'", job_id))
+    home.call(resume)
+    work.succeeds(home, job_id)
+
+
+def retried(home: homes.Home) -> None:
+    """The data is not there at first: its owner puts it there and retries."""
+    data = home.path / "late.zip"
+    job_id = home.submit(str(data))
+    assert home.ends(job_id) == "failed"
+    data.write_bytes(home.shared.archive.read_bytes())
+    home.arm()
+
+    def retry(settings: config.Settings) -> str:
+        # The same.
+        with contextlib.suppress(errors.IllegalMove):
+            work.again(settings, job_id)
+        return job_id
+
+    home.call(retry)
+    assert home.ends(job_id) == "succeeded"
+
+
+def deleted(home: homes.Home) -> None:
+    """A job is deleted with its files: what a command that died or failed has left, a node removes."""
+    job_id = home.submit()
+    work.succeeds(home, job_id)
+    home.arm()
+    home.promised[job_id] = None
+
+    def delete(settings: config.Settings) -> str:
+        with context.opened(settings) as it, contextlib.suppress(errors.NotFound):
+            control.delete(settings, it.store, it.store.find(job_id))
+        return job_id
+
+    home.call(delete)
+    home.until(lambda: not (home.settings.artifact_dir / job_id).exists())
+
+
+def predicted(home: homes.Home) -> None:
+    """A trained job is asked about a picture."""
+    job_id = home.submit()
+    work.succeeds(home, job_id)
+    home.arm()
+    picture = next(home.settings.data_dir.glob("sets/*/data/validation/*/*"))
+
+    def guess(settings: config.Settings) -> list[str]:
+        with context.opened(settings) as it:
+            return [found.guesses[0].label for found in predict.predict(settings, it.store, job_id, [picture])]
+
+    assert len(home.call(guess)) == 1
+
+
+def _cancel(home: homes.Home, job_id: str) -> None:
+    home.promised[job_id] = "cancelled"
+
+    def cancel(settings: config.Settings) -> str:
+        with context.opened(settings) as it:
+            return control.cancel(settings, it.store, job_id).id
+
+    home.call(cancel)

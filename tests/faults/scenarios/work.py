@@ -1,0 +1,61 @@
+"""A job's way, and what may happen on it."""
+
+from orchestrator import config
+from orchestrator.service import context, control
+from tests.faults import homes
+
+
+def life(home: homes.Home) -> None:
+    """A job's whole way: submit, download, train with checkpoints and retention, evaluate."""
+    home.arm()
+    succeeds(home, home.submit())
+
+
+def succeeds(home: homes.Home, job_id: str) -> None:
+    """Wait for the end; what a spoilt loss ended is retried by its owner, everything else by the queue itself."""
+    if home.ends(job_id) == "succeeded":
+        return
+    ((reason, error),) = home.rows("SELECT reason, error FROM jobs WHERE id = ?", job_id)
+    spoilt = home.case is not None and home.case.action == "nan"
+    assert reason == "diverged", f"it failed with {reason}: {error}"
+    assert spoilt, error
+    home.call(lambda settings: again(settings, job_id))
+    assert home.ends(job_id) == "succeeded"
+
+
+def again(settings: config.Settings, job_id: str) -> str:
+    """Retry the job, as `orch retry` does."""
+    with context.opened(settings) as it:
+        return control.retry(settings, it.store, job_id)[0].id
+
+
+def noisy(home: homes.Home) -> None:
+    """The first process of the job fails, and prints why: that is a log."""
+    home.arm("cache.find", "raise")
+    life(home)
+
+
+def journalled(home: homes.Home) -> None:
+    """The database is away for a moment: what is said then goes into the journal."""
+    home.arm("store.record_resumed.begin", "enospc")
+    life(home)
+
+
+def unhurried(home: homes.Home) -> None:
+    """The training takes longer than a heartbeat."""
+    home.arm("checkpoint.open", "sleep 1.2")
+    life(home)
+
+
+def damaged(home: homes.Home) -> None:
+    """The best checkpoint is damaged before it is measured: the history says so, another is used, a backup restored."""
+    home.arm("checkpoint.read", "sleep 0.6")
+    job_id = home.submit()
+    home.until(lambda: home.fired("checkpoint.read"))
+    ((path,),) = home.rows("SELECT path FROM checkpoints WHERE job_id = ? AND best", job_id)
+    file = home.settings.artifact_dir / path
+    whole = file.read_bytes()
+    file.write_bytes(b"")
+    home.arm()
+    succeeds(home, job_id)
+    file.write_bytes(whole)
