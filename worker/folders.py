@@ -1,4 +1,4 @@
-"""Where the files of an attempt lie."""
+"""Where the files of attempts and downloads lie."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,3 +17,12 @@ def attempts(job_dir: Path) -> Iterator[tuple[int, Path]]:
         digits = path.name.removeprefix(_PREFIX)
         if digits.isdigit():
             yield int(digits), path
+
+
+def unfinished(data_dir: Path) -> list[Path]:
+    """Return what is in the cache of data sets for the time of a download only; each name begins with its source's key.
+
+    `worker.data.cache` makes them; who looks whether there are any should not have to import it.
+    """
+    patterns = ("archives/*", "locks/*.progress", "sets/.*", "sources/.*")
+    return [path for pattern in patterns for path in data_dir.glob(pattern)]

@@ -34,7 +34,7 @@ _TICK_SECONDS = 0.2
 _DATABASE_RETRY_SECONDS = 1.0
 #: What the slots need after their trainings have stopped: the last writes, and Celery's own goodbye.
 _GOODBYE_SECONDS = 10.0
-#: Seconds between two looks for files of deleted jobs.
+#: Seconds between two looks for files that no job needs.
 _FILES_SECONDS = 60.0
 
 #: glibc gives big buffers back to the kernel at every step, and the page faults cost up to half of the time.
@@ -203,8 +203,7 @@ class Node:
                 self._clear(job.id, job.attempt)
             if time.monotonic() >= files_due:
                 files_due = time.monotonic() + _FILES_SECONDS
-                for job_id in artifacts.sweep(self._store, self._settings.artifact_dir):
-                    _log.info("removed the files of a deleted job", job=job_id)
+                remains.sweep(self._store, self._settings)
 
         remains.clear_all(self._settings.artifact_dir, self._store)
         self._every_sweep(sweep)

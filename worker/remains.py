@@ -1,4 +1,6 @@
-"""What ended attempts leave in a job's folder, and how it is cleared: their checkpoints stay as long as they are kept.
+"""What ended attempts, deleted jobs and broken downloads leave on this host, and how it is cleared.
+
+The checkpoints of attempts stay as long as they are kept.
 
 Attempts that come later are never touched: a process that was frozen and clears up late must not harm its successor.
 """
@@ -8,11 +10,13 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from orchestrator import errors, failpoints
-from orchestrator.core import jobs
-from orchestrator.store import base
+from orchestrator import config, errors, failpoints, log
+from orchestrator.core import jobs, states
+from orchestrator.store import artifacts, base
 from worker import folders
 from worker.launcher import kill_leftover
+
+_log = log.get("remains")
 
 LOG_FILE = "log.txt"
 
@@ -53,6 +57,17 @@ def clear_all(root: Path, store: base.Store) -> None:
             job = store.get(folder.name)
             ended = job.attempt - 1 if job.worker is not None else job.attempt
             clear_ended(root, store, job.id, up_to=ended)
+
+
+def sweep(store: base.Store, settings: config.Settings) -> None:
+    """Remove the files of deleted jobs and what no job needs of broken downloads; raises DatabaseUnavailable."""
+    for job_id in artifacts.sweep(store, settings.artifact_dir):
+        _log.info("removed the files of a deleted job", job=job_id)
+    if folders.unfinished(settings.data_dir):
+        from worker.data import cache  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
+
+        wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
+        cache.clear_up([job.spec for job in wanting], settings=settings)
 
 
 def _clear(directory: Path, needed: set[Path]) -> None:

@@ -62,6 +62,9 @@ class WorkerState(StrEnum):
 #: What ends a run of a job.
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
+#: In these a job may go on with a download that broke off: one that failed, when it is retried.
+MAY_GO_ON = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.FAILED})
+
 #: Every legal move. A move to `queued` from a final state begins a new run.
 MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}),

@@ -8,8 +8,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import psutil
-
 from orchestrator import config, sockets
 from orchestrator.core import states
 from orchestrator.core.findings import Finding, Kind
@@ -20,11 +18,6 @@ from orchestrator.store import artifacts, base
 #: What stays in the folder of an ended attempt, beside the checkpoints that are kept.
 _LOG = "log.txt"
 _PID = "pid"
-
-#: Stages and states in which a job may go on with a download that broke off.
-_MAY_GO_ON = frozenset(
-    {states.JobState.QUEUED, states.JobState.RUNNING, states.JobState.PAUSED, states.JobState.FAILED}
-)
 
 
 def checkpoints(settings: config.Settings, history: History) -> Iterator[Finding]:
@@ -85,17 +78,12 @@ def _of_nodes(settings: config.Settings) -> Iterator[Finding]:
 def _of_downloads(settings: config.Settings, jobs: list[Job]) -> Iterator[Finding]:
     """Yield what downloads that nobody works at, or will go on with, have left in the cache of data sets."""
     data = settings.data_dir
-    goes_on = any(job.state in _MAY_GO_ON and job.stage is states.Stage.DOWNLOAD for job in jobs)
-    found: list[tuple[str, Path]] = [(path.stem, path) for path in (data / "locks").glob("*.progress")]
-    found += [(path.name.removeprefix("."), path) for path in (data / "sets").glob(".*")]
-    if not goes_on:
-        found += [(path.stem, path) for path in (data / "archives").glob("*")]
-    for name, path in sorted(found):
-        if not _held(data / "locks" / f"{name}.lock"):
+    goes_on = any(job.state in states.MAY_GO_ON and job.stage is states.Stage.DOWNLOAD for job in jobs)
+    patterns = ("locks/*.progress", "sets/.*", "sources/.*", *(() if goes_on else ("archives/*",)))
+    for path in sorted(path for pattern in patterns for path in data.glob(pattern)):
+        source = path.name.removeprefix(".").partition(".")[0]
+        if not _held(data / "locks" / f"{source}.lock"):
             yield _leftover(path, "nobody works at it")
-    for path in sorted((data / "sources").glob(".*")):
-        if not psutil.pid_exists(int(path.suffix.removeprefix(".") or 0)):
-            yield _leftover(path, "its writer is dead")
 
 
 def _fault(root: Path, point: Checkpoint) -> str | None:

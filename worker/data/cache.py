@@ -2,7 +2,7 @@
 
     sources/<key>.json     what a source turned out to be; the key is the source's digest
     sets/<hash>/data       an unpacked set, and beside it manifest.json
-    archives/<key>.part    a download under way, with its sidecar <key>.json; the archive goes once it is unpacked
+    archives/<key>.part    a download under way, with its sidecar <key>.json; <key>.zip goes once it is unpacked
     locks/<key>.lock       held while a source is fetched; <key>.progress is how far its holder has come
 
 A folder as source is used where it is and never copied: only its manifest is here.
@@ -12,7 +12,7 @@ import contextlib
 import errno
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import filelock
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, specs, states
-from worker import durable, protocol
+from worker import durable, folders, protocol
 from worker.data import archive, download, imagefolder, sources, zipcheck
 
 Report = Callable[[protocol.Progress], None]
@@ -94,12 +94,21 @@ def ensure_data(
 
 def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
     """Remove what a cancelled job has downloaded so far, unless another process is at it."""
-    source = sources.parse(spec.data)
+    cache, key = _Cache(settings.data_dir), sources.parse(spec.data).key
+    cache.drop(key, *cache.archives.glob(f"{key}.*"))
+
+
+def clear_up(wanted: Iterable[specs.JobSpec], *, settings: config.Settings) -> None:
+    """Remove what processes that died have left, but for the downloads that jobs of `wanted` specs would go on with."""
     cache = _Cache(settings.data_dir)
-    with contextlib.suppress(filelock.Timeout), cache.lock(source.key).acquire(blocking=False):
-        failpoints.reach("cache.drop")
-        for suffix in ("part", "json"):
-            (cache.archives / f"{source.key}.{suffix}").unlink(missing_ok=True)
+    keep = set()
+    for spec in wanted:
+        with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
+            keep.add(sources.parse(spec.data).key)
+    for path in folders.unfinished(settings.data_dir):
+        key = path.name.removeprefix(".").partition(".")[0]
+        if path.parent != cache.archives or key not in keep:
+            cache.drop(key, path)
 
 
 class _Cache:
@@ -111,6 +120,16 @@ class _Cache:
         failpoints.reach("cache.lock")
         self.locks.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(self.locks / f"{name}.lock")
+
+    def drop(self, key: str, *paths: Path) -> None:
+        """Remove what a source's fetching has left, unless a process is at it."""
+        with contextlib.suppress(filelock.Timeout), self.lock(key).acquire(blocking=False):
+            for path in paths:
+                failpoints.reach("cache.drop")
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def known_set(self, content_hash: str) -> protocol.DatasetInfo | None:
         """Return the unpacked set of that content; None when it is not there, or not as it was published."""

@@ -1,4 +1,4 @@
-"""Downloads that resume: Range and If-Range, sha256 while streaming, limits, retries, atomic publish by digest."""
+"""Downloads that resume: Range and If-Range, sha256 while streaming, limits, retries, atomic publish."""
 
 import contextlib
 import email.utils
@@ -66,14 +66,14 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A downloaded file, named by its digest."""
+    """A downloaded file."""
 
     path: Path
     sha256: str
 
 
 def fetch(url: str, *, folder: Path, name: str, sha256: str | None, policy: Policy, report: Report) -> Archive:
-    """Download `url` into `folder`, going on with `name`.part where an earlier try left one.
+    """Download `url` into `folder` as `name`.zip, going on with `name`.part where an earlier try left one.
 
     The caller holds a lock for `name`.
 
@@ -101,7 +101,7 @@ def fetch(url: str, *, folder: Path, name: str, sha256: str | None, policy: Poli
     if sha256 not in {None, found}:
         transfer.discard()
         raise _wrong_digest(masking.url(url), found, sha256)
-    return Archive(path=transfer.publish(found), sha256=found)
+    return Archive(path=transfer.publish(), sha256=found)
 
 
 def checked(path: Path, *, sha256: str | None, label: str) -> Archive:
@@ -175,9 +175,9 @@ class _Transfer:
         asked = trouble.retry_after if isinstance(trouble, _Trouble) else None
         return max(asked or 0.0, self.policy.first_backoff * 2.0 ** max(0, self.fruitless - 1))
 
-    def publish(self, digest: str) -> Path:
+    def publish(self) -> Path:
         """Give the whole file its final name."""
-        archive = self.folder / f"{digest}.zip"
+        archive = self.part.with_suffix(".zip")
         failpoints.reach("download.rename")
         self.part.replace(archive)
         self.sidecar.unlink(missing_ok=True)

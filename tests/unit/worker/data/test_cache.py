@@ -291,6 +291,28 @@ def test_what_a_cancelled_job_downloaded_can_be_dropped(server: httpserver.Serve
     assert not part.exists()
 
 
+def test_what_dead_processes_left_is_cleared_up_but_for_downloads_that_go_on(make_settings: Make) -> None:
+    settings = make_settings()
+    wanted = specs.parse({"data": "https://example.org/pets.zip"})
+    kept, dead, held = sources.parse(wanted.data).key, "0a1b", "2c3d"
+    litter = [name.format(key) for key in (dead, held) for name in ("archives/{}.part", "archives/{}.json")]
+    litter += [name.format(key) for key in (dead, held, kept) for name in ("locks/{}.progress", "sources/.{}.json.tmp")]
+    for name in [*litter, f"archives/{kept}.part", "sources/done.json"]:
+        (settings.data_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (settings.data_dir / name).touch()
+    (settings.data_dir / "sets" / f".{dead}" / "archive").mkdir(parents=True)
+    with filelock.FileLock(settings.data_dir / "locks" / f"{held}.lock"):
+        cache.clear_up([wanted, specs.parse({"data": "nothing of the kind"})], settings=settings)
+    left = [str(path.relative_to(settings.data_dir)) for path in settings.data_dir.rglob("*") if path.is_file()]
+    theirs = [name for name in litter if held in name]
+    assert {name for name in left if not name.endswith(".lock")} == {
+        *theirs,
+        f"archives/{kept}.part",
+        "sources/done.json",
+    }
+    assert not (settings.data_dir / "sets" / f".{dead}").exists()
+
+
 def _ensure_in_child(url: str, home: Path, results: Any) -> None:
     told: list[int] = []
     info = ensure(url, config.Settings(home=home), report=lambda progress: told.append(progress.done))

@@ -74,12 +74,12 @@ def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_published_under_its_digest(server: httpserver.Server, fetch: Fetch, tmp_path: Path) -> None:
+def test_a_file_is_published_whole(server: httpserver.Server, fetch: Fetch, tmp_path: Path) -> None:
     server.on(URL, Reply(body=BODY))
     seen: list[tuple[int, int | None]] = []
     archive = fetch(sha256=SHA256, report=lambda done, total: seen.append((done, total)))
     assert archive.path.read_bytes() == BODY
-    assert left(tmp_path) == [f"{SHA256}.zip"]
+    assert left(tmp_path) == ["set.zip"]
     assert seen[-1] == (len(BODY), len(BODY))
 
 
@@ -89,7 +89,7 @@ def test_a_name_appears_only_after_the_bytes_are_on_disk(
     server.on(URL, Reply(body=BODY))
     happened = durability.recorded(monkeypatch, tmp_path)
     fetch()
-    assert happened == ["fsync set.part", f"rename set.part {SHA256}.zip", "fsync ."]
+    assert happened == ["fsync set.part", "rename set.part set.zip", "fsync ."]
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(
