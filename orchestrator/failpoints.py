@@ -2,9 +2,9 @@
 
 Inert unless the variable ORCH_TEST_FAILPOINTS names a folder. There a place is armed by a file of its name that holds
 an action: `kill` (SIGKILL to the process that comes by), `enospc` and `eio` (OSError), `raise` (RuntimeError),
-`sleep 2`, `pass`, and `nan` where the place asks for it. Whoever comes by renames the file, which succeeds in one
-thread only, and acts: by the file's first line, of several, which leaves the others for those who come later. After
-the last one the file is `<name>.fired`.
+`sleep 2`, `hold` (until there is a file `<name>.go`), `pass`, and `nan` where the place asks for it. Whoever comes by
+renames the file, which succeeds in one thread only, and acts: by the file's first line, of several, which leaves the
+others for those who come later. After the last one the file is `<name>.fired`.
 """
 
 import errno
@@ -174,6 +174,8 @@ def _act(name: str) -> bool:
         raise RuntimeError(f"failpoint {name}")
     if word == "sleep":
         time.sleep(float(argument))
+    while word == "hold" and not Path(f"{folder()}/{name}.go").exists():
+        time.sleep(0.01)
     return word == "nan"
 
 

@@ -29,8 +29,7 @@ from orchestrator import config, failpoints
 from orchestrator.core import jobs, retry, specs
 from orchestrator.service import bell, context
 from orchestrator.service import submit as submitting
-from tests.faults import cases
-from tests.faults.lane import Lane
+from tests.faults import cases, lane
 from worker import app, forkserver, node, supervisor
 
 #: As fast as two busy cores keep up with.
@@ -84,7 +83,7 @@ class Slot:
 class Home:
     """One case's installation. `promised` is how each job that was submitted ends; None: it is deleted."""
 
-    def __init__(self, shared: Lane, case: cases.Case | None, *, database: bool = True, **settings: Any) -> None:
+    def __init__(self, shared: lane.Lane, case: cases.Case | None, *, database: bool = True, **settings: Any) -> None:
         self.shared = shared
         self.case = case
         self.path = shared.folder / f"home-{time.monotonic_ns()}"  # short: sockets lie in it
@@ -113,12 +112,21 @@ class Home:
         self._stdin = os.pipe()
         self._deadline = time.monotonic() + DEADLINE
 
-    def arm(self, place: str | None = None, action: str = "") -> None:
-        """Arm a place; without one, that of the case."""
-        lines = [action]
-        if place is None and self.case is not None:
-            place, lines = self.case.place, ["pass"] * (self.case.visit - 1) + [self.case.action]
-        (self.points / str(place)).write_text("\n".join(lines), encoding="ascii")
+    def arm(self) -> None:
+        """Arm the place of the case."""
+        if self.case is not None:
+            self.set(self.case.place, *["pass"] * (self.case.visit - 1), self.case.action)
+
+    def set(self, place: str, *actions: str) -> None:
+        """Arm a place with an action for each that comes by."""
+        (self.points / place).write_text("\n".join(actions), encoding="ascii")
+
+    def held(self, place: str) -> None:
+        """Wait until somebody is held at a place that is armed with `hold`."""
+        self.until(lambda: self.fired(place))
+
+    def let_go(self, place: str) -> None:
+        (self.points / f"{place}.go").touch()
 
     def fired(self, place: str | None = None) -> bool:
         if place is None and self.case is not None:
@@ -249,6 +257,7 @@ class Home:
             return pid
         code = 1
         try:
+            lane.die_with_parent()
             os.setpgid(0, 0)
             with (self.path / f"{name}.log").open("ab") as log:
                 os.dup2(log.fileno(), 1)

@@ -5,6 +5,7 @@
 
 import argparse
 import contextlib
+import ctypes
 import functools
 import gc
 import http.server
@@ -75,6 +76,7 @@ class Lane:
         self.url = f"http://127.0.0.1:{listener.server_address[1]}"
         self._server = os.fork()
         if self._server == 0:
+            die_with_parent()
             listener.serve_forever()
         listener.server_close()
 
@@ -107,6 +109,11 @@ class Lane:
         with psycopg.connect(self._postgres or "", autocommit=True) as connection:
             done = connection.execute(statement.encode(), values)
             return done.fetchall() if done.description else []
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the lane dies (https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def main() -> None:

@@ -12,10 +12,12 @@ def local(home: homes.Home) -> None:
 
 def two_at_once(home: homes.Home) -> None:
     """Who comes second waits for the first one's download, and reads how far it is."""
-    home.arm("archive.open", "sleep 3")
+    home.set("archive.open", "hold")
     first = home.submit()
-    home.until(lambda: home.fired("archive.open"))
+    home.held("archive.open")
     home.arm()
     second = home.submit()
+    home.until(home.fired)
+    home.let_go("archive.open")
     work.succeeds(home, first)
     work.succeeds(home, second)

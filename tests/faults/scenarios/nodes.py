@@ -42,9 +42,9 @@ def broker(home: homes.Home) -> None:
 
 def orphaned(home: homes.Home) -> None:
     """The node is killed while it trains; the next one takes back what it held."""
-    home.arm("checkpoint.folder", "sleep 0.5")
+    home.set("checkpoint.folder", "hold")
     job_id = home.submit()
-    home.until(lambda: home.fired("checkpoint.folder"))
+    home.held("checkpoint.folder")
     home.kill()
     home.arm()
     work.succeeds(home, job_id)
@@ -52,11 +52,10 @@ def orphaned(home: homes.Home) -> None:
 
 def untidy(home: homes.Home) -> None:
     """The node is killed when a checkpoint has its name and no row yet, and others have both."""
-    home.arm("picture.open", "sleep 0.2")
+    home.set("checkpoint.folder", "pass", "hold")
     job_id = home.submit()
+    home.held("checkpoint.folder")
     home.until(lambda: home.rows("SELECT 1 FROM checkpoints WHERE job_id = ?", job_id))
-    home.arm("checkpoint.folder", "sleep 0.5")
-    home.until(lambda: home.fired("checkpoint.folder"))
     home.kill()
     home.arm()
     work.succeeds(home, job_id)

@@ -31,31 +31,36 @@ def again(settings: config.Settings, job_id: str) -> str:
 
 def noisy(home: homes.Home) -> None:
     """The first process of the job fails, and prints why: that is a log."""
-    home.arm("cache.find", "raise")
+    home.set("cache.find", "raise")
     life(home)
 
 
 def journalled(home: homes.Home) -> None:
     """The database is away for a moment: what is said then goes into the journal."""
-    home.arm("store.record_resumed.begin", "enospc")
+    home.set("store.record_resumed.begin", "enospc")
     life(home)
 
 
 def unhurried(home: homes.Home) -> None:
-    """The training takes longer than a heartbeat."""
-    home.arm("checkpoint.open", "sleep 1.2")
-    life(home)
+    """The training takes as long as it takes until the place is reached: longer than a heartbeat."""
+    home.set("checkpoint.open", "hold")
+    home.arm()
+    job_id = home.submit()
+    home.until(home.fired)
+    home.let_go("checkpoint.open")
+    succeeds(home, job_id)
 
 
 def damaged(home: homes.Home) -> None:
     """The best checkpoint is damaged before it is measured: the history says so, another is used, a backup restored."""
-    home.arm("checkpoint.read", "sleep 0.6")
+    home.set("checkpoint.read", "hold")
     job_id = home.submit()
-    home.until(lambda: home.fired("checkpoint.read"))
+    home.held("checkpoint.read")
     ((path,),) = home.rows("SELECT path FROM checkpoints WHERE job_id = ? AND best", job_id)
     file = home.settings.artifact_dir / path
     whole = file.read_bytes()
     file.write_bytes(b"")
     home.arm()
+    home.let_go("checkpoint.read")
     succeeds(home, job_id)
     file.write_bytes(whole)
