@@ -44,7 +44,7 @@ def _ask(jobs: Sequence[Job]) -> None:
         raise errors.UsageError(
             f"Nothing was deleted: {words.plural(len(jobs), 'job')} would go for good.",
             why="There is no terminal on which to ask.",
-            hint=f"orch delete --yes {' '.join(job.id for job in jobs)}",
+            hint=f"`orch delete --yes {' '.join(job.id for job in jobs)}`",
         )
     render.talk(named)
     typer.confirm(f"Delete {words.plural(len(jobs), 'job')} for good?", abort=True, err=True)

@@ -57,7 +57,7 @@ def doctor(context: typer.Context, audit: Audit = False, as_json: options.AsJson
 
 
 def _found(check: "Check") -> str:
-    return f"{check.found}\ntry: {check.fix}" if check.fix else check.found
+    return f"{check.found}\ntry: {render.addressed(check.fix)}" if check.fix else check.found
 
 
 def _audit(context: typer.Context, *, to: render.Mode) -> None:

@@ -1,9 +1,10 @@
 """The queue and the workers at a glance, as `orch status` prints them."""
 
 from collections import Counter
-from datetime import UTC, datetime
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING
 
+from orchestrator import config
 from orchestrator.cli import jobrows, render, words
 from orchestrator.core.jobs import Worker
 from orchestrator.core.states import JobState, WorkerState
@@ -16,24 +17,25 @@ if TYPE_CHECKING:
 _SHOWN = 15
 
 
-def show(overview: query.Overview, *, heartbeat: float, to: render.Mode) -> None:
+def show(overview: query.Overview, settings: config.Settings, *, to: render.Mode) -> None:
     """Print the overview."""
+    silent = query.silent_ids(overview.workers, settings)
     if to is render.Mode.TERMINAL:
-        _to_people(overview, heartbeat)
+        _to_people(overview, settings, silent)
     else:
-        _to_pipe(overview)
+        _to_pipe(overview, settings, silent)
 
 
-def _to_pipe(overview: query.Overview) -> None:
+def _to_pipe(overview: query.Overview, settings: config.Settings, silent: Container[str]) -> None:
     for state, count in overview.counts.states.items():
         render.line("state", state, count)
-    render.table(_workers(heartbeat=0), overview.workers, to=render.Mode.PIPE, prefix="worker")
+    render.table(_workers(settings), overview.workers, to=render.Mode.PIPE, prefix="worker")
     render.line("broker", overview.broker.where, "answers" if overview.broker.answers else "away", overview.broker.why)
     render.line("database", overview.database)
-    jobrows.show(overview.active, to=render.Mode.PIPE, prefix="job")
+    jobrows.show(overview.active, silent=silent, to=render.Mode.PIPE, prefix="job")
 
 
-def _to_people(overview: query.Overview, heartbeat: float) -> None:
+def _to_people(overview: query.Overview, settings: config.Settings, silent: Container[str]) -> None:
     from rich.text import Text  # noqa: PLC0415 - terminals only
 
     console = render.console()
@@ -47,12 +49,12 @@ def _to_people(overview: query.Overview, heartbeat: float) -> None:
     console.print(counts)
     console.print()
     if overview.active:
-        jobrows.show(overview.active[:_SHOWN], to=render.Mode.TERMINAL)
+        jobrows.show(overview.active[:_SHOWN], silent=silent, to=render.Mode.TERMINAL)
         if len(overview.active) > _SHOWN:
-            console.print(f"and {len(overview.active) - _SHOWN} more: orch list", style="dim")
+            console.print(render.addressed(f"and {len(overview.active) - _SHOWN} more: `orch list`"), style="dim")
         console.print()
     if overview.workers:
-        render.table(_workers(heartbeat=heartbeat), overview.workers, to=render.Mode.TERMINAL)
+        render.table(_workers(settings), overview.workers, to=render.Mode.TERMINAL)
         console.print()
     console.print(
         render.pairs(
@@ -62,28 +64,38 @@ def _to_people(overview: query.Overview, heartbeat: float) -> None:
             ]
         )
     )
+    for note in _notes(overview, silent):
+        render.note(note)
+
+
+def _notes(overview: query.Overview, silent: Container[str]) -> Iterator[str]:
+    """Yield what people should know of the workers and the broker."""
     for worker in overview.workers:
-        if worker.state is WorkerState.UNHEALTHY:
-            render.note(f"Worker {worker.id} is unhealthy and takes no more jobs: `orch doctor` says why.")
-    if not overview.workers:
-        render.note("No worker is running: jobs wait. `orch up -d` starts one here.")
-    elif not broker.answers:
-        render.note("The broker is away: workers still look for jobs themselves, every few seconds.")
+        if worker.state is WorkerState.UNHEALTHY and worker.id not in silent:
+            yield f"Worker {worker.id} is unhealthy and takes no more jobs: `orch doctor` says why."
+    nobody = words.nobody(overview.workers, silent)
+    stranded = [job for job in overview.active if query.stranded(job, overview.workers, silent)]
+    if nobody:
+        yield f"{nobody.capitalize()}: jobs wait. `orch up -d` starts one here."
+    elif stranded:
+        many = words.plural(len(stranded), "job")
+        yield f"No running worker has the checkpoints of {many}: `orch status {stranded[0].id}` says what to do."
+    elif not overview.broker.answers:
+        yield "The broker is away: workers still look for jobs themselves, every few seconds."
 
 
-def _workers(*, heartbeat: float) -> tuple[render.Column[Worker], ...]:
-    now = datetime.now(UTC)
-
+def _workers(settings: config.Settings) -> tuple[render.Column[Worker], ...]:
     def heard(worker: Worker) -> "Text":
         from rich.text import Text  # noqa: PLC0415 - terminals only
 
-        silent = query.silent(worker, now=now, heartbeat=heartbeat)
-        return Text(words.ago(worker.beat_at, now), style="yellow" if silent else "")
+        return Text(words.since(worker.silence), style="yellow" if query.silent(worker, settings) else "")
 
     return (
         render.Column(title="WORKER", value=lambda worker: worker.id),
         render.Column(
-            title="STATE", value=lambda worker: worker.state, shown=lambda worker: render.state(worker.state)
+            title="STATE",
+            value=lambda worker: query.standing(worker, settings),
+            shown=lambda worker: render.state(query.standing(worker, settings)),
         ),
         render.Column(title="HOST", value=lambda worker: worker.identity.host, wide=True),
         render.Column(title="DEVICES", value=lambda worker: worker.devices, shown=_devices, elastic=True),

@@ -1,6 +1,6 @@
 """Everything about one job for people."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -20,7 +20,7 @@ _EPOCHS = 12
 def show(report: query.Report, settings: config.Settings) -> None:
     """Print everything about a job."""
     console, job = render.console(), report.job
-    console.print(render.pairs(_summary(report)))
+    console.print(render.pairs(_summary(report, settings)))
     if report.epochs:
         _heading(console, "Epochs")
         shown = report.epochs[-2 * _EPOCHS :]
@@ -38,17 +38,13 @@ def show(report: query.Report, settings: config.Settings) -> None:
     render.following(query.useful(job))
 
 
-def _summary(report: query.Report) -> Iterator[tuple[str, str | Text]]:
+def _summary(report: query.Report, settings: config.Settings) -> Iterator[tuple[str, str | Text]]:
     job, now = report.job, datetime.now(UTC)
+    silent = query.silent_ids(report.workers, settings)
     yield "job", f"{job.id}  {job.name}" if job.name else job.id
-    yield "state", render.state(_standing(report, now), of=job.state)
-    if job.reason:
-        yield "failed with", Text(str(job.reason), style="red")
-    if job.error:
-        yield "why", job.error
-    if job.hint:
-        yield "try", job.hint
-    if report.eta is not None:
+    yield "state", render.state(render.addressed(_standing(report, now, silent)), of=job.state)
+    yield from _trouble(report, silent)
+    if report.eta is not None and job.worker not in silent:
         yield "stage ends in", f"about {words.duration(report.eta)} at {words.rate(job)}"
     if job.best_accuracy is not None:
         yield "best", f"{words.percent(job.best_accuracy)} validation accuracy"
@@ -66,14 +62,33 @@ def _summary(report: query.Report) -> Iterator[tuple[str, str | Text]]:
         yield "finished", f"{words.moment(job.finished_at)} after {words.duration(jobrows.took(job, now))}"
 
 
-def _standing(report: query.Report, now: datetime) -> str:
+def _trouble(report: query.Report, silent: Container[str]) -> Iterator[tuple[str, str | Text]]:
+    job = report.job
+    if job.reason:
+        yield "failed with", Text(str(job.reason), style="red")
+    if job.error:
+        yield "why", job.error
+    if job.hint:
+        yield "try", render.addressed(job.hint)
+    if query.stranded(job, report.workers, silent):
+        yield "why", f"they lie in the artifact folder {job.artifact_root}, last used on {query.last_host(report)}"
+        yield "try", render.addressed(query.WAY_OUT.format(id=job.id))
+
+
+def _standing(report: query.Report, now: datetime, silent: Container[str]) -> str:
     job = report.job
     if job.state is not JobState.QUEUED:
-        return ", ".join(part for part in (query.doing(job), words.progress(job)) if part)
+        known = ", ".join(part for part in (query.doing(job), words.progress(job)) if part)
+        holder = next((worker for worker in report.workers if worker.id == job.worker), None)
+        if holder is None or holder.id not in silent:
+            return known
+        return f"{known}: its worker has been silent for {words.duration(holder.silence)}"
     if job.not_before and job.not_before > now:
         return f"queued, tries again in {words.duration((job.not_before - now).total_seconds())}"
-    if not report.workers:
-        return f"queued for {job.stage}: no worker is running, `orch up -d` starts one here"
+    if nobody := words.nobody(report.workers, silent):
+        return f"queued for {job.stage}: {nobody}, `orch up -d` starts one here"
+    if query.stranded(job, report.workers, silent):
+        return f"queued for {job.stage}: no running worker has its checkpoints"
     return f"queued for {job.stage}, {words.place(report.ahead or 0)}"
 
 

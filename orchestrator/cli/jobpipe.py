@@ -1,6 +1,6 @@
 """Everything about one job for a pipe: each line begins with what it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from orchestrator import config
 from orchestrator.cli import render, words
@@ -11,7 +11,7 @@ from orchestrator.service import query
 def show(report: query.Report, settings: config.Settings) -> None:
     """Print everything about a job."""
     pipe = render.Mode.PIPE
-    for name, value in _facts(report):
+    for name, value in _facts(report, query.silent_ids(report.workers, settings)):
         render.line("job", name, value)
     for name, value in report.job.spec.masked().model_dump(mode="json").items():
         render.line("spec", name, value)
@@ -42,17 +42,18 @@ def attempt_columns() -> tuple[render.Column[Attempt], ...]:
     )
 
 
-def _facts(report: query.Report) -> Iterator[tuple[str, object]]:
+def _facts(report: query.Report, silent: Container[str]) -> Iterator[tuple[str, object]]:
     job = report.job
     for name in ("id", "name", "state"):
         yield name, getattr(job, name)
-    yield "doing", query.doing(job)
+    yield "doing", query.doing(job, silent)
     for name in ("stage", "run", "attempt", "retries", "priority", "tags", "user", "worker", "best_accuracy"):
         yield name, getattr(job, name)
     for name in ("done", "total", "unit", "epoch", "epochs", "rate"):
         yield f"progress_{name}", getattr(job.progress, name)
-    yield "eta", report.eta
+    yield "eta", None if job.worker in silent else report.eta
     yield "ahead", report.ahead
+    yield "stranded", query.stranded(job, report.workers, silent)
     for name in ("reason", "error", "hint", "data_hash", "submitted_at", "started_at", "finished_at"):
         yield name, getattr(job, name)
 

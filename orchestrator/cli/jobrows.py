@@ -1,7 +1,8 @@
 """Jobs in a row: the columns that `list` and `status` share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from orchestrator.cli import render, words
 from orchestrator.core import masking
@@ -9,21 +10,30 @@ from orchestrator.core.jobs import Job
 from orchestrator.core.states import JobState
 from orchestrator.service import query
 
-
-def show(jobs: Iterable[Job], *, to: render.Mode, prefix: str | None = None) -> None:
-    """Print jobs, one a line."""
-    render.table(columns(), jobs, to=to, prefix=prefix)
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
-def columns() -> Sequence[render.Column[Job]]:
+def show(jobs: Iterable[Job], *, silent: Container[str], to: render.Mode, prefix: str | None = None) -> None:
+    """Print jobs, one a line; `silent` are the ids of workers that have not been heard of."""
+    render.table(columns(silent), jobs, to=to, prefix=prefix)
+
+
+def state(job: Job, silent: Container[str]) -> "Text":
+    """Return what the job is at, with the symbol of its state."""
+    word = query.doing(job, silent)
+    return render.state(word, of=word if word == query.SILENT else job.state)
+
+
+def columns(silent: Container[str]) -> Sequence[render.Column[Job]]:
     """Return the columns of a job."""
     now = datetime.now(UTC)
     return (
         render.Column(title="JOB", value=lambda job: job.id),
         render.Column(
             title="STATE",
-            value=query.doing,
-            shown=lambda job: render.state(query.doing(job), of=job.state),
+            value=lambda job: query.doing(job, silent),
+            shown=lambda job: state(job, silent),
         ),
         render.Column(title="NAME", value=lambda job: job.name, elastic=True),
         render.Column(title="NETWORK", value=lambda job: job.spec.network, wide=True),

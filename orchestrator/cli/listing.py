@@ -34,15 +34,16 @@ def list_(
             jobs = query.jobs(opened.store, states=tuple(state or ()), tags=tags, limit=number)
         else:
             jobs = query.recent(opened.store, tags=tags)
+        silent = query.silent_ids(query.living(opened.store), opened.settings)
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
         from orchestrator.service import views  # noqa: PLC0415
 
-        render.document(views.JobsPayload(jobs=tuple(views.job(job) for job in jobs)))
+        render.document(views.JobsPayload(jobs=tuple(views.job(job, silent) for job in jobs)))
         return
     from orchestrator.cli import jobrows  # noqa: PLC0415
 
     if jobs or to is render.Mode.PIPE:
-        jobrows.show(jobs, to=to)
+        jobrows.show(jobs, silent=silent, to=to)
     else:
         render.talk("No jobs. `orch submit --data digits` queues a small one.")

@@ -187,9 +187,14 @@ def address(home: Path | None) -> None:
     _home.set("" if home is None else f" --home {shlex.quote(str(home))}")
 
 
+def addressed(text: str) -> str:
+    """Return text whose commands, which begin with a backquote, mean the same home as this one."""
+    return text.replace("`orch ", f"`orch{_home.get()} ")
+
+
 def talk(text: str, *, label: str = "", style: str = "") -> None:
     """Say something to people, on stderr; what cannot be said stops nothing."""
-    text = text.replace("`orch ", f"`orch{_home.get()} ")
+    text = addressed(text)
     try:
         _say(f"{label} {clean(text)}" if label else clean(text), label, style)
     except OSError:  # a full disk, a closed pipe; what is still buffered goes nowhere at exit

@@ -25,11 +25,13 @@ def status(context: typer.Context, job: options.MaybeJob = None, as_json: option
     if to is render.Mode.JSON:
         from orchestrator.service import views  # noqa: PLC0415
 
-        render.document(views.overview(overview) if job is None else views.report(report, opened.settings))
+        render.document(
+            views.overview(overview, opened.settings) if job is None else views.report(report, opened.settings)
+        )
     elif job is None:
         from orchestrator.cli import glance  # noqa: PLC0415
 
-        glance.show(overview, heartbeat=opened.settings.heartbeat, to=to)
+        glance.show(overview, opened.settings, to=to)
     elif to is render.Mode.PIPE:
         from orchestrator.cli import jobpipe  # noqa: PLC0415
 

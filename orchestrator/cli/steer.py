@@ -1,5 +1,7 @@
 """`orch cancel`, `pause`, `resume` and `retry`: one verb, one effect."""
 
+from typing import Annotated
+
 import typer
 
 from orchestrator import errors
@@ -49,8 +51,15 @@ def resume(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson =
             _show_queued(*control.resume(opened.settings, opened.store, text), as_json=as_json)
 
 
-@app.command(epilog="Example:\n\norch retry @last-failed")
-def retry(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = False) -> None:
+@app.command(epilog="Examples:\n\norch retry @last-failed\n\norch retry --from-start k3f9m2qa")
+def retry(
+    context: typer.Context,
+    jobs: options.Jobs,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Forget the checkpoints and train from the first epoch.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
     """Queue failed or cancelled jobs again.
 
     Each goes on at the stage it had reached, from its last checkpoint.
@@ -59,7 +68,8 @@ def retry(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson = 
 
     with options.opened(context) as opened:
         for text in jobs:
-            _show_queued(*control.retry(opened.settings, opened.store, text), as_json=as_json)
+            queued = control.retry(opened.settings, opened.store, text, from_start=from_start)
+            _show_queued(*queued, as_json=as_json)
 
 
 def _show_queued(job: Job, broker: errors.BrokerUnavailable | None, *, as_json: bool) -> None:

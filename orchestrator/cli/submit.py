@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +86,8 @@ def submit(
 
         done = service.submit(opened.store, new, ring=ring, require_broker=require_broker)
         workers = query.living(opened.store)
-        notes = [*_notes(done, workers, opened.settings), *_advice(resolved.spec, workers, command, fields)]
+        silent = query.silent_ids(workers, opened.settings)
+        notes = [*_notes(done, workers, silent, opened.settings), *_advice(resolved.spec, workers, command, fields)]
         _show(done, notes, quiet=quiet, to=to)
         if follow:
             from orchestrator.cli import watch  # noqa: PLC0415
@@ -108,11 +109,14 @@ def _read(jobfile: str) -> "JobFile":
     return jobfiles.load(Path(jobfile))
 
 
-def _notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings") -> Iterator[str]:
+def _notes(
+    done: "Submitted", workers: "tuple[Worker, ...]", silent: Container[str], settings: "Settings"
+) -> Iterator[str]:
     if not done.is_new:
         yield f"The idempotency key is known: this is the job of {words.moment(done.job.submitted_at)}."
-    if not workers:
-        yield "No worker is running: the job waits. `orch up -d` starts one here."
+    nobody = words.nobody(workers, silent)
+    if nobody:
+        yield f"{nobody.capitalize()}: the job waits. `orch up -d` starts one here."
     if done.broker is not None and (workers or not settings.embedded_broker):
         yield f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves."
 

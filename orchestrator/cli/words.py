@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 from orchestrator.core.states import JobState, Stage, WorkerState
 
 if TYPE_CHECKING:
-    from orchestrator.core.jobs import Job
+    from collections.abc import Collection, Container
+
+    from orchestrator.core.jobs import Job, Worker
 
 #: A state is a word and a symbol; the colour only helps.
 SYMBOLS: dict[str, tuple[str, str]] = {
@@ -21,6 +23,7 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     WorkerState.UNHEALTHY: ("✘", "red"),
     WorkerState.STOPPED: ("○", ""),
     WorkerState.LOST: ("✘", "red"),
+    "silent": ("?", "yellow"),
     "ok": ("✔", "green"),
     "warn": ("!", "yellow"),
     "fail": ("✘", "red"),
@@ -55,9 +58,12 @@ def moment(when: datetime | None) -> str:
 
 def ago(when: datetime | None, now: datetime) -> str:
     """Return how long ago something was."""
-    if when is None:
-        return ""
-    seconds = max(0, int((now - when).total_seconds()))
+    return "" if when is None else since((now - when).total_seconds())
+
+
+def since(seconds: float) -> str:
+    """Return how long ago something was that is so many seconds past."""
+    seconds = max(0, int(seconds))
     units = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
     return next((f"{seconds // size} {unit} ago" for size, unit in units if seconds >= size), "now")
 
@@ -72,6 +78,15 @@ def size(count: int) -> str:
 def plural(count: int, noun: str) -> str:
     """Return 1 job, 2 jobs."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def nobody(workers: "Collection[Worker]", silent: "Container[str]") -> str | None:
+    """Return that no worker takes jobs now, None where one does; `silent` are the ids of those not heard of."""
+    if not workers:
+        return "no worker is running"
+    if any(worker.id not in silent for worker in workers):
+        return None
+    return f"no worker has been heard of for {duration(min(worker.silence for worker in workers))}"
 
 
 def place(ahead: int) -> str:

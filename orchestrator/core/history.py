@@ -15,6 +15,9 @@ from orchestrator.core.findings import Finding, Kind
 #: Kind of the event that says why a checkpoint was passed over.
 DAMAGED = "checkpoint_damaged"
 
+#: Kind of the event that says that a person let a job begin anew, without its checkpoints.
+FORGOTTEN = "checkpoints_forgotten"
+
 #: Kind of the event that says that step values were given up while the database was away.
 LEFT_OUT = "left_out"
 
@@ -78,6 +81,10 @@ class History:
     def passed_over(self, attempt: int) -> bool:
         """Whether the attempt found a checkpoint damaged, and said so."""
         return any(event.kind == DAMAGED and event.attempt == attempt for event in self.events)
+
+    def forgotten(self, before: jobs.Attempt, after: jobs.Attempt) -> bool:
+        """Whether a person let the job begin anew between two attempts."""
+        return any(event.kind == FORGOTTEN and before.attempt <= event.attempt < after.attempt for event in self.events)
 
     def finding(self, kind: Kind, sentence: str) -> Finding:
         """Return a finding about this job."""
@@ -239,7 +246,7 @@ def repeats(history: History) -> Iterator[tuple[jobs.Attempt, int, int]]:
     before: jobs.Attempt | None = None
     for row in history.trainings:
         repeated = max(0, reached - (row.first_step or 0))
-        if before is not None and not history.passed_over(row.attempt):
+        if before is not None and not history.passed_over(row.attempt) and not history.forgotten(before, row):
             drained = _drained(history, before)
             yield row, repeated, 0 if drained else min(between, default=repeated)
         reached = max(row.first_step or 0, row.last_step or 0)

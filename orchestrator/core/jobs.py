@@ -274,6 +274,7 @@ class Worker:
     beat: int
     beat_at: datetime
     jobs: tuple[str, ...] = field(default=())  #: ids of the jobs it holds
+    silence: float = 0.0  #: seconds since its last beat, by the clock that all users of the database share
 
     @property
     def id(self) -> str:

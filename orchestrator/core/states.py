@@ -77,6 +77,8 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset({JobState.QUEUED}),
 }
 
+FIRST_STAGE = Stage.DOWNLOAD
+
 #: The stage after each stage; a job whose last stage ended well has succeeded.
 NEXT_STAGE: dict[Stage, Stage | None] = {
     Stage.DOWNLOAD: Stage.TRAIN,

@@ -66,13 +66,17 @@ def delete(settings: config.Settings, store: Store, job: Job) -> Deleted:
     return Deleted(job=job, left_in=tuple(root for root in roots if not (removed and root == here)))
 
 
-def retry(settings: config.Settings, store: Store, text: str) -> tuple[Job, errors.BrokerUnavailable | None]:
+def retry(
+    settings: config.Settings, store: Store, text: str, *, from_start: bool = False
+) -> tuple[Job, errors.BrokerUnavailable | None]:
     """Begin a new run of a failed or cancelled job and ring for it; return why the doorbell was not rung.
+
+    `from_start` forgets its checkpoints.
 
     Raises:
         NotFound: no job, or (Ambiguous) several.
         IllegalMove: it has neither failed nor been cancelled.
 
     """
-    job = store.retry(store.find(text).id, actor=submit.user(settings))
+    job = store.retry(store.find(text).id, actor=submit.user(settings), from_start=from_start)
     return job, bell.ring(settings, job.stage)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 
 import humanize
@@ -128,7 +127,7 @@ def _database(settings: config.Settings) -> Iterator[Check]:
         name="database",
         level=Level.WARN if found is None else Level.FAIL,
         found=f"{where}: schema {found or 'none yet'}, this orch wants {wanted}",
-        fix="orch db upgrade",
+        fix="`orch db upgrade`",
     )
 
 
@@ -139,7 +138,7 @@ def _broker(settings: config.Settings) -> Iterator[Check]:
             name="broker",
             level=Level.WARN if settings.embedded_broker else Level.FAIL,
             found=f"{state.where} does not answer: {state.why}",
-            fix="orch up -d" if settings.embedded_broker else "Start it, or set ORCH_BROKER_URL to one that runs.",
+            fix="`orch up -d`" if settings.embedded_broker else "Start it, or set ORCH_BROKER_URL to one that runs.",
         )
         return
     from orchestrator.queue import dispatch  # noqa: PLC0415 - Celery costs 0.2 s
@@ -161,20 +160,22 @@ def _workers(settings: config.Settings) -> Iterator[Check]:
     except errors.OrchError:
         return  # the database's own line says it
     if not workers:
-        yield Check(name="workers", level=Level.WARN, found="none running: jobs wait", fix="orch up -d")
+        yield Check(name="workers", level=Level.WARN, found="none running: jobs wait", fix="`orch up -d`")
     yield from (_worker(worker, rows.get(worker.id), settings) for worker in workers)
 
 
 def _worker(worker: Worker, failures: str | None, settings: config.Settings) -> Check:
     ours, theirs = _version("orch"), worker.versions.get("orch", "unknown")
     devices = ", ".join(worker.devices) or "no device"
-    found = f"{worker.id} {worker.state}, {devices}, orch {theirs}"
-    if query.silent(worker, now=datetime.now(UTC), heartbeat=settings.heartbeat):
-        ago = humanize.naturaltime(worker.beat_at, when=datetime.now(UTC))
-        return Check(name="worker", level=Level.WARN, found=f"{found}, last heard of {ago}", fix="Is its host up?")
+    found = f"{worker.id} {query.standing(worker, settings)}, {devices}, orch {theirs}"
+    if query.silent(worker, settings):
+        ago = humanize.naturaldelta(worker.silence)
+        fix = "Is its host up? What it holds is taken back by any worker that runs."
+        return Check(name="worker", level=Level.WARN, found=f"{found}, last heard of {ago} ago", fix=fix)
     if failures is not None:
         fix = (
-            "Look at `orch logs` of these jobs, mend what they say, then start the worker anew: orch down, orch up -d."
+            "Look at `orch logs` of these jobs, mend what they say, then start the worker anew: "
+            "`orch down`, `orch up -d`."
         )
         return Check(name="worker", level=Level.FAIL, found=f"{found}. {failures}", fix=fix)
     if theirs != ours:

@@ -1,9 +1,8 @@
 """Looking at the queue: one job in full, jobs in a row, everything at a glance."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from orchestrator import config
@@ -30,8 +29,17 @@ LIVING = frozenset({WorkerState.ACTIVE, WorkerState.DRAINING, WorkerState.UNHEAL
 #: How many of the finished jobs a short list shows.
 LAST_FINISHED = 10
 
-#: Beats that a worker may miss before it is shown as silent; a matter of display alone.
+#: Beats that a worker may miss before it is shown as silent. It decides nothing: a reconciler does, by its own clock.
 MISSED_BEATS = 6
+
+#: How a stranded job goes on.
+WAY_OUT = (
+    "Start a worker that has this folder (ORCH_ARTIFACTS); or train without the checkpoints: `orch cancel {id}`, "
+    "then `orch retry --from-start {id}`."
+)
+
+#: What is said of a worker that is silent, and of the jobs that it holds.
+SILENT = "silent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +131,39 @@ def failures(store: Store, worker: Worker) -> str | None:
     return streaks.told(streaks.longest(store.ended_attempts(worker.id)))
 
 
-def silent(worker: Worker, *, now: datetime, heartbeat: float) -> bool:
-    """Whether a worker has not been heard of for a while; clocks may differ, so this decides nothing."""
-    return (now - worker.beat_at).total_seconds() > MISSED_BEATS * heartbeat
+def silent(worker: Worker, settings: config.Settings) -> bool:
+    """Whether a worker that has not said goodbye has not been heard of for a while."""
+    return worker.state in LIVING and worker.silence > MISSED_BEATS * settings.heartbeat
 
 
-def doing(job: Job) -> str:
-    """Return what the job is at, in a word: its state, or its stage while it runs."""
+def silent_ids(workers: Iterable[Worker], settings: config.Settings) -> frozenset[str]:
+    """Return the ids of the silent ones among workers."""
+    return frozenset(worker.id for worker in workers if silent(worker, settings))
+
+
+def standing(worker: Worker, settings: config.Settings) -> str:
+    """Return how a worker stands, in a word: its state, which is what it has said last, or that it is silent."""
+    return SILENT if silent(worker, settings) else str(worker.state)
+
+
+def stranded(job: Job, workers: Iterable[Worker], silent: Container[str] = ()) -> bool:
+    """Whether a job waits for checkpoints that none of the workers, which are heard of, can read."""
+    here = {worker.artifact_root for worker in workers if worker.id not in silent}
+    return job.state is JobState.QUEUED and job.artifact_root is not None and job.artifact_root not in here
+
+
+def last_host(report: Report) -> str:
+    """Return on which host the newest checkpoint was written."""
+    hosts = {attempt.attempt: attempt.host for attempt in report.attempts}
+    return hosts.get(report.checkpoints[0].attempt, "unknown") if report.checkpoints else "unknown"
+
+
+def doing(job: Job, silent: Container[str] = ()) -> str:
+    """Return what the job is at, in a word: its state, or its stage while it runs, unless its worker is `silent`."""
     if job.state is not JobState.RUNNING:
         return str(job.state)
+    if job.worker in silent:
+        return SILENT
     return {Wish.CANCEL: "cancelling", Wish.PAUSE: "pausing"}.get(job.wish, DOING[job.stage])
 
 

@@ -4,6 +4,7 @@
 Times are ISO 8601 in UTC, durations seconds, sizes bytes, accuracies 0 to 1.
 """
 
+from collections.abc import Container
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -54,7 +55,10 @@ class JobPayload(Payload):
     tags: tuple[str, ...]
     priority: int
     state: JobState
-    doing: str = Field(description="the state, or while it runs the stage: downloading, training, evaluating")
+    doing: str = Field(
+        description="the state, or while it runs the stage (downloading, training, evaluating), pausing or cancelling; "
+        "silent where its worker has not been heard of"
+    )
     stage: Stage
     wish: Wish
     run: int = Field(description="from 1; a retry starts the next")
@@ -183,6 +187,7 @@ class ReportPayload(Payload):
 
     job: JobPayload
     ahead: int | None
+    stranded: bool = Field(description="it waits for checkpoints that no running worker has")
     attempts: tuple[AttemptPart, ...]
     epochs: tuple[EpochPart, ...]
     checkpoints: tuple[CheckpointPart, ...]
@@ -196,7 +201,9 @@ class WorkerPart(Part):
     id: str
     host: str
     pid: int
-    state: WorkerState
+    state: WorkerState = Field(description="what it has said last")
+    silent: bool = Field(description="it has said no goodbye, and has not been heard of for six heartbeats")
+    silence: float = Field(description="seconds since its last beat, by the database's clock")
     devices: tuple[str, ...]
     versions: dict[str, str]
     started_at: datetime
@@ -345,16 +352,19 @@ class SchemaPayload(Payload):
     wanted: str | None
 
 
-def job(job: Job) -> JobPayload:
-    """Return the payload of a job."""
+def job(job: Job, silent: Container[str] = ()) -> JobPayload:
+    """Return the payload of a job; `silent` are the ids of workers that have not been heard of."""
     fields = {name: getattr(job, name) for name in JobPayload.model_fields if hasattr(job, name)}
     return JobPayload(
-        **{**fields, "progress": ProgressPart.model_validate(job.progress)}, doing=query.doing(job), eta=query.eta(job)
+        **{**fields, "progress": ProgressPart.model_validate(job.progress)},
+        doing=query.doing(job, silent),
+        eta=None if job.worker in silent else query.eta(job),
     )
 
 
 def report(report: query.Report, settings: config.Settings) -> ReportPayload:
     """Return the payload of a report."""
+    silent = query.silent_ids(report.workers, settings)
     checkpoints = [
         CheckpointPart.model_validate(checkpoint).model_copy(
             update={"path": str(query.checkpoint_file(settings, checkpoint))}
@@ -362,8 +372,9 @@ def report(report: query.Report, settings: config.Settings) -> ReportPayload:
         for checkpoint in report.checkpoints
     ]
     return ReportPayload(
-        job=job(report.job),
+        job=job(report.job, silent),
         ahead=report.ahead,
+        stranded=query.stranded(report.job, report.workers, silent),
         attempts=tuple(AttemptPart.model_validate(attempt) for attempt in report.attempts),
         epochs=tuple(EpochPart.model_validate(epoch) for epoch in report.epochs),
         checkpoints=tuple(checkpoints),
@@ -372,17 +383,20 @@ def report(report: query.Report, settings: config.Settings) -> ReportPayload:
     )
 
 
-def overview(overview: query.Overview) -> OverviewPayload:
+def overview(overview: query.Overview, settings: config.Settings) -> OverviewPayload:
     """Return the payload of an overview."""
+    silent = query.silent_ids(overview.workers, settings)
+    by_hand = {"host", "pid", "silent"}
     return OverviewPayload(
         states=overview.counts.states,
         eligible=overview.counts.eligible,
-        active=tuple(job(active) for active in overview.active),
+        active=tuple(job(active, silent) for active in overview.active),
         workers=tuple(
             WorkerPart(
-                **{name: getattr(worker, name) for name in WorkerPart.model_fields if name not in ("host", "pid")},
+                **{name: getattr(worker, name) for name in WorkerPart.model_fields.keys() - by_hand},
                 host=worker.identity.host,
                 pid=worker.identity.pid,
+                silent=worker.id in silent,
             )
             for worker in overview.workers
         ),

@@ -101,10 +101,11 @@ class People(Protocol):
         """Return which of these ids are those of deleted jobs."""
         ...
 
-    def retry(self, job_id: str, *, actor: str) -> Job:
+    def retry(self, job_id: str, *, actor: str, from_start: bool = False) -> Job:
         """Begin a new run of a failed or cancelled job, at the stage it had reached, from its last checkpoint.
 
-        Raises `errors.IllegalMove` in every other state.
+        With `from_start` it forgets its checkpoints and begins with its first stage, on any worker. Raises
+        `errors.IllegalMove` in every other state.
         """
         ...
 

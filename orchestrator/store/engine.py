@@ -3,6 +3,7 @@
 import functools
 import sqlite3
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -181,6 +182,14 @@ def at_one_moment(connection: Connection) -> None:
     """Let every read of a transaction that has read nothing yet be of one moment; on SQLite they are anyway."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def shared_time(connection: Connection) -> datetime:
+    """Return the time by the clock that all users of the database share: the server's, or this host's on SQLite."""
+    if connection.dialect.name == "postgresql":
+        now: datetime = connection.execute(sqlalchemy.select(sqlalchemy.func.clock_timestamp())).scalar_one()
+        return now
+    return datetime.now(UTC)
 
 
 def insert(connection: Connection, table: sqlalchemy.Table) -> Any:

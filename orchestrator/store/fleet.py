@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.engine import Connection
@@ -25,6 +25,7 @@ class Fleet(base.Fleet):
 
     database: engine.Database
     clock: clock.Clock
+    now: Callable[[Connection], datetime]  #: by the clock that all users of the database share
 
     @engine.writes
     def register(self, connection: Connection, worker: jobs.Worker) -> None:
@@ -37,7 +38,7 @@ class Fleet(base.Fleet):
             "artifact_root": worker.artifact_root,
             "started_at": worker.started_at,
             "beat": worker.beat,
-            "beat_at": worker.beat_at,
+            "beat_at": self.now(connection),
             "ended_at": None,
         }
         storing = engine.insert(connection, models.workers).values(values)
@@ -46,7 +47,7 @@ class Fleet(base.Fleet):
     @engine.writes
     def beat_worker(self, connection: Connection, worker_id: str, state: states.WorkerState) -> None:
         """Advance a worker's beat counter and store its state; raises NotFound for one that never registered."""
-        now = self.clock.now()
+        now = self.now(connection)
         values = {"state": state, "beat_at": now, "ended_at": now if state in _ENDED else None}
         beating = update(models.workers).where(_workers.id == worker_id).values(beat=_workers.beat + 1, **values)
         if connection.execute(beating).rowcount == 0:
@@ -55,13 +56,14 @@ class Fleet(base.Fleet):
     @engine.reads
     def workers(self, connection: Connection) -> list[jobs.Worker]:
         """Return the workers that live, and those that ended within the last day."""
-        shown = or_(_workers.ended_at.is_(None), _workers.ended_at > self.clock.now() - SHOWN_AFTER_END)
+        now = self.now(connection)
+        shown = or_(_workers.ended_at.is_(None), _workers.ended_at > now - SHOWN_AFTER_END)
         held = defaultdict(list)
         running = select(_jobs.id, _jobs.worker).where(_jobs.state == states.JobState.RUNNING).order_by(_jobs.seq)
         for job in connection.execute(running):
             held[job.worker].append(job.id)
         found = connection.execute(select(models.workers).where(shown).order_by(_workers.started_at, _workers.id))
-        return [rows.worker(row, tuple(held[row.id])) for row in found]
+        return [rows.worker(row, tuple(held[row.id]), now) for row in found]
 
     @engine.reads
     def ended_attempts(self, connection: Connection, worker_id: str, *, limit: int = 100) -> list[jobs.Attempt]:
@@ -74,7 +76,7 @@ class Fleet(base.Fleet):
     def lose_worker(self, connection: Connection, worker_id: str, *, beat: int) -> bool:
         """Mark a worker lost if its beat counter is still `beat`."""
         silent = (_workers.id == worker_id, _workers.beat == beat, _workers.state.not_in(_ENDED))
-        lost = {"state": states.WorkerState.LOST, "ended_at": self.clock.now()}
+        lost = {"state": states.WorkerState.LOST, "ended_at": self.now(connection)}
         return connection.execute(update(models.workers).where(*silent).values(lost)).rowcount == 1
 
     @engine.reads

@@ -62,6 +62,14 @@ def mark(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, ...]:
     return tuple(replace(checkpoint, best=checkpoint is best, last=checkpoint is line[0]) for checkpoint in line)
 
 
+def forget(connection: Connection, job_id: str) -> int:
+    """Delete the rows of all checkpoints of a job, and return how many there were.
+
+    The epochs stay on the line until the next training begins, at step 0, and cuts it.
+    """
+    return connection.execute(models.checkpoints.delete().where(_checkpoints.job_id == job_id)).rowcount
+
+
 def prune(connection: Connection, job_id: str, line: tuple[jobs.Checkpoint, ...]) -> tuple[jobs.Checkpoint, ...]:
     """Delete the rows of the checkpoints that retention lets go, and return these."""
     let_go = retention.superfluous(line)

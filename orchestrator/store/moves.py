@@ -72,9 +72,14 @@ def resumed() -> Move:
     return _queued("resumed")
 
 
-def new_run(job: Row[Any]) -> Move:
-    """Return the move of a failed or cancelled job that a person starts again: at its stage, from its checkpoints."""
-    fresh = dict.fromkeys(("reason", "error", "hint", "started_at", "finished_at"))
+def new_run(job: Row[Any], *, from_start: bool = False) -> Move:
+    """Return the move of a failed or cancelled job that a person starts again: at its stage, from its checkpoints.
+
+    `from_start`: at its first stage, wherever its checkpoints lie.
+    """
+    fresh: dict[str, Any] = dict.fromkeys(("reason", "error", "hint", "started_at", "finished_at"))
+    if from_start:
+        fresh |= {"stage": states.FIRST_STAGE, "artifact_root": None, "furthest_step": 0}
     return _queued("new_run", run=job.run + 1, retries=0, total_retries=0, **fresh, **NO_PROGRESS)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator import errors
-from orchestrator.core import clock, ids, ordering, specs, states
+from orchestrator.core import clock, history, ids, ordering, specs, states
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -199,15 +199,21 @@ class People(base.People):
         return wishing
 
     @engine.writes
-    def retry(self, connection: Connection, job_id: str, *, actor: str) -> Job:
-        """Begin a new run of a failed or cancelled job."""
+    def retry(self, connection: Connection, job_id: str, *, actor: str, from_start: bool = False) -> Job:
+        """Begin a new run of a failed or cancelled job, with its checkpoints or without."""
         job = row(connection, job_id, lock=True)
         if job.state not in states.FINAL or not states.may_move(job.state, states.JobState.QUEUED):
             raise errors.IllegalMove(
                 f"Job {job_id} is {job.state}: only a failed or cancelled job can be retried.",
                 hint="`orch submit` starts a new job." if job.state is states.JobState.SUCCEEDED else None,
             )
-        return rows.job(moves.apply(connection, job, moves.new_run(job), actor=actor, now=self.clock.now()))
+        now = self.clock.now()
+        queued = moves.apply(connection, job, moves.new_run(job, from_start=from_start), actor=actor, now=now)
+        if from_start:
+            forgotten = line.forget(connection, job_id)
+            detail = f"{forgotten} checkpoints: the training begins anew"
+            moves.record(connection, queued, old=queued, kind=history.FORGOTTEN, actor=actor, now=now, detail=detail)
+        return rows.job(queued)
 
     @engine.reads
     def attempts(self, connection: Connection, job_id: str) -> list[Attempt]:
@@ -282,7 +288,7 @@ def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:
         "spec_version": specs.SPEC_VERSION,
         "idempotency_key": new.idempotency_key,
         "state": states.JobState.QUEUED,
-        "stage": states.Stage.DOWNLOAD,
+        "stage": states.FIRST_STAGE,
         "wish": states.Wish.RUN,
         "run": 1,
         "submitted_at": now,

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, TypeVar
 
 import pydantic
@@ -76,9 +77,10 @@ def evaluation(row: Row[Any]) -> jobs.Evaluation:
     )
 
 
-def worker(row: Row[Any], held: tuple[str, ...]) -> jobs.Worker:
-    """Return the worker of a row of `workers`; `held` are the ids of its jobs."""
-    return _plain(jobs.Worker, row, identity=identity(row), devices=tuple(row.devices), jobs=held)
+def worker(row: Row[Any], held: tuple[str, ...], now: datetime) -> jobs.Worker:
+    """Return the worker of a row of `workers`; `held` are the ids of its jobs, `now` is the shared clock's time."""
+    silence = max(0.0, (now - row.beat_at).total_seconds())
+    return _plain(jobs.Worker, row, identity=identity(row), devices=tuple(row.devices), jobs=held, silence=silence)
 
 
 def identity(row: Row[Any]) -> jobs.WorkerIdentity:

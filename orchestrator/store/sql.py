@@ -8,9 +8,10 @@ from orchestrator.store import audits, engine, fleet, migrations, people, superv
 class SqlStore(people.People, supervisors.Supervisors, fleet.Fleet, audits.Audits):
     """The whole store, `base.Store`, on SQLite or PostgreSQL. Threads may share one; processes may not."""
 
-    def __init__(self, database: engine.Database, *, clock: Clock) -> None:
+    def __init__(self, database: engine.Database, *, clock: Clock | None) -> None:
         self.database = database
-        self.clock = clock
+        self.clock = clock or SystemClock()
+        self.now = engine.shared_time if clock is None else lambda _: clock.now()
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -37,7 +38,7 @@ def open_store(settings: config.Settings, *, clock: Clock | None = None, create:
     except BaseException:
         database.close()
         raise
-    return SqlStore(database, clock=clock or SystemClock())
+    return SqlStore(database, clock=clock)
 
 
 def _bring_up(settings: config.Settings, *, is_new: bool, create: bool) -> None:

@@ -1,10 +1,13 @@
-from datetime import timedelta
+from contextlib import closing
+from datetime import datetime, timedelta, tzinfo
 
 import pytest
+from pydantic import SecretStr
 
-from orchestrator import errors
+from orchestrator import config, errors
+from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, states
-from orchestrator.store import sql
+from orchestrator.store import engine, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 
@@ -196,3 +199,24 @@ def test_the_attempts_of_a_worker_that_ended_come_newest_first(any_store: sql.Sq
     assert [attempt.job_id for attempt in any_store.ended_attempts("worker-a")] == ended[::-1]
     assert len(any_store.ended_attempts("worker-a", limit=2)) == 2
     assert any_store.ended_attempts("worker-b") == []
+
+
+def test_silence_is_told_by_the_server_s_clock_where_there_is_one(
+    postgres_url: str, settings: config.Settings, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's host is an hour behind: by the reader's clock alone it would seem dead."""
+    shared = settings.model_copy(update={"database_url": SecretStr(postgres_url)})
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    with closing(sql.open_store(shared)) as store:
+        with monkeypatch.context() as patch:
+            for module in (engine, clocks):
+                patch.setattr(module, "datetime", Behind)
+            register(store, clock)
+            store.beat_worker("worker-a", WorkerState.ACTIVE)
+        (worker,) = store.workers()
+    assert worker.silence < 60

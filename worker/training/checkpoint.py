@@ -148,7 +148,7 @@ def first_valid(
             f"None of the job's {len(infos)} checkpoints can be used.",
             reason=states.Reason.NO_VALID_CHECKPOINT,
             why="The job's events say what is wrong with each.",
-            hint="Restore them from a backup, or submit the job anew.",
+            hint="Restore them from a backup; or train without them: `orch retry --from-start` the job.",
         )
     return None
 

@@ -84,6 +84,7 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
             "There is nothing to evaluate.",
             reason=states.Reason.NO_VALID_CHECKPOINT,
             why="The training recorded no checkpoint.",
+            hint="Train anew: `orch retry --from-start` the job.",
         )
     info, saved = found
     network = zoo.build(spec, len(data.classes)).to(device)

@@ -3,14 +3,17 @@
 import io
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from orchestrator import config
 from orchestrator.cli import main
-from orchestrator.core import jobs, states
+from orchestrator.core import clock, jobs, states
+from orchestrator.store import sql
 from tests.contract import parts
 
 
@@ -31,19 +34,33 @@ class Ran:
 Orch = Callable[..., Ran]
 
 
-def living_worker() -> jobs.Worker:
-    """Return a worker with a CPU, heard of just now."""
+def living_worker(**fields: Any) -> jobs.Worker:
+    """Return a worker with a CPU."""
     now = datetime.now(UTC)
     return jobs.Worker(
-        identity=parts.identity(),
-        state=states.WorkerState.ACTIVE,
-        devices=("CPU",),
-        versions={"orch": "0.1.0"},
-        artifact_root=None,
-        started_at=now,
-        beat=0,
-        beat_at=now,
+        **{
+            "identity": parts.identity(),
+            "state": states.WorkerState.ACTIVE,
+            "devices": ("CPU",),
+            "versions": {"orch": "0.1.0"},
+            "artifact_root": None,
+            "started_at": now,
+            "beat": 0,
+            "beat_at": now,
+            **fields,
+        }
     )
+
+
+def heard_of(settings: config.Settings, *, seconds_ago: float = 0, **fields: Any) -> None:
+    """Register a worker that has been heard of so long ago, by the machine's clock, which a command reads."""
+
+    class Then(clock.SystemClock):
+        def now(self) -> datetime:
+            return super().now() - timedelta(seconds=seconds_ago)
+
+    with closing(sql.open_store(settings, clock=Then())) as store:
+        store.register(living_worker(**fields))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from orchestrator.service import views
 from orchestrator.store import base
 from tests.conftest import HandClock
 from tests.contract import parts
-from tests.integration.cli.conftest import Orch, living_worker
+from tests.integration.cli.conftest import Orch, heard_of
 
 NOON = "2026-11-24T12:00:00Z"
 DATA = {"data": "digits", "network": "densenet_tiny"}
@@ -117,7 +117,7 @@ def test_status_of_a_failed_job_says_why_and_what_to_do(orch: Orch, store: base.
 
 def test_status_at_a_glance(orch: Orch, store: base.Store, settings: Any) -> None:
     job = parts.submit(store, spec=specs.parse(DATA))
-    store.register(living_worker())
+    heard_of(settings)
     rows = orch("status").rows
     assert ["state", "queued", "1"] in rows
     assert ["broker", "embedded", "away", "No such file or directory"] in rows

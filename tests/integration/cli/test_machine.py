@@ -13,7 +13,7 @@ from orchestrator.core import jobs
 from orchestrator.service import context, node, views
 from orchestrator.store import base
 from tests.contract import parts
-from tests.integration.cli.conftest import Orch, living_worker
+from tests.integration.cli.conftest import Orch, heard_of
 from tests.support import pictures, running
 
 
@@ -45,8 +45,9 @@ def test_the_database_is_made_and_checked(orch: Orch) -> None:
     assert json.loads(orch("db", "current", "--json").out)["found"] == wanted
 
 
-def test_doctor_warns_of_what_is_merely_not_started(orch: Orch, store: base.Store) -> None:
-    store.register(living_worker())
+@pytest.mark.usefixtures("store")
+def test_doctor_warns_of_what_is_merely_not_started(orch: Orch, settings: config.Settings) -> None:
+    heard_of(settings)
     ran = orch("doctor")
     levels = {row[1]: row[0] for row in ran.rows}
     assert ran.code == 0

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import config
 from orchestrator.core import jobs, states
 from orchestrator.store import base
-from tests.integration.cli.conftest import Orch, living_worker
+from tests.integration.cli.conftest import Orch, heard_of
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("store")  # a database that has its schema
@@ -155,6 +156,6 @@ def test_waiting_returns_with_the_code_of_the_job(orch: Orch, store: base.Store,
     assert ran.rows[-1][1] == "cancelled"
 
 
-def test_a_running_worker_is_not_asked_for(orch: Orch, store: base.Store) -> None:
-    store.register(living_worker())
+def test_a_running_worker_is_not_asked_for(orch: Orch, settings: config.Settings) -> None:
+    heard_of(settings)
     assert "No worker" not in orch("submit", "--data", "digits").err

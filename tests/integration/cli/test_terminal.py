@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 from rich.cells import cell_len
 
+from orchestrator import config
 from orchestrator.cli import main
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import base
 from tests.contract import parts
-from tests.integration.cli.conftest import Orch, living_worker
+from tests.integration.cli.conftest import Orch, heard_of
 
 Screen = Callable[..., list[str]]
 
@@ -44,13 +45,13 @@ def screen(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> Screen:
 
 
 @pytest.fixture
-def queue(store: base.Store) -> list[jobs.Job]:
+def queue(store: base.Store, settings: config.Settings) -> list[jobs.Job]:
     """A running job and one that waits, with long names."""
     long = "a name that goes on and on, and would push every other column off the edge of the terminal"
     held = parts.training(store, spec=specs.parse({"data": "digits"}), name=long)
     store.record_progress(held, jobs.Progress(done=3, total=4, epoch=2, epochs=5, rate=8))
     waiting = parts.submit(store, name=long, tags=(long,))
-    store.register(living_worker())
+    heard_of(settings)
     return [store.get(held.id), waiting]
 
 
