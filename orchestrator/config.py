@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import (
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from orchestrator import errors
+from orchestrator.core import brokerurl
 
 PREFIX = "ORCH_"
 PROJECT_FILE = "orch.toml"
@@ -151,8 +151,8 @@ class Settings(BaseModel):
     @field_validator("broker_url")
     @classmethod
     def _broker_is_one(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not _names_a_broker(url.get_secret_value()):
-            raise ValueError("it must be like redis://:password@host:6379/0, rediss://… or redis+socket:///path")
+        if url is not None:
+            brokerurl.check(url.get_secret_value())
         return url
 
     @field_validator("lease")
@@ -292,15 +292,6 @@ def test_variable(name: str) -> str | None:
     if name not in NOT_SETTINGS:
         raise KeyError(name)
     return os.environ.get(name)
-
-
-def _names_a_broker(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        place = parts.path if parts.scheme == "redis+socket" else parts.hostname if parts.port != 0 else None
-    except ValueError:
-        return False
-    return parts.scheme in {"redis", "rediss", "redis+socket"} and bool(place)
 
 
 def _as_text(value: Any) -> str:

@@ -5,9 +5,13 @@ from typing import Any
 
 from celery import Celery
 from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from orchestrator import config
-from orchestrator.queue import embedded, messages
+from orchestrator.core import brokerurl
+from orchestrator.queue import embedded, messages, transport
+
+TRANSPORT_ALIASES[transport.ALIAS] = transport.CLASS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,23 +23,46 @@ class Patience:
 
 
 #: A person waits: a hung broker may cost a moment, never the command.
-CLIENT = Patience(connect=2, reply=5)
+CLIENT = Patience(connect=2, reply=3)
 #: A worker's reply time lies above its blocking pop of one second.
 WORKER = Patience(connect=5, reply=30)
 
 
 def create(settings: config.Settings, patience: Patience) -> Celery:
     """Return a Celery app that knows no tasks."""
-    app = Celery("orch", broker=broker_url(settings), set_as_current=False)
-    app.conf.update(_conf(settings, patience))
+    url = _url(settings)
+    app = Celery("orch", broker=_for_kombu(url), set_as_current=False)
+    app.conf.update(_conf(settings, patience), broker_use_ssl=_tls(url))
     return app
 
 
-def broker_url(settings: config.Settings) -> str:
+def _url(settings: config.Settings) -> str:
     """Return the broker's URL, password and all."""
     if settings.broker_url is not None:
         return settings.broker_url.get_secret_value()
     return f"redis+socket://{embedded.socket(settings)}?virtual_host=0"
+
+
+def _for_kombu(url: str) -> str:
+    """Return the URL with our transport's name; TLS goes by a setting of its own."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "redis+socket":
+        return f"{transport.ALIAS}+socket://{rest}"
+    return f"{transport.ALIAS}://{rest.partition('?')[0]}"
+
+
+def _tls(url: str) -> dict[str, Any] | None:
+    """Return what the client library wants to know; Kombu by itself verifies nothing where a URL says nothing."""
+    tls = brokerurl.tls(url)
+    if tls is None:
+        return None
+    return {
+        "ssl_cert_reqs": "required" if tls.verify else "none",
+        "ssl_check_hostname": tls.check_hostname,
+        "ssl_ca_certs": tls.ca_certs,
+        "ssl_certfile": tls.certfile,
+        "ssl_keyfile": tls.keyfile,
+    }
 
 
 def _conf(settings: config.Settings, patience: Patience) -> dict[str, Any]:
@@ -63,11 +90,12 @@ def _conf(settings: config.Settings, patience: Patience) -> dict[str, Any]:
             "socket_connect_timeout": patience.connect,
             "socket_timeout": patience.reply,
             "socket_keepalive": True,
-            "visibility_timeout": 600,  # the same in all code: each side restores what the other took
         },
         # At the default of 100 tries the worker exits.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # Nor may a server that is full, read-only or loads its data end the worker.
+        "broker_channel_error_retry": True,
         # A blip would cancel the running job and leave it invisible; 6.0 turns this on.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Draining is ours: a soft shutdown left the training an orphan.

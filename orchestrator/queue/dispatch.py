@@ -9,7 +9,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import masking
+from orchestrator.core import brokerurl, masking
 from orchestrator.core.states import Stage
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import messages
@@ -48,6 +48,7 @@ class Doorbell:
         """Send `times` doorbells for the stage; raises BrokerUnavailable."""
         with self._explained():
             failpoints.reach("doorbell.send")
+            self._connect()
             for _ in range(times):
                 self._app.send_task(messages.TASKS[stage], connection=self._connection)
 
@@ -55,8 +56,11 @@ class Doorbell:
         """Return how many doorbells lie unheard for each stage; raises BrokerUnavailable."""
         with self._explained():
             failpoints.reach("doorbell.length")
-            self._connection.ensure_connection(max_retries=0)  # left to itself, it tries for six seconds
+            self._connect()
             return {stage: self._length(stage) for stage in stages}
+
+    def _connect(self) -> None:
+        self._connection.ensure_connection(max_retries=0)  # left to itself, it tries for six seconds
 
     def _length(self, stage: Stage) -> int:
         queue: Any = self._app.amqp.queues[messages.QUEUES[stage]]
@@ -71,7 +75,7 @@ class Doorbell:
             self._connection = self._app.connection_for_write()
             raise errors.BrokerUnavailable(
                 "The broker cannot be reached.",
-                why=f"{self._where}: {_said(error)}.",
+                why=f"{self._where}: {brokerurl.why(error)}.",
                 hint=self._hint,
             ) from error
 
@@ -81,10 +85,3 @@ def where(settings: config.Settings) -> str:
     if settings.broker_url is None:
         return f"the embedded server in {settings.home}"
     return masking.server(settings.broker_url.get_secret_value())
-
-
-def _said(error: BaseException) -> str:
-    """Return what the innermost of the errors says."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).rstrip(".") or type(error).__name__

@@ -148,6 +148,7 @@ def _options(settings: config.Settings, data: Path) -> list[str]:
         "appendfsync": "always",  # 0.3 ms a push
         "save": "",
         "maxmemory-policy": "noeviction",
+        "proto-max-bulk-len": "1mb",  # the least it takes; a doorbell has 800 bytes
         "logfile": str(data / "server.log"),
         "pidfile": str(data / _PID_FILE),
         "daemonize": "yes",  # a session of its own, and no child that the node would have to wait for

@@ -13,6 +13,7 @@ from enum import StrEnum
 import humanize
 
 from orchestrator import config, errors
+from orchestrator.core import brokerurl
 from orchestrator.core.jobs import Worker
 from orchestrator.core.states import Stage
 from orchestrator.service import context, files, health, query, schema
@@ -149,7 +150,17 @@ def _broker(settings: config.Settings) -> Iterator[Check]:
     except errors.OrchError as error:  # a wrong password, a server that is full
         yield _failed("broker", error)
         return
-    yield Check(name="broker", level=Level.OK, found=f"{state.where}, {waiting} doorbells waiting")
+    yield _trusted(settings, f"{state.where}, {waiting} doorbells waiting")
+
+
+def _trusted(settings: config.Settings, found: str) -> Check:
+    """Return the finding of a broker that answers, with a word where TLS does not prove that it is the right one."""
+    tls = None if settings.broker_url is None else brokerurl.tls(settings.broker_url.get_secret_value())
+    if tls is None or tls.check_hostname:
+        return Check(name="broker", level=Level.OK, found=found)
+    fix = "Name its CA in ORCH_BROKER_URL with ?ssl_ca_certs=/path, and leave out what turns the check off."
+    believed = "for any host" if tls.verify else "from anybody"
+    return Check(name="broker", level=Level.WARN, found=f"{found}, and any certificate {believed} is taken", fix=fix)
 
 
 def _workers(settings: config.Settings) -> Iterator[Check]:

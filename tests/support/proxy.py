@@ -250,6 +250,6 @@ def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:
     if not reset:
         writer.close()
         return
-    with suppress(OSError):  # it has gone already
+    with suppress(OSError, AttributeError):  # it has gone already; TLS then has no socket any more
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     writer.transport.abort()

@@ -1,61 +1,74 @@
-"""What lies in a queue may come from anybody: it is JSON, or it is thrown away unread."""
+"""What lies in a queue may come from anybody: it is dropped unread, and a doorbell is heard in its place."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery
-from kombu.exceptions import ContentDisallowed
 
 from orchestrator import config
 from orchestrator.core import states
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import embedded, messages
+from tests.faults.corpus import doorbells
+from worker import tasks
+
+QUEUE = messages.QUEUES[states.Stage.TRAIN]
+
+NAMES = list(doorbells.cases(""))
 
 
-class Planted:
-    """Makes a file where it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return Path.touch, (self._path,)
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[Celery]:
-    """A worker's app beside a real broker."""
-    settings = config.Settings(home=tmp_path / "home")
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[config.Settings]:
+    settings = config.Settings(home=tmp_path_factory.mktemp("home"))
     embedded.ensure(settings)
-    yield queue_app.create(settings, queue_app.WORKER)
+    yield settings
     embedded.stop(settings)
 
 
-def _heard(app: Celery, body: object, serializer: str) -> list[object]:
-    """Return what a worker's consumer makes of a message: its body, or why it was refused."""
-    queue = app.amqp.queues[messages.QUEUES[states.Stage.TRAIN]]
-    heard: list[object] = []
-    with app.connection_for_write() as connection:
-        producer: Any = connection.Producer()
-        producer.publish(body, exchange="", routing_key=queue.name, declare=[queue], serializer=serializer)
-        with app.amqp.TaskConsumer(
-            connection.default_channel,
-            queues=[queue],
-            callbacks=[lambda body, _message: heard.append(body)],
-            on_decode_error=lambda _message, error: heard.append(error),
-        ):
+@pytest.fixture(scope="module")
+def app(settings: config.Settings) -> Celery:
+    """A worker's app beside a real broker."""
+    app = queue_app.create(settings, queue_app.WORKER)
+    tasks.register(app, lambda: None, (states.Stage.TRAIN,))
+    return app
+
+
+def _heard(app: Celery, count: int) -> list[tuple[Any, ...]]:
+    """Return the task, body and headers of so many messages, as a worker's consumer hears them."""
+    heard: list[tuple[Any, ...]] = []
+
+    def hear(message: Any) -> None:
+        heard.append((message.headers["task"], message.decode(), set(message.headers)))
+        message.ack()
+
+    with (
+        app.connection_for_read() as connection,
+        app.amqp.TaskConsumer(connection.default_channel, queues=[app.amqp.queues[QUEUE]], on_message=hear),
+    ):
+        while len(heard) < count:
             connection.drain_events(timeout=5)
     return heard
 
 
-def test_json_is_heard(app: Celery) -> None:
-    assert _heard(app, {"a": 1}, "json") == [{"a": 1}]
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_is_pushed_is_heard_as_a_doorbell(
+    name: str, app: Celery, settings: config.Settings, tmp_path: Path
+) -> None:
+    canary = tmp_path / "run"
+    with embedded.client(settings) as broker:
+        broker.lpush(f"{settings.broker_prefix}{QUEUE}", doorbells.cases(str(canary))[name])
+        assert _heard(app, 1) == [("orch.train.v1", [[], {}, {}], {"task", "id"})]
+        assert not canary.exists()
+        left = {key for key in broker.scan_iter() if b"_kombu.binding" not in key}
+        assert left == set()  # nothing waits for an acknowledgement either
 
 
-def test_a_pickle_is_refused_unread(app: Celery, tmp_path: Path) -> None:
-    planted = tmp_path / "unpickled"
-    (refused,) = _heard(app, Planted(planted), "pickle")
-    assert isinstance(refused, ContentDisallowed)
-    assert not planted.exists()
+def test_a_big_message_is_refused_by_the_server(settings: config.Settings) -> None:
+    with embedded.client(settings) as broker:
+        for body in doorbells.big().values():
+            with pytest.raises(redis.RedisError):
+                broker.lpush(f"{settings.broker_prefix}{QUEUE}", body)
+        assert broker.llen(f"{settings.broker_prefix}{QUEUE}") == 0

@@ -17,7 +17,39 @@ def test_what_is_no_broker_s_url_is_refused_and_not_shown(url: str) -> None:
     assert "canary" not in f"{refused.value.message} {refused.value.why} {refused.value.hint}"
 
 
-@pytest.mark.parametrize("url", ["redis://host", "rediss://:pw@host:6380/1", "redis+socket:///run/x.sock"])
+@pytest.mark.parametrize(
+    ("url", "guard"),
+    [
+        ("redis://host/canary", "the database behind its last / must be a number"),
+        ("redis://host/0?canary=1", "behind its ? may stand nothing in redis://"),
+        ("redis://host/0?ssl_cert_reqs=required", "behind its ? may stand nothing in redis://"),
+        ("rediss://host/0?sslmode=canary", "behind its ? may stand ssl_ca_certs, ssl_cert_reqs, ssl_certfile"),
+        ("rediss://host/0?ssl_cert_reqs=canary", "its ssl_cert_reqs must be none or required"),
+        ("rediss://host/0?ssl_check_hostname=canary", "its ssl_check_hostname must be false or true"),
+        ("rediss://host/0?ssl_ca_certs=canary.pem", "its ssl_ca_certs must be the absolute path of a file"),
+        ("rediss://host/0?ssl_ca_certs=/canary.pem", "its ssl_ca_certs must be the absolute path of a file"),
+        ("redis+socket:///run/x.sock?canary=1", "behind its ? may stand virtual_host"),
+        ("redis://host/0;redis://canary/0", "a number"),
+        ("redis://:canary;redis@host/0", "a ; in it must be written as %3b"),
+    ],
+)
+def test_what_a_broker_s_url_may_not_say_is_refused_and_not_shown(url: str, guard: str) -> None:
+    with pytest.raises(errors.InvalidSetting) as refused:
+        config.load(broker_url=url)
+    assert guard in refused.value.message
+    assert "canary" not in f"{refused.value.message} {refused.value.why} {refused.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host",
+        "rediss://:pw@host:6380/1",
+        "rediss://user:pw@host/0?ssl_cert_reqs=required&ssl_check_hostname=true",
+        "redis+socket:///run/x.sock",
+        "redis+socket:///run/x.sock?virtual_host=2",
+    ],
+)
 def test_a_broker_s_url_is_taken(url: str) -> None:
     broker = config.load(broker_url=url).broker_url
     assert broker is not None
