@@ -84,7 +84,16 @@ class Unavailable(OrchError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database cannot be reached."""
+    """The database cannot be reached.
+
+    `unheard`: a commit was on its way, and whether it took place is not known.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, why: str | None = None, hint: str | None = None, unheard: bool = False
+    ) -> None:
+        self.unheard = unheard
+        super().__init__(message, why=why, hint=hint)
 
 
 class BrokerUnavailable(Unavailable):

@@ -37,6 +37,7 @@ class Recorder:
         self._claim = claim
         self._root = root
         self._clock = clock
+        self._paths = {checkpoint.path for checkpoint in claim.checkpoints}  # of files that are there
         self._journal_file = folders.attempt(root, claim.id, claim.attempt) / FILE
         self._journal = Journal(self._journal_file)
         self._waiting: deque[Record] = deque()
@@ -169,8 +170,10 @@ class Recorder:
     def _checkpoint(self, message: protocol.CheckpointWritten) -> None:
         checkpoint = jobs.Checkpoint(**message.checkpoint.model_dump())
         metrics = [jobs.EpochMetric(**metric.model_dump()) for metric in message.metrics]
-        let_go = self._store.record_checkpoint(self._claim, checkpoint, metrics)
-        self._delete(let_go)
+        self._paths.add(checkpoint.path)
+        kept = {point.path for point in self._store.record_checkpoint(self._claim, checkpoint, metrics)}
+        self._delete(self._paths - kept)
+        self._paths = kept
 
     def _clear_up(self) -> None:
         """Remove what is not needed, while the job is ours: once it has ended, nobody may come to do so."""
@@ -178,12 +181,12 @@ class Recorder:
         needed = remains.files(self._root, self._store.checkpoints(job.id)) | {self._journal_file}
         remains.clear(self._root, job, needed, up_to=self._claim.attempt)
 
-    def _delete(self, checkpoints: Iterable[jobs.Checkpoint]) -> None:
+    def _delete(self, paths: Iterable[str]) -> None:
         # Their rows are gone with the commit: a file that stays behind is only space.
-        for checkpoint in checkpoints:
+        for path in paths:
             with contextlib.suppress(OSError):
                 failpoints.reach("retention.unlink")
-                (self._root / checkpoint.path).unlink()
+                (self._root / path).unlink()
 
 
 def _fields(message: BaseModel) -> dict[str, Any]:
@@ -199,7 +202,8 @@ def recover(store: base.Store, root: Path, *, clock: clocks.Clock, beat_every: f
         left = Journal.left_behind(folders.attempt(root, lease.job_id, lease.attempt) / FILE)
         if left is None:
             continue
-        claim = jobs.Claim(job=store.get(lease.job_id), attempt=lease.attempt, checkpoints=())
+        known = tuple(store.checkpoints(lease.job_id))
+        claim = jobs.Claim(job=store.get(lease.job_id), attempt=lease.attempt, checkpoints=known)
         recorder = Recorder(store, claim, root=root, clock=clock)
         recorder.adopt(left)
         _log.info("replays what a dead supervisor left", job=claim.id, attempt=claim.attempt)

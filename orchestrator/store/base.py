@@ -4,7 +4,7 @@ Four groups of callers: people (submit, look up, steer), supervisors (claim, the
 and the reconciler), and audits. A fenced write raises `errors.Stale` when the job has another attempt or is no longer
 running, and then nothing of it is written. Every change of state writes its event in the same transaction. Every
 method raises `errors.DatabaseUnavailable` when the database is out of reach, and also where a commit's answer was lost:
-a fenced write may simply be done again, while a claim of which nobody has heard ends with its lease.
+a fenced write may simply be done again, and a claim of which its worker has not heard is returned by the next call.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -40,6 +40,7 @@ class People(Protocol):
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Store a job as queued for its first stage and return it, and whether it is new.
 
+        An answer that is lost is asked for once more; the error that follows names the id that may have been stored.
         A known idempotency key with the same spec returns the earlier job; with another spec it raises
         `errors.IdempotencyConflict`.
         """
@@ -178,10 +179,10 @@ class Supervisors(Protocol):
     def record_checkpoint(
         self, claim: Claim, checkpoint: Checkpoint, metrics: Iterable[EpochMetric] = ()
     ) -> tuple[Checkpoint, ...]:
-        """Store a checkpoint and the epoch that it closes; return those that retention lets go.
+        """Store a checkpoint and the epoch that it closes; return all that are kept then, newest first.
 
-        The rows of the returned ones are gone with the same commit; the caller deletes their files after it. A
-        checkpoint beyond every earlier one is progress: it resets the job's `retries`.
+        The rows of those that retention lets go are gone with the same commit; the caller deletes the files of what is
+        not returned after it. A checkpoint beyond every earlier one is progress: it resets the job's `retries`.
         """
         ...
 

@@ -43,6 +43,9 @@ _TRY_AGAIN = frozenset({"SQLITE_BUSY", "40001", "40P01"})
 #: Codes that the drivers do not count as operational: SQLite's, and PostgreSQL's server that takes no writes.
 _OUT_OF_REACH = frozenset({*_SQLITE_ADVICE, "25006"})
 
+#: What a transaction may end with, but for mistakes of ours; an OSError is of the disk or network below the driver.
+_Trouble = exc.DBAPIError | exc.TimeoutError | OSError
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -101,7 +104,11 @@ class Database:
     def _transaction(
         self, work: Callable[[Connection], T], *, begin: str, place: str, commits: bool, patience: float
     ) -> T:
+        committing = False
+
         def once() -> T:
+            nonlocal committing
+            committing = False
             failpoints.reach(f"{place}.begin")
             with self._connected(begin) as connection, connection.begin():
                 if patience > PATIENCE and connection.dialect.name == "postgresql":
@@ -109,6 +116,7 @@ class Database:
                 result = work(connection)
                 if commits:
                     failpoints.reach(f"{place}.commit")
+                committing = commits
             if commits:
                 failpoints.reach(f"{place}.committed")
             return result
@@ -116,20 +124,24 @@ class Database:
         try:
             with deadline.within(patience):
                 return self._retrying(once)
-        except (exc.DBAPIError, exc.TimeoutError, OSError) as error:  # OSError: the disk or network below the driver
+        except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
             if not _is_out_of_reach(error):
                 raise
-            raise self._explained(error) from error
+            raise self._explained(error, unheard=committing and _may_have_committed(error)) from error
 
     def _connected(self, begin: str) -> Connection:
         """Return a connection that answers: whoever may take long has not waited for that."""
         with deadline.within(PATIENCE):
             return self._engine.connect().execution_options(orch_begin=begin)
 
-    def _explained(self, error: exc.DBAPIError | exc.TimeoutError | OSError) -> errors.DatabaseUnavailable:
+    def _explained(self, error: _Trouble, *, unheard: bool = False) -> errors.DatabaseUnavailable:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
         why, hint = self._advice().get(_code(cause), (self._hidden(str(cause)), self._server_hint()))
-        return errors.DatabaseUnavailable(f"The database {self.name} is out of reach.", why=why, hint=hint)
+        if unheard:
+            hint = "It may have been done all the same: look before you do it again."
+        return errors.DatabaseUnavailable(
+            f"The database {self.name} is out of reach.", why=why, hint=hint, unheard=unheard
+        )
 
     def _advice(self) -> Mapping[str, tuple[str, str]]:
         return _SQLITE_ADVICE if self.file else _postgres().ADVICE
@@ -261,7 +273,14 @@ def _is_worth_another_try(error: BaseException) -> bool:
     return isinstance(error, exc.DBAPIError) and _code(error.orig) in _TRY_AGAIN
 
 
-def _is_out_of_reach(error: exc.DBAPIError | exc.TimeoutError | OSError) -> bool:
+def _may_have_committed(error: _Trouble) -> bool:
+    """Whether an error at a commit leaves open what became of it: a server that says why has undone it."""
+    if isinstance(error, exc.DBAPIError):
+        return error.connection_invalidated or _code(error.orig) in {"", "SQLITE_IOERR"}
+    return True
+
+
+def _is_out_of_reach(error: _Trouble) -> bool:
     if isinstance(error, exc.DBAPIError):
         return (
             isinstance(error, exc.OperationalError | exc.InterfaceError)

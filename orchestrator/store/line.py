@@ -71,11 +71,11 @@ def forget(connection: Connection, job_id: str) -> int:
 
 
 def prune(connection: Connection, job_id: str, line: tuple[jobs.Checkpoint, ...]) -> tuple[jobs.Checkpoint, ...]:
-    """Delete the rows of the checkpoints that retention lets go, and return these."""
+    """Delete the rows of the checkpoints that retention lets go, and return the others."""
     let_go = retention.superfluous(line)
     for checkpoint in let_go:
         connection.execute(models.checkpoints.delete().where(_checkpoints.job_id == job_id, _is(checkpoint)))
-    return let_go
+    return tuple(checkpoint for checkpoint in line if checkpoint not in let_go)
 
 
 def _is(checkpoint: jobs.Checkpoint | None) -> ColumnElement[bool]:

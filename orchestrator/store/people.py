@@ -1,6 +1,7 @@
 """The store's side for people: submit, look up, steer."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_, update
@@ -25,8 +26,8 @@ from orchestrator.core.jobs import (
 )
 from orchestrator.store import base, engine, line, models, moves, rows
 
-#: Fresh ids that a submit tries; one collision in 2^40 per stored job is already rare.
-ID_TRIES = 5
+#: Tries of a submit: an id may be taken (one collision in 2^40 per stored job is already rare), an answer be lost.
+TRIES = 5
 
 #: Ids in one query: both databases bound the number of a statement's values.
 IDS_AT_ONCE = 1000
@@ -45,16 +46,28 @@ class People(base.People):
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Store a job, or return the earlier one with its idempotency key."""
-        for _ in range(ID_TRIES):
+        job_id, now, again = ids.new_id(), self.clock.now(), False
+        for _ in range(TRIES):
             try:
-                return self._submit(new)
+                return self._submit(new, job_id, now, again=again)
             except IntegrityError:  # the id is taken, or another submit with this key has just committed
-                continue
+                job_id = job_id if again else ids.new_id()
+            except errors.DatabaseUnavailable as error:
+                if again:
+                    error.hint = f"Job {job_id} may have been stored all the same: `orch status {job_id}` tells."
+                if again or not error.unheard:
+                    raise
+                again = True
         raise errors.OrchError("No free job id was found.", hint="Submit again.")
 
     @engine.writes
-    def _submit(self, connection: Connection, new: NewJob) -> tuple[Job, bool]:
+    def _submit(
+        self, connection: Connection, new: NewJob, job_id: str, now: datetime, *, again: bool
+    ) -> tuple[Job, bool]:
         digest = new.spec.digest()
+        mine = select(models.jobs).where(_jobs.id == job_id, _jobs.submitted_at == now, _jobs.spec_hash == digest)
+        if again and (stored := connection.execute(mine).first()) is not None:
+            return rows.job(stored), True
         if new.idempotency_key is not None:
             earlier = connection.execute(
                 select(models.jobs).where(_jobs.idempotency_key == new.idempotency_key)
@@ -62,8 +75,8 @@ class People(base.People):
             if earlier is not None:
                 _require_same_spec(earlier, digest)
                 return rows.job(earlier), False
-        now = self.clock.now()
-        stored = connection.execute(models.jobs.insert().values(_fresh(new, digest, now)).returning(models.jobs)).one()
+        fresh = _fresh(new, digest, now) | {"id": job_id}
+        stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
         moves.record(connection, stored, kind="submitted", actor=new.user, now=now)
         return rows.job(stored), True
 
@@ -277,7 +290,6 @@ class People(base.People):
 
 def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:
     return {
-        "id": ids.new_id(),
         "name": new.name,
         "submitted_by": new.user,
         "tags": list(new.tags),

@@ -12,6 +12,7 @@ class SqlStore(people.People, supervisors.Supervisors, fleet.Fleet, audits.Audit
         self.database = database
         self.clock = clock or SystemClock()
         self.now = engine.shared_time if clock is None else lambda _: clock.now()
+        self.unheard = []
 
     def close(self) -> None:
         """Let go of every connection."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, case, exists, func, or_, select, update
@@ -22,15 +22,42 @@ class Supervisors(base.Supervisors):
 
     database: engine.Database
     clock: clock.Clock
+    unheard: list[tuple[jobs.Claim, datetime]]  #: claims, and when they began, of whose commits nobody has heard
 
     def claim(
         self, *, worker: jobs.WorkerIdentity, device: str, stages: Sequence[states.Stage], artifact_root: str
     ) -> jobs.Claim | None:
         """Claim the first eligible job of the first of `stages` that has one."""
+        if (claimed := self._claimed_unheard(worker, stages)) is not None:
+            return claimed
         # Idle slots look every few seconds: a look takes no lock that anybody waits for.
         if not self._any_eligible(worker, stages, artifact_root):
             return None
-        return self._claim(worker, device, stages, artifact_root)
+        made: list[jobs.Claim] = []
+        began = self.clock.now()
+        try:
+            return self._claim(worker, device, stages, artifact_root, now=began, made=made)
+        except errors.DatabaseUnavailable as error:
+            if error.unheard:
+                self.unheard += [(claim, began) for claim in made[-1:]]
+            raise
+
+    def _claimed_unheard(self, worker: jobs.WorkerIdentity, stages: Sequence[states.Stage]) -> jobs.Claim | None:
+        """Return a claim of the worker's whose commit took place, though its answer was lost."""
+        for entry in list(self.unheard):
+            claim, began = entry
+            if claim.job.worker == worker.id and claim.job.stage in stages:
+                held = self._is_held(claim, began)
+                self.unheard.remove(entry)
+                if held:
+                    return claim
+        return None
+
+    @engine.reads
+    def _is_held(self, connection: Connection, claim: jobs.Claim, began: datetime) -> bool:
+        # Another slot of the same worker may have made the same attempt, where ours was undone: not at the same moment.
+        this = (_attempts.job_id == claim.id, _attempts.attempt == claim.attempt, _attempts.started_at == began)
+        return connection.execute(select(_jobs.id).where(*_fence(claim), exists().where(*this))).first() is not None
 
     @engine.reads
     def _any_eligible(
@@ -50,6 +77,9 @@ class Supervisors(base.Supervisors):
         device: str,
         stages: Sequence[states.Stage],
         artifact_root: str,
+        *,
+        now: datetime,
+        made: list[jobs.Claim],
     ) -> jobs.Claim | None:
         for stage in stages:
             # Two claimers at once: the second one skips the row that the first has locked, and takes the next.
@@ -57,8 +87,10 @@ class Supervisors(base.Supervisors):
             waiting = connection.execute(locking).first()
             job = self._take(connection, waiting, worker) if waiting else None
             if waiting and job:
-                self._begin_attempt(connection, job, waiting, worker, device=device, artifact_root=artifact_root)
-                return _claimed(connection, job)
+                place = {"worker": worker.id, "host": worker.host, "device": device, "artifact_root": artifact_root}
+                _begin_attempt(connection, job, waiting, place, now=now)
+                made.append(_claimed(connection, job))
+                return made[-1]
         return None
 
     def _eligible(self, worker: jobs.WorkerIdentity, stage: states.Stage, artifact_root: str) -> Select[Any]:
@@ -85,23 +117,6 @@ class Supervisors(base.Supervisors):
         return connection.execute(
             update(models.jobs).where(*still).values(**taken, **times).returning(models.jobs)
         ).first()
-
-    def _begin_attempt(
-        self,
-        connection: Connection,
-        job: Row[Any],
-        before: Row[Any],
-        worker: jobs.WorkerIdentity,
-        *,
-        device: str,
-        artifact_root: str,
-    ) -> None:
-        now = self.clock.now()
-        begun = {"job_id": job.id, "attempt": job.attempt, "run": job.run, "stage": job.stage, "started_at": now}
-        where = {"worker": worker.id, "host": worker.host, "device": device, "artifact_root": artifact_root}
-        connection.execute(models.attempts.insert().values(**begun, **where))
-        detail = f"attempt {job.attempt} on {device}"
-        moves.record(connection, job, old=before, kind="claimed", actor=worker.id, now=now, detail=detail)
 
     @engine.writes
     def beat(self, connection: Connection, claim: jobs.Claim) -> states.Wish:
@@ -146,7 +161,7 @@ class Supervisors(base.Supervisors):
         checkpoint: jobs.Checkpoint,
         metrics: Iterable[jobs.EpochMetric] = (),
     ) -> tuple[jobs.Checkpoint, ...]:
-        """Store a checkpoint and the epoch that it closes; return those that retention lets go."""
+        """Store a checkpoint and the epoch that it closes; return all that are kept then."""
         root = select(_attempts.artifact_root).where(_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
         further = _jobs.furthest_step < checkpoint.step
         _own(
@@ -215,6 +230,15 @@ def end(
     ended = {"ended_at": now, "outcome": how, "reason": outcome.reason, "last_step": last_step}
     connection.execute(update(models.attempts).where(*mine).values(ended))
     return moves.apply(connection, job, moves.after(job, outcome, now=now), actor=actor, now=now)
+
+
+def _begin_attempt(
+    connection: Connection, job: Row[Any], before: Row[Any], place: dict[str, str], *, now: datetime
+) -> None:
+    begun = {"job_id": job.id, "attempt": job.attempt, "run": job.run, "stage": job.stage, "started_at": now}
+    connection.execute(models.attempts.insert().values(**begun, **place))
+    detail = f"attempt {job.attempt} on {place['device']}"
+    moves.record(connection, job, old=before, kind="claimed", actor=place["worker"], now=now, detail=detail)
 
 
 def _last_step(connection: Connection, job: Row[Any], outcome: jobs.Outcome) -> int | None:

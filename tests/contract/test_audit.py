@@ -89,8 +89,11 @@ def _save(scene: Scene, held: jobs.Claim, step: int, *, epoch: int, accuracy: fl
         sha256=hashlib.sha256(content).hexdigest(),
     )
     rows = parts.epoch_rows(epoch, accuracy=accuracy) if accuracy is not None else []
-    for gone in scene.store.record_checkpoint(held, point, rows):
-        (scene.settings.artifact_dir / gone.path).unlink()
+    known = scene.store.checkpoints(held.id)
+    kept = [each.path for each in scene.store.record_checkpoint(held, point, rows)]
+    for gone in known:
+        if gone.path not in kept:
+            (scene.settings.artifact_dir / gone.path).unlink()
 
 
 @pytest.fixture(autouse=True)

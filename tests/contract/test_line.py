@@ -106,13 +106,13 @@ def test_best_and_last_follow_the_checkpoints(any_store: sql.SqlStore) -> None:
     ]
 
 
-def test_retention_returns_what_it_let_go(any_store: sql.SqlStore) -> None:
+def test_retention_returns_what_it_keeps(any_store: sql.SqlStore) -> None:
     held = parts.training(any_store)
-    let_go: list[list[int]] = []
+    returned: list[list[int]] = []
     for step, accuracy in ((10, 0.9), (20, 0.1), (30, 0.2), (40, 0.3), (50, 1.0)):
-        gone = any_store.record_checkpoint(held, parts.checkpoint(held, step, accuracy=accuracy))
-        let_go.append([point.step for point in gone])
-    assert let_go == [[], [], [], [20], [30, 10]]
+        kept = any_store.record_checkpoint(held, parts.checkpoint(held, step, accuracy=accuracy))
+        returned.append([point.step for point in kept])
+    assert returned == [[10], [20, 10], [30, 20, 10], [40, 30, 10], [50, 40]]
     assert points(any_store, held.id) == [(2, 50), (2, 40)]
 
 

@@ -56,7 +56,7 @@ def test_ids_that_stay_taken_end_in_an_error(any_store: sql.SqlStore, monkeypatc
     parts.submit(any_store)
     with pytest.raises(errors.OrchError, match="No free job id"):
         parts.submit(any_store)
-    assert people.ID_TRIES > 1
+    assert people.TRIES > 1
 
 
 def test_job_of_a_newer_orch_can_still_be_listed(any_store: sql.SqlStore) -> None:

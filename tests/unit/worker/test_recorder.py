@@ -33,6 +33,15 @@ def _step(number: int) -> protocol.Steps:
     return protocol.Steps(values=((number, "loss", 1.0),))
 
 
+def _written(root: Path, claim: jobs.Claim, step: int) -> protocol.CheckpointWritten:
+    """Write a file and return the message of its checkpoint."""
+    (root / f"step-{step}").write_bytes(b"weights")
+    info = protocol.CheckpointInfo(
+        attempt=claim.attempt, epoch=0, step=step, path=f"step-{step}", bytes=7, sha256="0" * 64
+    )
+    return protocol.CheckpointWritten(checkpoint=info)
+
+
 class Away:
     """A store's switch: while it is `on`, every write finds the database away."""
 
@@ -188,20 +197,30 @@ def test_a_write_that_can_never_succeed_is_dropped(
 def test_only_the_holder_of_the_lease_deletes_checkpoints(
     recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path
 ) -> None:
-    def written(step: int) -> protocol.CheckpointWritten:
-        (tmp_path / f"step-{step}").write_bytes(b"weights")
-        info = protocol.CheckpointInfo(
-            attempt=claim.attempt, epoch=0, step=step, path=f"step-{step}", bytes=7, sha256="0" * 64
-        )
-        return protocol.CheckpointWritten(checkpoint=info)
-
     for step in (1, 2, 3):
-        recorder.take(written(step))
+        recorder.take(_written(tmp_path, claim, step))
     assert recorder.flush()
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-3"]
 
     store.take_back(store.leases()[0], actor="reconciler", detail="silent")
-    recorder.take(written(4))
+    recorder.take(_written(tmp_path, claim, 4))
     with pytest.raises(errors.Stale):
         recorder.flush()
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-3", "step-4"]
+
+
+def test_what_retention_lets_go_is_deleted_though_the_answer_was_lost(
+    recorder: Recorder, claim: jobs.Claim, tmp_path: Path, away: Away, clock: HandClock
+) -> None:
+    away.on = False
+    for step in (1, 2):
+        recorder.take(_written(tmp_path, claim, step))
+    assert recorder.flush()
+    _journal(tmp_path, claim)
+    away.after_commit = True
+    recorder.take(_written(tmp_path, claim, 3))
+    assert not recorder.flush()
+    away.after_commit = False
+    clock.move(seconds=2)
+    assert recorder.flush()
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-3"]
