@@ -138,6 +138,10 @@ class Settings(BaseModel):
     )
     download_max_bytes: int = Field(50 * 2**30, gt=0, description="largest archive that is downloaded")
     download_max_seconds: Seconds = Field(6 * 3600, description="longest time for one download")
+    weights_url: Word = Field(
+        "https://download.pytorch.org/models",
+        description="folder on the web of torchvision's weights, or a mirror of it",
+    )
     extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
 

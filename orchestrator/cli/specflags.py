@@ -14,6 +14,7 @@ from orchestrator.core import networks, specs
 _PANELS = {
     "Data": ("data", "data_sha256", "image_size", "crop_scale", "flip", "mean", "std", "loader_workers"),
     "Network": ("network", *networks.FIELDS),
+    "Start": ("weights", "weights_sha256"),
 }
 _TRAINING = "Training"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orchestrator import errors
-from orchestrator.core import masking, networks
+from orchestrator.core import masking, networks, weights
 
 #: Raised when a spec means something else to the worker than before; older workers decline newer specs.
 SPEC_VERSION = 2
@@ -41,7 +41,7 @@ _PositiveChannels = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(
 class JobSpec(BaseModel):
     """A training job, whole and immutable.
 
-    Precedence of values: given, then what the data preset and the network's name stand for, then the defaults.
+    Precedence of values: given, then what the names of network, data and weights stand for, then the defaults.
     """
 
     model_config = ConfigDict(
@@ -64,6 +64,11 @@ class JobSpec(BaseModel):
     bottleneck: int = Field(4, ge=0, le=64, description="growth rates in a layer's bottleneck; 0: none")
     transition_relu: bool = Field(default=False, description="ReLU in transitions, as in torchvision")
     dropout: float = Field(0.0, ge=0, lt=1, description="share dropped behind each convolution but the first")
+
+    weights: str | None = Field(
+        None, max_length=4096, description="weights to start from: imagenet, or a .safetensors or .pth file"
+    )
+    weights_sha256: str | None = Field(None, description="sha256 that the file of weights must have")
 
     image_size: int = Field(224, ge=8, le=2048, description="side of the square crop, pixels")
     crop_scale: tuple[_Fraction, _Fraction] = Field(
@@ -98,7 +103,14 @@ class JobSpec(BaseModel):
             raise ValueError(f"unknown network {masking.value(name)}{nearest(name, networks.NETWORKS)}")
         return name
 
-    @field_validator("data_sha256")
+    @field_validator("weights")
+    @classmethod
+    def _weights_can_be_named(cls, text: str | None) -> str | None:
+        if text is not None and (fault := weights.fault(text)) is not None:
+            raise ValueError(fault)
+        return text
+
+    @field_validator("data_sha256", "weights_sha256")
     @classmethod
     def _digest_is_one(cls, digest: str | None) -> str | None:
         if digest is not None and not _SHA256.fullmatch(digest):
@@ -118,6 +130,14 @@ class JobSpec(BaseModel):
         low, high = self.crop_scale
         if low > high:
             raise ValueError("crop_scale is (smallest, largest)")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        if self.weights == weights.IMAGENET and weights.imagenet_file(self.shape) is None:
+            raise ValueError(f"weights imagenet are for {', '.join(weights.IMAGENET_FILES)}, and for no other network")
+        if self.weights_sha256 is not None and not weights.is_file(self.weights):
+            raise ValueError("weights_sha256 is for weights of a file")
         return self
 
     @property
@@ -154,9 +174,11 @@ class JobSpec(BaseModel):
 
 
 def presets(given: Mapping[str, Any]) -> dict[str, object]:
-    """Return the fields that the data set's and the network's names in `given` stand for."""
+    """Return the fields that the names of weights, data set and network in `given` stand for."""
     data, network = given.get("data"), given.get("network")
     filled: dict[str, object] = {}
+    if given.get("weights") == weights.IMAGENET:
+        filled |= weights.IMAGENET_FIELDS
     if isinstance(data, str):
         filled |= DATA_PRESETS.get(data, {})
     if isinstance(network, str):

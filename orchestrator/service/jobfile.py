@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import errors
-from orchestrator.core import masking, specs, weburl
+from orchestrator.core import masking, specs, weburl, weights
 
 #: Keys of a job file that say how to queue the job, not what to train.
 QUEUE_KEYS = ("name", "tags", "priority")
@@ -104,6 +104,8 @@ def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None) -> Resolve
     given = {**(file.fields if file else {}), **flags}
     if isinstance(given.get("data"), str):
         given["data"] = _placed(given["data"])
+    if isinstance(given.get("weights"), str):
+        given["weights"] = _weights(given["weights"])
     spec = specs.parse(given)
     return Resolved(spec=spec, origins={name: _origin(name, flags, file, given) for name in specs.JobSpec.model_fields})
 
@@ -132,12 +134,30 @@ def _placed(data: str) -> str:
     return str(path.absolute())
 
 
+def _weights(text: str) -> str:
+    """Return the weights, with the path of a file made whole."""
+    if text == weights.IMAGENET:
+        return text
+    try:
+        path = Path(text).expanduser()
+        found = path.is_absolute() or path.is_file()
+    except (OSError, RuntimeError, ValueError):
+        found = False
+    if not found:
+        raise errors.InvalidSpec(
+            f"There are no weights {masking.value(text)}.",
+            why="It is neither imagenet nor a file here.",
+            hint="Give the path of a .safetensors or .pth file.",
+        )
+    return str(path.absolute())
+
+
 def _origin(name: str, flags: Mapping[str, Any], file: JobFile | None, given: Mapping[str, Any]) -> str:
     if name in flags:
         return "flag"
     if file is not None and name in file.fields:
         return file.origin
-    for key in ("network", "data"):  # the stronger preset first, as in specs.presets
+    for key in ("network", "data", "weights"):  # the stronger preset first, as in specs.presets
         if key in given and name in specs.presets({key: given[key]}):
             return f"{key} {given[key]}"
     return "default"

@@ -11,8 +11,7 @@ A folder as source is used where it is and never copied: only its manifest is he
 import contextlib
 import errno
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import filelock
@@ -21,11 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, specs, states
 from worker import durable, folders, protocol
-from worker.data import archive, download, imagefolder, sources, zipcheck
+from worker.data import archive, download, imagefolder, once, sources, zipcheck
 
-Report = Callable[[protocol.Progress], None]
-
-_REPORT_EVERY = 0.5  # seconds
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -53,7 +49,7 @@ class _Record(BaseModel):
 
 
 def ensure_data(
-    spec: specs.JobSpec, *, expected_hash: str | None, settings: config.Settings, report: Report
+    spec: specs.JobSpec, *, expected_hash: str | None, settings: config.Settings, report: once.Report
 ) -> protocol.DatasetInfo:
     """Return the job's data set, whole on this host; fetches what is missing.
 
@@ -154,14 +150,14 @@ class _Cache:
         return self.known_set(record.manifest.hash)
 
     def fetch(
-        self, source: sources.Source, sha256: str | None, settings: config.Settings, report: Report
+        self, source: sources.Source, sha256: str | None, settings: config.Settings, report: once.Report
     ) -> protocol.DatasetInfo:
         """Bring the source here, once a host: whoever comes second waits and gets the result."""
         progress = self.locks / f"{source.key}.progress"
-        with _patiently_held(self.lock(source.key), progress, report):
+        with once.held(self.lock(source.key), progress, report):
             if (found := self.find(source, sha256)) is not None:
                 return found
-            reporter = _Reporter(report, progress)
+            reporter = once.Reporter(report, progress)
             try:
                 if _is_folder(source):
                     return self._take_folder(source, sha256, settings, reporter)
@@ -171,7 +167,7 @@ class _Cache:
                 progress.unlink(missing_ok=True)
 
     def _take_folder(
-        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: "_Reporter"
+        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
     ) -> protocol.DatasetInfo:
         if sha256 is not None:
             raise errors.StageFailed(
@@ -187,7 +183,7 @@ class _Cache:
         return _info(manifest, layout.root)
 
     def _take_archive(
-        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: "_Reporter"
+        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
     ) -> protocol.DatasetInfo:
         failpoints.reach("cache.mkdir")
         self.archives.mkdir(parents=True, exist_ok=True)
@@ -216,7 +212,7 @@ class _Cache:
         return _info(manifest, self.sets / manifest.hash / "data")
 
     def _archive(
-        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: "_Reporter"
+        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
     ) -> download.Archive:
         if source.kind != "url":
             return download.checked(source.path, sha256=sha256, label=source.label)
@@ -225,11 +221,7 @@ class _Cache:
             folder=self.archives,
             name=source.key,
             sha256=sha256,
-            policy=download.Policy(
-                max_bytes=settings.download_max_bytes,
-                max_seconds=settings.download_max_seconds,
-                private_hosts_allowed=settings.private_hosts_allowed,
-            ),
+            policy=download.Policy.of(settings),
             report=lambda done, total: reporter(done, total, "bytes"),
         )
 
@@ -255,50 +247,7 @@ class _Cache:
         durable.write(_json(record), self.sources / f"{source.key}.json", place="source")
 
 
-class _Reporter:
-    """Passes progress on, about twice a second, and leaves it where waiting processes look."""
-
-    def __init__(self, report: Report, file: Path) -> None:
-        self._report = report
-        self._file = file
-        self._unit = ""
-        self._first = (0.0, 0)
-        self._next = 0.0
-
-    def __call__(self, done: int, total: int | None, unit: str) -> None:
-        now = time.monotonic()
-        if unit != self._unit:
-            self._unit, self._first, self._next = unit, (now, done), now
-        if now < self._next and done != total:
-            return
-        self._next = now + _REPORT_EVERY
-        began, before = self._first
-        rate = (done - before) / (now - began) if now > began else None
-        progress = protocol.Progress(done=done, total=total, unit=unit, rate=rate)
-        failpoints.reach("cache.progress")
-        self._file.write_bytes(progress.model_dump_json().encode())
-        self._report(progress)
-
-
-@contextlib.contextmanager
-def _patiently_held(lock: filelock.BaseFileLock, progress: Path, report: Report) -> Iterator[None]:
-    """Hold the lock; until it is free, report the holder's progress as one's own, when there is any."""
-    seen = b""
-    while True:
-        try:
-            with lock.acquire(timeout=_REPORT_EVERY, poll_interval=0.02):
-                yield
-                return
-        except filelock.Timeout:
-            with contextlib.suppress(OSError, ValidationError):
-                failpoints.reach("cache.wait")
-                now = progress.read_bytes()
-                if now != seen:
-                    report(protocol.Progress.model_validate_json(now))
-                    seen = now
-
-
-def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: _Reporter) -> Manifest:
+def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: once.Reporter) -> Manifest:
     total = sum(len(pictures) for pictures in layout.pictures.values())
     listing = imagefolder.listing(layout)  # before the reading, so that a change during it shows later
     contents = imagefolder.admit(layout, report=lambda done: reporter(done, total, "images"))

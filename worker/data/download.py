@@ -63,6 +63,15 @@ class Policy:
     slowest: int = 1024  #: bytes a second; a connection that is slower over `window` is given up
     window: float = 30
 
+    @classmethod
+    def of(cls, settings: config.Settings) -> "Policy":
+        """Return what the settings allow."""
+        return cls(
+            max_bytes=settings.download_max_bytes,
+            max_seconds=settings.download_max_seconds,
+            private_hosts_allowed=settings.private_hosts_allowed,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
@@ -72,16 +81,25 @@ class Archive:
     sha256: str
 
 
-def fetch(url: str, *, folder: Path, name: str, sha256: str | None, policy: Policy, report: Report) -> Archive:
-    """Download `url` into `folder` as `name`.zip, going on with `name`.part where an earlier try left one.
+def fetch(
+    url: str,
+    *,
+    folder: Path,
+    name: str,
+    sha256: str | None,
+    policy: Policy,
+    report: Report,
+    suffix: str = ".zip",
+) -> Archive:
+    """Download `url` into `folder` as `name` with `suffix`, going on with `name`.part where an earlier try left one.
 
-    The caller holds a lock for `name`.
+    Of `sha256` the first digits will do. The caller holds a lock for `name`.
 
     Raises:
         StageFailed: bad_input (gone, refused, wrong sha256, too large), unreachable, disk_full, timeout.
 
     """
-    transfer = _Transfer(url, folder=folder, name=name, policy=policy, report=report)
+    transfer = _Transfer(url, folder=folder, name=name, suffix=suffix, policy=policy, report=report)
     patiently = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Trouble), stop=transfer.is_hopeless, wait=transfer.pause, reraise=True
     )
@@ -98,7 +116,7 @@ def fetch(url: str, *, folder: Path, name: str, sha256: str | None, policy: Poli
             hint="Check the URL and the network, then retry the job: it goes on where the download stopped.",
         ) from trouble
     found = transfer.digest.hexdigest()
-    if sha256 not in {None, found}:
+    if not found.startswith(sha256 or ""):
         transfer.discard()
         raise _wrong_digest(masking.url(url), found, sha256)
     return Archive(path=transfer.publish(), sha256=found)
@@ -131,11 +149,12 @@ class _Trouble(Exception):
 class _Transfer:
     """One file on its way: what is on disk, its running digest, and how many tries were fruitless."""
 
-    def __init__(self, url: str, *, folder: Path, name: str, policy: Policy, report: Report) -> None:
+    def __init__(self, url: str, *, folder: Path, name: str, suffix: str, policy: Policy, report: Report) -> None:
         self.url = url
         self.policy = policy
         self.report = report
         self.folder = folder
+        self.suffix = suffix
         self.part = folder / f"{name}.part"
         self.sidecar = folder / f"{name}.json"
         self.digest = hashlib.sha256()
@@ -177,7 +196,7 @@ class _Transfer:
 
     def publish(self) -> Path:
         """Give the whole file its final name."""
-        archive = self.part.with_suffix(".zip")
+        archive = self.part.with_suffix(self.suffix)
         failpoints.reach("download.rename")
         self.part.replace(archive)
         self.sidecar.unlink(missing_ok=True)
@@ -313,7 +332,7 @@ class _Transfer:
             return _refused(
                 f"{masking.url(self.url)} cannot be downloaded.",
                 why=said,
-                hint="Open the URL in a browser; it must lead to the zip archive without a log-in.",
+                hint="Open the URL in a browser; it must lead to the file without a log-in.",
             )
         wait = _retry_after(response.headers.get("Retry-After"))
         if wait is not None and wait > self.policy.longest_wait:
@@ -358,7 +377,7 @@ def _wrong_digest(label: str, found: str, wanted: str | None) -> errors.StageFai
     return _refused(
         f"{label} is not the file that was asked for.",
         why=f"Its sha256 is {found}, not {wanted}.",
-        hint="Correct data_sha256, or find out who changed the file.",
+        hint="Correct the sha256 that was given, or find out who changed the file.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The download stage: brings a job's data set to this host."""
+"""The download stage: brings a job's data set, and the weights that it starts from, to this host."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator import config
 from worker import protocol, stage
-from worker.data import cache
+from worker.data import cache, weights
 
 #: Seconds after a stop in which the work may end by itself; a silent server would hold it much longer.
 _STOP_GRACE = 1.0
@@ -34,6 +34,7 @@ def main(assignment: protocol.Assignment, connection: Connection) -> int:
             dataset = cache.ensure_data(
                 assignment.spec, expected_hash=assignment.data_hash, settings=settings, report=report
             )
+            weights.ensure(assignment.spec, settings=settings, report=report)
         except _Stopped:
             return protocol.Ended(how="stopped")
         link.send(protocol.DataReady(dataset=dataset))

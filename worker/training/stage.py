@@ -17,7 +17,7 @@ from orchestrator.core import states
 from worker import protocol, stage
 from worker.data import cache, loader
 from worker.models import densenet, zoo
-from worker.training import checkpoint, evaluate, loop, metrics, numerics, report, trainer
+from worker.training import checkpoint, evaluate, loop, metrics, numerics, report, start, trainer
 
 #: A stage's work, once its data is on this host.
 Work = Callable[[protocol.DatasetInfo, protocol.Assignment, report.Link], protocol.Ended]
@@ -35,17 +35,12 @@ def main_evaluate(assignment: protocol.Assignment, connection: Connection) -> in
 
 def with_data(work: Work, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Fetch the data set where this host lacks it, then do the work; return how it ended."""
-
-    def tell(progress: protocol.Progress) -> None:
-        report.raise_if_stopped(link)
-        link.send(progress)
-
     try:
         data = cache.ensure_data(
             assignment.spec,
             expected_hash=assignment.data_hash,
-            settings=config.load(data_cache=Path(assignment.data_dir)),
-            report=tell,
+            settings=_settings(assignment),
+            report=functools.partial(_tell, link),
         )
     except report.Stopped:
         return protocol.Ended(how="stopped")
@@ -58,7 +53,10 @@ def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: rep
     device = numerics.use(assignment.device, threads=assignment.threads)
     _check_batch(data, batch_size=spec.batch_size)
     learner = trainer.Trainer(spec, data_hash=data.hash, classes=data.classes, device=device)
-    _resume(learner, assignment, link)
+    try:
+        _begin(learner, assignment, link)
+    except report.Stopped:
+        return protocol.Ended(how="stopped", last_step=0)
     return loop.Loop(
         learner,
         loader.Loader(data, spec, pin_memory=device.type == "cuda"),
@@ -128,8 +126,8 @@ def _check_batch(data: protocol.DatasetInfo, *, batch_size: int) -> None:
         )
 
 
-def _resume(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:
-    """Bring `learner` to the newest checkpoint that verifies, and tell where the training goes on."""
+def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:
+    """Bring `learner` to the newest checkpoint that verifies, else to the weights it starts from; tell where it is."""
     found = checkpoint.first_valid(
         assignment.checkpoints,
         root=Path(assignment.artifact_root),
@@ -139,7 +137,12 @@ def _resume(learner: trainer.Trainer, assignment: protocol.Assignment, link: rep
         damaged=functools.partial(_note, link, "checkpoint_damaged"),
     )
     if found is None:
+        source = start.load(
+            learner.model, assignment.spec, settings=_settings(assignment), report=functools.partial(_tell, link)
+        )
         link.send(protocol.Resumed(attempt=None, step=0))
+        if source is not None:
+            _note(link, "weights_loaded", f"{source}: all but the classifier")
         return
     info, saved = found
     learner.restore(saved)
@@ -165,6 +168,15 @@ def _measure(
             meter.advance(len(targets), done=done, total=total)
 
     return evaluate.measure(network, counted(), num_classes=network.linear.out_features, device=device)
+
+
+def _settings(assignment: protocol.Assignment) -> config.Settings:
+    return config.load(data_cache=Path(assignment.data_dir))
+
+
+def _tell(link: report.Link, progress: protocol.Progress) -> None:
+    report.raise_if_stopped(link)
+    link.send(progress)
 
 
 def _note(link: report.Link, kind: str, detail: str) -> None:

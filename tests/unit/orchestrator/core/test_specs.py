@@ -25,6 +25,15 @@ PRESETS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"network": "densenet161", "growth_rate": 12}, {"growth_rate": 12, "blocks": (6, 12, 36, 24)}),
     ({"data": "digits"}, {"image_size": 32, "flip": False, "crop_scale": (0.8, 1.0)}),
     ({"data": "digits", "image_size": 64}, {"image_size": 64, "flip": False}),
+    ({"network": "densenet_40_12"}, {"bottleneck": 0, "reduction": 1.0, "stem_channels": 16}),
+    (
+        {"network": "densenet121_imagenet", "weights": "imagenet"},
+        {"stem": "imagenet", "transition_relu": True, "mean": (0.485, 0.456, 0.406)},
+    ),
+    (
+        {"network": "densenet161_imagenet", "weights": "imagenet", "mean": (0, 0, 0), "dropout": 0.1},
+        {"mean": (0, 0, 0)},
+    ),
     ({"lr": "1e-3"}, {"lr": 0.001}),  # what PyYAML makes of 1e-3
 ]
 
@@ -66,6 +75,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "sgd"}, "optimizer"),
     ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
     ({"max_duration": -1}, "max_duration"),
+    ({"bottleneck": -1}, "bottleneck"),
+    ({"dropout": 1}, "dropout"),
+    ({"stem_channels": 0}, "stem_channels"),
+    ({"weights": "imagenet"}, "densenet121_imagenet"),  # the default network has another stem
+    ({"weights": "imagenet", "network": "densenet264_imagenet"}, "no other network"),
+    ({"weights": "imagenet", "network": "densenet121_imagenet", "growth_rate": 16}, "no other network"),
+    ({"weights": "some/where.pth"}, "whole path"),
+    ({"weights": "imagenet", "network": "densenet121_imagenet", "weights_sha256": "0" * 64}, "weights of a file"),
+    ({"weights_sha256": "0" * 64}, "weights of a file"),
 ]
 
 

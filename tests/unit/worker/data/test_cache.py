@@ -20,7 +20,7 @@ from orchestrator.core import specs, states
 from tests.support import archives, durability, httpserver, pictures
 from tests.unit.worker.data.conftest import Fails
 from worker import protocol
-from worker.data import archive, cache, imagefolder, sources
+from worker.data import archive, cache, imagefolder, once, sources
 
 Make = Callable[..., config.Settings]
 Reply = httpserver.Reply
@@ -33,7 +33,7 @@ def ensure(
     *,
     expected: str | None = None,
     sha256: str | None = None,
-    report: cache.Report = lambda _progress: None,
+    report: once.Report = lambda _progress: None,
 ) -> protocol.DatasetInfo:
     spec = specs.parse({"data": str(data), "data_sha256": sha256})
     return cache.ensure_data(spec, expected_hash=expected, settings=settings, report=report)
