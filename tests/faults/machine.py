@@ -36,7 +36,7 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
 LEASE = 30.0
 BEAT = 5.0
-EPOCHS, STEPS_PER_EPOCH = 2, 3
+EPOCHS, STEPS_PER_EPOCH = 3, 2
 SPEC = specs.JobSpec(epochs=EPOCHS)
 FINAL = {State.SUCCEEDED, State.FAILED, State.CANCELLED}
 WORKERS = st.integers(0, 2)
@@ -271,33 +271,42 @@ class Machine(stateful.RuleBasedStateMachine):
                 if not worker.frozen:
                     self._go_on(worker, pace)
 
-    @stateful.rule(seconds=st.sampled_from([1, 4, 10, 20, 31, 100, 700]), database=st.booleans())
-    def time_passes(self, seconds: int, database: bool) -> None:
-        """Let nobody do anything for a while, or nobody reach the database: no beat can be told, none may be missed."""
+    @stateful.rule(seconds=st.sampled_from([1, 4, 10, 31, 700]))
+    def time_passes(self, seconds: int) -> None:
+        """Let nobody do anything for a while."""
         self.clock.move(seconds=seconds)
-        if not database:
-            self.away += max(0, seconds - LEASE / 2)  # what is shorter, a lease outlives
 
-    @stateful.rule(beating=st.sets(WORKERS), looking=st.sets(WORKERS, min_size=1), rounds=st.integers(1, 8))
-    def quiet_time(self, beating: set[int], looking: set[int], rounds: int) -> None:
-        """Let some workers beat and some reconcile, every five seconds."""
-        for _ in range(rounds):
+    @stateful.rule(
+        beating=st.sets(WORKERS),
+        looking=st.sets(WORKERS, min_size=1),
+        rounds=st.integers(1, 8),
+        away=st.sampled_from([0, 20, 100]),
+    )
+    def quiet_time(self, beating: set[int], looking: set[int], rounds: int, away: int) -> None:
+        """Let some workers beat and some reconcile, every five seconds; in the middle the database may be away.
+
+        Then no beat can be told, and none may be missed.
+        """
+        for turn in range(rounds):
             self.clock.move(seconds=BEAT)
             for number in sorted(beating):
                 self._beat(self.workers[number])
             for number in sorted(looking):
                 self.reconcile(number, in_the_nick_of_time=False)
+            if turn == rounds // 2:
+                self.clock.move(seconds=away)
+                self.away += max(0, away - LEASE / 2)  # what is shorter, a lease outlives
 
     # ---- workers
 
     @stateful.precondition(lambda self: self._idle())
-    @stateful.rule(number=WORKERS, which=ANY, by_bell=st.booleans())
-    def claim(self, number: int, which: int, by_bell: bool) -> None:
-        """Bring a doorbell to a free slot, or let it look by itself."""
+    @stateful.rule(number=WORKERS, which=ANY, by_bell=st.booleans(), damaged=st.booleans())
+    def claim(self, number: int, which: int, by_bell: bool, damaged: bool) -> None:
+        """Bring a doorbell to a free slot, or let it look by itself; the newest checkpoint may be damaged."""
         lying = sorted(stage for stage, count in self.queue.lying.items() if count)
         stages = (_one_of(lying, which),) if by_bell and lying else parts.ALL_STAGES
         self.queue.lying.subtract(stages if by_bell and lying else ())
-        self._claim(_one_of(self._idle(), number), stages)
+        self._claim(_one_of(self._idle(), number), stages, passing_over=int(damaged))
 
     @stateful.precondition(lambda self: self._busy())
     @stateful.rule(number=WORKERS, steps=st.integers(1, 6), save=st.booleans())
@@ -306,12 +315,22 @@ class Machine(stateful.RuleBasedStateMachine):
         self._work(_one_of(self._busy(), number), steps, save=save)
 
     @stateful.precondition(lambda self: self._busy())
-    @stateful.rule(number=WORKERS)
-    def obey(self, number: int) -> None:
-        """Hear what is wished, and do it."""
+    @stateful.rule(number=WORKERS, verb=st.sampled_from(["pause", "cancel"]), back=st.booleans(), obeys=st.booleans())
+    def wish(self, number: int, verb: str, back: bool, obeys: bool) -> None:
+        """Wish something of a job while its worker is at it, which obeys, or ends in another way before it hears."""
         worker = _one_of(self._busy(), number)
-        self._beat(worker)
-        self._obey(worker)
+        if worker.claim is None or worker.claim.id in self.deleted:
+            return
+        job_id = worker.claim.id
+        self._steer(job_id, verb)
+        if obeys:
+            self._beat(worker)
+        if back:
+            self._steer(job_id, "resume")
+        if obeys:
+            self._obey(worker)
+        else:
+            self._end(worker, BAD_ENDS[number % len(BAD_ENDS)])
 
     @stateful.precondition(lambda self: self._busy())
     @stateful.rule(number=WORKERS, outcome=st.sampled_from(BAD_ENDS), lost=st.booleans())
@@ -550,7 +569,7 @@ class Machine(stateful.RuleBasedStateMachine):
         finally:
             self.losing = 0
 
-    def _claim(self, worker: Worker, stages: tuple[states.Stage, ...]) -> None:
+    def _claim(self, worker: Worker, stages: tuple[states.Stage, ...], *, passing_over: int = 0) -> None:
         if worker.frozen or worker.claim is not None:
             return
         claim = self.store.claim(
@@ -563,8 +582,9 @@ class Machine(stateful.RuleBasedStateMachine):
         self.signs[claim.id, claim.attempt] = self._up()
         worker.claim, worker.wish, worker.step = claim, Wish.RUN, 0
         if claim.job.stage is Stage.TRAIN:
-            worker.step = claim.checkpoints[0].step if claim.checkpoints else 0
-            source = claim.checkpoints[0].attempt if claim.checkpoints else None
+            found = claim.checkpoints[passing_over:] or claim.checkpoints
+            worker.step = found[0].step if found else 0
+            source = found[0].attempt if found else None
             self._fenced(worker, lambda held: self.store.record_resumed(held, attempt=source, step=worker.step))
 
     def _step(self, worker: Worker) -> None:

@@ -23,6 +23,7 @@ from worker.training import stage
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 EPOCHS = 30
+_STEPS = "SELECT step FROM step_metrics WHERE job_id = ? AND name = 'loss' ORDER BY step"
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,28 @@ def test_a_kill_below_the_node_costs_no_job_and_no_bit(
     job = at_work.submit(spec)
     _strike(fault, at_work, job)
     _check(at_work, job, goes_on, undisturbed)
+
+
+def test_a_pause_and_its_end_cost_no_step_and_no_bit(
+    at_work: running.Installation, spec: specs.JobSpec, undisturbed: str
+) -> None:
+    store, job = at_work.store, at_work.submit(spec)
+    until(lambda: store.checkpoints(job.id), seconds=60, every=0.005)
+    store.pause(job.id, actor="tester")
+    paused = until(lambda: store.get(job.id) if store.get(job.id).state is states.JobState.PAUSED else None, seconds=30)
+    other = at_work.submit(spec.model_copy(update={"epochs": 1}))
+    at_work.wait(other.id, states.JobState.SUCCEEDED)  # the device is free, and nobody takes what is paused
+    assert store.get(job.id) == paused
+    stopped = store.attempts(job.id)[-1]
+    assert (stopped.outcome, stopped.last_step) == ("paused", store.checkpoints(job.id)[0].step)
+    store.resume(job.id, actor="tester")
+    done = at_work.wait(job.id, states.JobState.SUCCEEDED)
+    assert (done.total_retries, _weights(at_work, job.id)) == (0, undisturbed)
+    resumed = store.attempts(job.id)[stopped.attempt]
+    assert (resumed.resumed_from, resumed.first_step) == (stopped.attempt, stopped.last_step)
+    with closing(sqlite3.connect(at_work.settings.home / "orch.db")) as database:
+        rows = [step for (step,) in database.execute(_STEPS, (job.id,))]
+    assert rows == list(range(1, len(rows) + 1))  # each step was done once, by either
 
 
 @pytest.mark.parametrize(

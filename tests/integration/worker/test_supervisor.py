@@ -16,6 +16,7 @@ from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.contract import parts
+from tests.support import archives, httpserver, pictures
 from tests.support.waiting import until
 from worker import identity, protocol
 from worker.launcher import Launcher
@@ -30,7 +31,9 @@ ME = identity.mine("test")
 class Bench:
     """A supervisor, its store, and a job to run."""
 
-    def __init__(self, settings: config.Settings, store: sql.SqlStore, fork_server: Path) -> None:
+    def __init__(
+        self, settings: config.Settings, store: sql.SqlStore, fork_server: Path, *, spec: specs.JobSpec | None = None
+    ) -> None:
         self.settings = settings
         self.store = store
         self.draining = threading.Event()
@@ -42,7 +45,7 @@ class Bench:
             draining=self.draining,
             clock=clocks.SystemClock(),
         )
-        self.job = store.submit(jobs.NewJob(spec=specs.JobSpec(), user="tester"))[0]
+        self.job = store.submit(jobs.NewJob(spec=spec or specs.JobSpec(), user="tester"))[0]
 
     def claim(self) -> jobs.Claim:
         """Claim the job for a download."""
@@ -153,6 +156,27 @@ def test_a_pause_asks_and_the_job_stands_aside_uncounted(bench: Bench, stage: Ca
     assert job is not None
     assert (job.state, job.total_retries) == (states.JobState.PAUSED, 0)
     assert bench.attempt.outcome == "paused"
+
+
+def test_a_paused_download_keeps_what_has_come_and_goes_on_from_there(
+    settings: config.Settings, store: sql.SqlStore, fork_server: Path
+) -> None:
+    archive = archives.zipped(pictures.members(size=(64, 64)))
+    with httpserver.Server() as server:
+        slow = httpserver.Reply(body=archive, rate=len(archive) / 60)
+        url = server.on("/set.zip", slow, httpserver.Reply(body=archive))
+        bench = Bench(settings, store, fork_server, spec=specs.JobSpec(data=url))
+        job = bench.run_beside(lambda: _pause(bench))
+        assert job is not None
+        assert (job.state, job.stage) == (states.JobState.PAUSED, states.Stage.DOWNLOAD)
+        (part,) = settings.data_dir.rglob("*.part")
+        come = part.stat().st_size
+        assert come > 0
+        store.resume(bench.job.id, actor="tester")
+        job = bench.run()
+        assert job is not None
+        assert job.stage is states.Stage.TRAIN
+        assert server.asked("/set.zip")[-1].headers["range"] == f"bytes={come}-"
 
 
 @pytest.mark.parametrize("name", ["wait_for_stop", "ignore_stop"])
