@@ -14,7 +14,8 @@ import safetensors.torch
 
 from orchestrator import errors
 from orchestrator.core import jobs, specs, states
-from tests.support import pictures, running
+from orchestrator.core.findings import Kind
+from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 from tests.unit.worker.training import support
 from worker import protocol
@@ -235,3 +236,4 @@ def test_a_job_goes_on_from_an_earlier_checkpoint_and_fails_with_none_left(
     failed = installed.wait(job.id, states.JobState.FAILED)
     assert failed.reason is states.Reason.NO_VALID_CHECKPOINT
     assert installed.orch("events", job.id).stdout.count("checkpoint_damaged") >= 2
+    oracle.holds(installed, promised=[job.id], but=[Kind.CHECKPOINT])  # those that lie there emptied

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 
 from orchestrator.core import specs, states
-from tests.support import pictures, running
+from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 from worker import folders, journal
 
@@ -66,3 +66,4 @@ def test_a_training_outlives_ten_seconds_without_its_database(tmp_path: Path) ->
         undisturbed = installed.submit(spec)
         installed.wait(undisturbed.id, states.JobState.SUCCEEDED, seconds=120)
         assert _weights(installed, job.id) == _weights(installed, undisturbed.id)
+        oracle.holds(installed, promised=[job.id, undisturbed.id])

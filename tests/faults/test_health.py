@@ -12,7 +12,7 @@ from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
-from tests.support import pictures, running
+from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 from worker import identity, protocol
 from worker.launcher import Launcher
@@ -52,6 +52,8 @@ def test_a_worker_without_a_torch_that_works_takes_no_job_and_says_why(
     up = installed.orch("up", "-d", code=1).stderr
     assert "cannot be imported" in up
     assert installed.store.attempts(job.id) == []
+    installed.store.cancel(job.id, actor="tester")
+    oracle.holds(installed, promised=[job.id])
 
 
 def _obstruct(installed: running.Installation, job: jobs.Job) -> Path:
@@ -87,6 +89,7 @@ def test_a_worker_on_which_every_job_fails_takes_no_more_until_it_is_started_ane
     for job in (*doomed, later):
         installed.wait(job.id, states.JobState.SUCCEEDED)
     assert worker.id not in {attempt.worker for attempt in installed.store.attempts(later.id)}
+    oracle.holds(installed, promised=[job.id for job in (*doomed, later)])
 
 
 HEALTHY = 20

@@ -10,7 +10,7 @@ from orchestrator.service import jobfile
 from orchestrator.store import base
 from tests.faults.corpus import archives, commands, sets
 from tests.integration.cli.conftest import Orch
-from tests.support import pictures, running
+from tests.support import oracle, pictures, running
 from worker.data import cache
 
 
@@ -111,4 +111,5 @@ def test_job_of_a_real_node_fails_with_the_reason_and_leaves_no_staging(tmp_path
             assert case.hint in str(job.hint)
             assert "Traceback" not in ran.stderr + installed.log(job.id)
         assert list((installed.settings.data_dir / "sets").iterdir()) == []
+        oracle.holds(installed)
     assert not list(tmp_path.rglob("evil*"))

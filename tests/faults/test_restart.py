@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core import specs, states
 from orchestrator.store import artifacts
-from tests.support import pictures, running
+from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -40,4 +40,5 @@ def test_a_node_takes_back_at_once_what_it_held_before_its_host_restarted(tmp_pa
         assert artifacts.known_id(root) == store.get(job.id).artifact_root
         store.cancel(job.id, actor="tester")
         installed.wait(job.id, states.JobState.CANCELLED)
+        oracle.holds(installed, promised=[job.id, deleted.id])
         assert len(list((installed.settings.run_dir / "living").iterdir())) == 1  # the dead one's lock is forgotten

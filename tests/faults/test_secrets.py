@@ -23,7 +23,7 @@ from orchestrator.queue import embedded
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.test_terminal import Terminal
-from tests.support import archives, httpserver, pictures, running
+from tests.support import archives, httpserver, oracle, pictures, running
 from tests.support.waiting import until
 
 CANARY = "s3cr3t-canary"
@@ -262,6 +262,7 @@ def test_whole_life_of_a_job_leaves_no_secret_behind(tmp_path: Path, postgres_ur
                     ran = installed.orch(*words)
                     assert CANARY not in ran.stdout + ran.stderr
             assert any("authorization" in seen.headers for seen in server.requests)  # it was used, all the same
+            oracle.holds(installed, promised=[good.id, bad.id])
             node.terminate()
             node.wait(40)
             assert holding(home, CANARY.encode()) == []
