@@ -22,7 +22,6 @@ ROLES = {"training": 12, "slot": 5, "node": 2, "fork server": 2, "broker": 2, "d
 _BLOWS = {"KILL": 6, "STOP": 3, "TERM": 2}
 _BROKER_BLOWS = {"KILL": 3, "KILL, data gone": 2, "FLUSHALL": 3, "STOP": 1}
 
-
 _WAIT_SECONDS = 1.0
 
 
@@ -59,6 +58,7 @@ class Killer:
         while not (found := self._processes(role)):
             if time.monotonic() > deadline:
                 return False
+            time.sleep(0.02)
         with contextlib.suppress(psutil.Error):
             target = self.dice.choice(found)
             at, node, folder = time.time(), _node(target), _folder(target)

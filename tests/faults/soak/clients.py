@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -36,6 +37,7 @@ class Told:
     key: str | None = None
     code: int | None = None  #: exit code; None where the command was killed
     state: str | None = None  #: the word behind the id
+    results: tuple[str, ...] = ()  #: lines of `status` that stand for ever: epochs and the evaluation
 
 
 class Client:
@@ -75,15 +77,17 @@ class Client:
 
     def _ask(self, asked: str, *words: str, job: str | None = None, key: str | None = None) -> Told:
         code, said = _command([asked, *words], self._kill_after())
-        fields = said.splitlines()[0].split("\t") if code == 0 and said else []
-        if asked == "status":
-            fields = [
-                job or "",
-                *(line.split("\t")[2] for line in said.splitlines() if line.startswith("job\tstate\t")),
-            ]
-        named = fields[0] if fields and asked == "submit" else job
+        lines = said.splitlines() if code == 0 else []
+        fields = [line.split("\t") for line in lines]
+        state = next((field[2] for field in fields if field[:2] == ["job", "state"]), None)
         told = Told(
-            at=time.time(), asked=asked, job=named, key=key, code=code, state=fields[1] if len(fields) > 1 else None
+            at=time.time(),
+            asked=asked,
+            job=fields[0][0] if fields and asked == "submit" else job,
+            key=key,
+            code=code,
+            state=state if asked == "status" else next((field[1] for field in fields if len(field) > 1), None),
+            results=results(lines),
         )
         self._history.write(json.dumps(asdict(told)) + "\n")
         self._history.flush()
@@ -96,7 +100,13 @@ class Client:
 
 def read(path: Path) -> list[Told]:
     """Return what a client has written down."""
-    return [Told(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    entries = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return [Told(**{**entry, "results": tuple(entry["results"])}) for entry in entries]
+
+
+def results(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the lines of `status` that tell of a result."""
+    return tuple(line for line in lines if line.startswith(("epoch\t", "evaluation\t", "class\t")))
 
 
 def _command(words: list[str], kill_after: float | None) -> tuple[int | None, str]:

@@ -1,0 +1,182 @@
+"""One soak: nodes, a broker, clients and tiny jobs under random blows, until every job has ended; then the verdict."""
+
+import contextlib
+import io
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator import errors
+from orchestrator.cli import jobpipe
+from orchestrator.core import history, jobs, states
+from orchestrator.service import audit, query
+from orchestrator.store import migrations
+from tests.faults.soak import clients, testimony
+from tests.faults.soak.killer import Blow, Killer
+from tests.faults.soak.report import Outcome, Plan, recoveries
+from tests.support import pictures, postgres, running
+
+NODES = 2
+CLIENTS = 2
+
+#: Seconds without any change of a job's state after which the queue is said to hang: the longest backoff, and more.
+_PATIENCE = 180.0
+
+_PICTURES = 30  #: a class, two at a step
+_SPEC = """
+data = "{data}"
+network = "densenet_bc_40_12"
+blocks = [1]
+growth_rate = 2
+image_size = 8
+crop_scale = [0.5, 1.0]
+batch_size = 2
+epochs = 3
+checkpoint_steps = 10
+loader_workers = 0
+lr = 0.01
+"""
+
+_UNFINISHED = jobs.JobFilter(states=tuple(set(states.JobState) - states.FINAL))
+
+
+def soak(plan: Plan, *, folder: Path) -> Outcome:
+    """Run a soak in `folder`, whose path must be short, and which other users must be able to enter."""
+    with contextlib.ExitStack() as stack:
+        settings: dict[str, Any] = {"slots_per_device": 2, "data_roots": (folder,), "log_max_bytes": 65536}
+        server = stack.enter_context(postgres.running()) if plan.database == "postgresql" else None
+        if server is not None:
+            settings["database_url"] = server.url
+            migrations.upgrade(server.url)
+        home = folder / "home"
+        home.mkdir(mode=0o700)
+        installed = stack.enter_context(running.installation(home, **settings))
+        return Soak(installed, plan, server).run()
+
+
+@dataclass
+class Soak:
+    """One run."""
+
+    installed: running.Installation
+    plan: Plan
+    server: postgres.Server | None
+    nodes: int = 0  #: that were started
+
+    def run(self) -> Outcome:
+        """Go through with it."""
+        began = time.monotonic()
+        dice = random.Random(self.plan.seed)  # noqa: S311 - to be repeated, not to be secret
+        killer = Killer(self.installed.settings, dice, self.server.restart if self.server else None)
+        self._keep_nodes()
+        people = self._clients()
+        try:
+            self._strike(killer, dice)
+        finally:
+            killer.thaw()
+        self._drain(people)
+        dead = [
+            f"client {number} ended with code {person.wait()}" for number, person in enumerate(people) if person.wait()
+        ]
+        return self._outcome(killer.blows, dead, time.monotonic() - began)
+
+    def _strike(self, killer: Killer, dice: random.Random) -> None:
+        while len(killer.blows) < self.plan.kills:
+            self._keep_nodes()
+            time.sleep(dice.uniform(0, 2 * self.plan.every))
+            killer.strike()
+
+    def _keep_nodes(self) -> None:
+        """Start another node for each that has ended, as a service manager would."""
+        installed = self.installed
+        installed.nodes = [node for node in installed.nodes if node.poll() is None]
+        while len(installed.nodes) < NODES:
+            installed.start_node(log=f"node-{self.nodes}.log")
+            self.nodes += 1
+
+    def _clients(self) -> list["subprocess.Popen[bytes]"]:
+        """Start the people, who submit for as long as blows are dealt."""
+        home, plan = self.installed.settings.home, self.plan
+        files = pictures.members(size=(12, 12), splits={"train": _PICTURES, "validation": 2})
+        spec = home / "job.toml"
+        spec.write_text(_SPEC.format(data=pictures.write(home / "pictures", files)), encoding="utf-8")
+        started = []
+        for number in range(CLIENTS):
+            share = plan.jobs // CLIENTS + (number < plan.jobs % CLIENTS)
+            words = {"name": f"c{number}", "spec": spec, "history": self._history(number), "jobs": share}
+            words |= {"seed": f"{plan.seed}-{number}", "pause": 0.9 * plan.every * plan.kills * CLIENTS / plan.jobs}
+            said = [str(word) for name, value in words.items() for word in (f"--{name}", value)]
+            with (home / f"client-{number}.log").open("ab") as log:
+                started.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "tests.faults.soak.clients", *said],
+                        env={**self.installed.environment, "ORCH_USER": f"c{number}"},
+                        cwd=running.ROOT,
+                        stdin=subprocess.DEVNULL,
+                        stderr=log,
+                    )
+                )
+        return started
+
+    def _history(self, number: int) -> Path:
+        return self.installed.settings.home / f"history-{number}.jsonl"
+
+    def _drain(self, people: list["subprocess.Popen[bytes]"]) -> None:
+        """Start everything that died once more, and wait until every job is final."""
+        seen: Any = None
+        since = time.monotonic()
+        while time.monotonic() - since < _PATIENCE:  # the history checker names what has not ended
+            self._keep_nodes()
+            at_work = any(person.poll() is None for person in people)
+            with contextlib.suppress(errors.Unavailable):
+                left = self.installed.store.jobs(_UNFINISHED)
+                if not left and not at_work:
+                    return
+                now = [(job.id, job.state, job.attempt, job.progress.done) for job in left]
+                if now != seen:
+                    seen, since = now, time.monotonic()
+                if not at_work:
+                    self._resume(left)
+            time.sleep(0.1)
+
+    def _resume(self, left: list[jobs.Job]) -> None:
+        """Let go on what its client paused, and was killed before it could resume it."""
+        for job in left:
+            if job.state is states.JobState.PAUSED or job.wish is states.Wish.PAUSE:
+                with contextlib.suppress(errors.IllegalMove):
+                    self.installed.store.resume(job.id, actor="soak")
+
+    def _outcome(self, blows: list[Blow], dead: list[str], seconds: float) -> Outcome:
+        store, settings = self.installed.store, self.installed.settings
+        told = [entry for number in range(CLIENTS) for entry in clients.read(self._history(number))]
+        promised = {entry.job for entry in told if entry.asked == "submit" and entry.code == 0 and entry.job}
+        found = audit.audit(settings, store, promised=promised)
+        rows = [store.history(job.id) for job in store.jobs(jobs.JobFilter())]
+        untrue = testimony.check(told, rows, {row.job.id: self._results(row.job) for row in rows})
+        taken_back, recovered = recoveries(rows, blows, {worker.id: worker.identity.pid for worker in store.workers()})
+        return Outcome(
+            plan=self.plan,
+            seconds=seconds,
+            blows=blows,
+            told=told,
+            untrue=[*dead, *untrue],
+            found=found,
+            states=Counter(str(row.job.state) for row in rows),
+            attempts=Counter(str(attempt.outcome) for row in rows for attempt in row.attempts),
+            nodes=self.nodes,
+            taken_back=taken_back,
+            recovered=recovered,
+            repeated=[(again, limit) for row in rows for _, again, limit in history.repeats(row)],
+        )
+
+    def _results(self, job: jobs.Job) -> tuple[str, ...]:
+        """Return the results as `status` prints them now."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            jobpipe.show(query.report(self.installed.store, job.id), self.installed.settings)
+        return clients.results(said.getvalue().splitlines())
