@@ -71,7 +71,8 @@ def test_a_worker_on_which_every_job_fails_takes_no_more_until_it_is_started_ane
     obstacles = [_obstruct(installed, job) for job in doomed]
     installed.start_node()
     worker = until(
-        lambda: next((w for w in installed.store.workers() if w.state is states.WorkerState.UNHEALTHY), None)
+        lambda: next((w for w in installed.store.workers() if w.state is states.WorkerState.UNHEALTHY), None),
+        seconds=90,
     )
     later = installed.submit(spec)
     said = installed.orch("doctor", code=1).stdout

@@ -114,7 +114,8 @@ class Account:
         for job in self._store.jobs(jobs.JobFilter()):
             assert self._ends[job.id, job.run] == (job.state in FINAL)
             assert all(self._ends[job.id, run] == 1 for run in range(1, job.run))
-            assert list(history.check(self._store.history(job.id))) == []
+            found = [finding.sentence for finding in history.check(self._store.history(job.id))]
+            assert found == [], found
 
     def _picture(self) -> Picture:
         """Return what the database says, all of it from one moment, events since the last look."""

@@ -27,7 +27,7 @@ class Worker:
         self.claim: jobs.Claim | None = None
         self.outcome: jobs.Outcome | None = None  #: said, and not known to have been heard
         self._wish = Wish.RUN
-        self._step = 0
+        self._step = self._saved = 0
         self._store, self._queue, self._account, self._world = world.store, world.queue, world.account, world
         self.reconciler = reconcile.Reconciler(store=world.store, clock=world.clock, lease_seconds=LEASE, actor=name)
         now = world.clock.now()
@@ -80,7 +80,7 @@ class Worker:
         assert (claim.id, claim.attempt) not in self._account.handed_out, "an attempt was handed out twice"
         self._account.handed_out.add((claim.id, claim.attempt))
         self._account.signs[claim.id, claim.attempt] = self._account.up()
-        self.claim, self._wish, self._step = claim, Wish.RUN, 0
+        self.claim, self._wish, self._step, self._saved = claim, Wish.RUN, 0, 0
         if claim.job.stage is Stage.TRAIN:
             self._resume(claim, claim.checkpoints[passing_over:] or claim.checkpoints)
 
@@ -122,10 +122,10 @@ class Worker:
             self.end(parts.DONE)
 
     def save(self) -> None:
-        """Write a checkpoint, with the epoch's rows where one has ended."""
-        if self.claim is None or self.claim.job.stage is not Stage.TRAIN or not self._step:
+        """Write a checkpoint of what was done since the last one, with the epoch's rows where one has ended."""
+        if self.claim is None or self.claim.job.stage is not Stage.TRAIN or self._step == self._saved:
             return
-        step = self._step
+        step = self._saved = self._step
         epoch, rest = divmod(step, STEPS_PER_EPOCH)
         rows = [] if rest else parts.epoch_rows(epoch)
         accuracy = None if rest else 0.5
@@ -163,7 +163,7 @@ class Worker:
         self._let_go()
 
     def _resume(self, claim: jobs.Claim, found: tuple[jobs.Checkpoint, ...]) -> None:
-        self._step = found[0].step if found else 0
+        self._step = self._saved = found[0].step if found else 0
         source = found[0].attempt if found else None
         if found != claim.checkpoints:
             self._fenced(lambda held: self._store.note(held, kind=history.DAMAGED, detail="by design"))
