@@ -78,7 +78,8 @@ def _trouble(report: query.Report, silent: Container[str]) -> Iterator[tuple[str
 def _standing(report: query.Report, now: datetime, silent: Container[str]) -> str:
     job = report.job
     if job.state is not JobState.QUEUED:
-        known = ", ".join(part for part in (query.doing(job), words.progress(job)) if part)
+        early = f"ended early {report.stopped_early}" if report.stopped_early else ""
+        known = ", ".join(part for part in (query.doing(job), words.progress(job), early) if part)
         holder = next((worker for worker in report.workers if worker.id == job.worker), None)
         if holder is None or holder.id not in silent:
             return known
@@ -94,8 +95,9 @@ def _standing(report: query.Report, now: datetime, silent: Container[str]) -> st
 
 def _recipe(job: Job) -> str:
     spec = job.spec
+    batch = f"{spec.accumulate} x {spec.batch_size}" if spec.accumulate > 1 else spec.batch_size
     return (
-        f"{spec.network}, {spec.image_size} px, batch {spec.batch_size}, {words.plural(spec.epochs, 'epoch')}, "
+        f"{spec.network}, {spec.image_size} px, batch {batch}, {words.plural(spec.epochs, 'epoch')}, "
         f"{spec.optimizer} lr {spec.lr:g}, seed {spec.seed}"
     )
 

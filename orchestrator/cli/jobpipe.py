@@ -54,6 +54,7 @@ def _facts(report: query.Report, silent: Container[str]) -> Iterator[tuple[str, 
     yield "eta", None if job.worker in silent else report.eta
     yield "ahead", report.ahead
     yield "stranded", query.stranded(job, report.workers, silent)
+    yield "stopped_early", report.stopped_early
     for name in ("reason", "error", "hint", "data_hash", "submitted_at", "started_at", "finished_at"):
         yield name, getattr(job, name)
 

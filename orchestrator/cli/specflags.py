@@ -12,7 +12,15 @@ from orchestrator.core import networks, specs
 
 #: The panel of the help that a field stands under; all others are about training.
 _PANELS = {
-    "Data": ("data", "data_sha256", "image_size", "crop_scale", "flip", "mean", "std", "loader_workers"),
+    "Data": ("data", "data_sha256", "loader_workers"),
+    "Pictures": (
+        *("image_size", "crop_scale", "crop_padding", "val_crop", "flip", "randaugment", "randaugment_magnitude"),
+        *("mixup", "cutmix", "progressive_sizes", "progressive_until", "mean", "std"),
+    ),
+    "Optimizer": (
+        *("optimizer", "lr", "momentum", "nesterov", "weight_decay", "decay_norm", "clip_norm", "accumulate"),
+        *("schedule", "lr_steps", "lr_gamma", "lr_end", "warmup_epochs"),
+    ),
     "Network": ("network", *networks.FIELDS),
     "Start": ("weights", "weights_sha256"),
 }
@@ -77,4 +85,6 @@ def _as_text(value: object) -> str:
 
 def _value(name: str, value: Any) -> Any:
     of_several = get_origin(specs.JobSpec.model_fields[name].annotation) is tuple
-    return [part.strip() for part in value.split(",")] if of_several else value
+    if not of_several:
+        return value
+    return [part.strip() for part in value.split(",")] if value else []

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.core import jobs, retention, states
+from orchestrator.core import jobs, retention, states, stopping
 from orchestrator.core.findings import Finding, Kind
 
 #: Kind of the event that says why a checkpoint was passed over.
@@ -195,7 +195,9 @@ def _epochs(history: History) -> Iterator[Finding]:
     found = [(row.epoch, row.split) for row in history.line]
     closed = max((row.epoch for row in history.line), default=0)
     succeeded = history.job.state is states.JobState.SUCCEEDED
-    wanted = history.job.spec.epochs if succeeded else min(closed, history.job.spec.epochs)
+    spec = history.job.spec
+    ends = stopping.last_epoch(spec, stopping.watched(spec, history.line))
+    wanted = ends if succeeded else min(closed, ends)
     if found != [(epoch, split) for epoch in range(1, wanted + 1) for split in ("train", "val")]:
         said = ", ".join(f"{epoch} {split}" for epoch, split in found) or "none"
         yield history.finding(Kind.EPOCHS, f"epochs 1 to {wanted} should be on its line once; there are: {said}")

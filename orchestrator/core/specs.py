@@ -25,6 +25,9 @@ FIRST_FIELDS = frozenset(
     )
 )
 
+#: Pictures of one optimizer step, at most.
+LARGEST_STEP = 65_536
+
 #: Data sources with a name, and the fields that each presets.
 DATA_PRESETS: dict[str, dict[str, object]] = {
     "cats_and_dogs": {},
@@ -34,6 +37,7 @@ DATA_PRESETS: dict[str, dict[str, object]] = {
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _Fraction = Annotated[float, Field(gt=0, le=1)]
+_Share = Annotated[float, Field(gt=0, lt=1)]
 _Channels = tuple[float, float, float]
 _PositiveChannels = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
@@ -74,14 +78,60 @@ class JobSpec(BaseModel):
     crop_scale: tuple[_Fraction, _Fraction] = Field(
         (0.08, 1.0), description="range of the random crop's share of the picture"
     )
+    crop_padding: int = Field(
+        0, ge=0, le=512, description="pixels to pad by before a random crop of the whole size, as for CIFAR"
+    )
+    val_crop: _Fraction = Field(0.875, description="share of the side that validation's centre crop keeps")
     flip: bool = Field(default=True, description="mirror training pictures at random")
+    randaugment: int = Field(0, ge=0, le=16, description="random operations on each training picture; 2 is usual")
+    randaugment_magnitude: int = Field(9, ge=0, le=30, description="strength of these operations")
+    mixup: float = Field(
+        0, ge=0, le=10, description="blend pictures and labels in pairs: alpha of Beta(alpha, alpha); 0.2 is usual"
+    )
+    cutmix: float = Field(
+        0, ge=0, le=10, description="paste a part of one picture into another: alpha as for mixup; 1 is usual"
+    )
+    progressive_sizes: tuple[Annotated[int, Field(ge=8, le=2048)], ...] = Field(
+        (), max_length=8, description="smaller sides to begin training with, pixels"
+    )
+    progressive_until: tuple[_Share, ...] = Field(
+        (), max_length=8, description="share of the epochs at which each of these sizes ends"
+    )
     mean: _Channels = Field((0.490, 0.449, 0.411), description="mean of each channel")
     std: _PositiveChannels = Field((0.231, 0.221, 0.230), description="deviation of each channel")
 
-    optimizer: Literal["adam"] = Field("adam", description="optimizer")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="adam, adamw or sgd")
     lr: float = Field(1e-4, gt=0, le=10, description="learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
+    nesterov: bool = Field(default=False, description="Nesterov's form of sgd's momentum")
+    weight_decay: float = Field(
+        0, ge=0, le=1, description="weight decay; adamw's is decoupled, others' is in gradients"
+    )
+    decay_norm: bool = Field(default=False, description="decay BatchNorm's parameters and the biases as well")
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = Field(
+        "constant", description="course of the learning rate: constant, step, cosine or one-cycle"
+    )
+    lr_steps: tuple[_Share, ...] = Field(
+        (0.5, 0.75), max_length=16, description="step: shares of the training at which the rate falls"
+    )
+    lr_gamma: _Fraction = Field(0.1, description="step: factor by which it falls")
+    lr_end: float = Field(0, ge=0, le=10, description="cosine: learning rate at the end")
+    warmup_epochs: float = Field(0, ge=0, le=1000, description="epochs in which the rate first rises, whatever follows")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; a longer one is shortened")
+    accumulate: int = Field(
+        1, ge=1, le=1024, description="batches that make a step; BatchNorm sees each alone, unlike one large batch"
+    )
+
     epochs: int = Field(5, ge=1, le=100_000, description="passes over the training pictures")
-    batch_size: int = Field(4, ge=2, le=65_536, description="pictures in a step; BatchNorm needs two")
+    batch_size: int = Field(4, ge=2, le=65_536, description="pictures in a batch; BatchNorm needs two")
+    label_smoothing: float = Field(0, ge=0, lt=1, description="share of each label that is spread over all classes")
+    ema: float = Field(
+        0, ge=0, lt=1, description="decay of a running average of the weights, which is measured and used; 0: none"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="end, as succeeded, after so many epochs in a row that validate no better"
+    )
+    patience_metric: Literal["accuracy", "loss"] = Field("accuracy", description="what patience looks at")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and augmentation")
     loader_workers: int = Field(2, ge=0, le=64, description="processes that load pictures; none for sets under 8 MiB")
 
@@ -140,6 +190,32 @@ class JobSpec(BaseModel):
             raise ValueError("weights_sha256 is for weights of a file")
         return self
 
+    @model_validator(mode="after")
+    def _sizes_rise_to_the_last(self) -> Self:
+        sizes, until = self.progressive_sizes, self.progressive_until
+        if len(sizes) != len(until):
+            raise ValueError(f"progressive_sizes has {len(sizes)} sizes, progressive_until {len(until)} shares")
+        if list(until) != sorted(set(until)):
+            raise ValueError("progressive_until must rise")
+        least = networks.smallest_image(self.shape)
+        if sizes and min(sizes) < least:
+            raise ValueError(f"progressive_sizes has {min(sizes)}: the network needs at least {least} pixels")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_can_be_made(self) -> Self:
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov is a form of sgd's momentum: it needs optimizer sgd and a momentum")
+        if list(self.lr_steps) != sorted(set(self.lr_steps)):
+            raise ValueError("lr_steps must rise")
+        if self.schedule == "cosine" and self.lr_end > self.lr:
+            raise ValueError(f"lr_end {self.lr_end:g} is above the learning rate {self.lr:g}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
+        if self.step_size > LARGEST_STEP:
+            raise ValueError(f"{self.accumulate} batches of {self.batch_size} make more than {LARGEST_STEP:,} pictures")
+        return self
+
     @property
     def shape(self) -> networks.Shape:
         """The numbers that make the network."""
@@ -148,7 +224,19 @@ class JobSpec(BaseModel):
     @property
     def resize(self) -> int:
         """Shorter side in pixels before the centre crop of validation: 256 for 224, as in the notebook."""
-        return int(self.image_size * 256 / 224)
+        return int(self.image_size / self.val_crop)
+
+    @property
+    def step_size(self) -> int:
+        """Pictures of one optimizer step."""
+        return self.batch_size * self.accumulate
+
+    def train_size(self, epoch: int) -> int:
+        """Return the side in pixels of the training pictures in `epoch`, which counts from 0."""
+        for size, until in zip(self.progressive_sizes, self.progressive_until, strict=True):
+            if epoch < round(until * self.epochs):
+                return size
+        return self.image_size
 
     def masked(self) -> Self:
         """Return the spec as it may be shown and kept in files: without the secrets in the URL of its data."""

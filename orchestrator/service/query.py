@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import config
-from orchestrator.core import streaks
+from orchestrator.core import stopping, streaks
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -63,6 +63,7 @@ class Report:
     workers: tuple[Worker, ...]  #: those that live
     attempts: tuple[Attempt, ...]
     epochs: tuple[EpochMetric, ...]
+    stopped_early: str | None  #: why it ended before its last epoch, where it did
     checkpoints: tuple[Checkpoint, ...]
     evaluation: Evaluation | None
     dataset: Dataset | None
@@ -91,13 +92,15 @@ def overview(settings: config.Settings, store: Store) -> Overview:
 def report(store: Store, text: str) -> Report:
     """Return everything about the job that `text` means; raises NotFound, or Ambiguous with the candidates."""
     job = store.find(text)
+    epochs = tuple(store.epochs(job.id))
     return Report(
         job=job,
         ahead=store.ahead(job.id) if job.state is JobState.QUEUED else None,
         eta=eta(job),
         workers=living(store),
         attempts=tuple(store.attempts(job.id)),
-        epochs=tuple(store.epochs(job.id)),
+        epochs=epochs,
+        stopped_early=stopping.said(job.spec, stopping.watched(job.spec, epochs)),
         checkpoints=tuple(store.checkpoints(job.id)),
         evaluation=store.evaluation(job.id),
         dataset=store.dataset(job.data_hash) if job.data_hash else None,
@@ -170,12 +173,12 @@ def doing(job: Job, silent: Container[str] = ()) -> str:
 def eta(job: Job) -> float | None:
     """Return the seconds to the end of the present stage at its present rate, None where nobody can say.
 
-    While training, `rate` is images a second and `done` counts steps of `batch_size` images.
+    While training, `rate` is images a second and `done` counts steps of `step_size` images.
     """
     progress = job.progress
     if job.state is not JobState.RUNNING or not progress.rate or not progress.total:
         return None
-    per_unit = job.spec.batch_size if job.stage is Stage.TRAIN and progress.unit == "steps" else 1
+    per_unit = job.spec.step_size if job.stage is Stage.TRAIN and progress.unit == "steps" else 1
     return max(0, progress.total - progress.done) * per_unit / progress.rate
 
 

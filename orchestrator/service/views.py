@@ -190,6 +190,7 @@ class ReportPayload(Payload):
     stranded: bool = Field(description="it waits for checkpoints that no running worker has")
     attempts: tuple[AttemptPart, ...]
     epochs: tuple[EpochPart, ...]
+    stopped_early: str | None
     checkpoints: tuple[CheckpointPart, ...]
     evaluation: EvaluationPart | None
     dataset: DatasetPart | None
@@ -377,6 +378,7 @@ def report(report: query.Report, settings: config.Settings) -> ReportPayload:
         stranded=query.stranded(report.job, report.workers, silent),
         attempts=tuple(AttemptPart.model_validate(attempt) for attempt in report.attempts),
         epochs=tuple(EpochPart.model_validate(epoch) for epoch in report.epochs),
+        stopped_early=report.stopped_early,
         checkpoints=tuple(checkpoints),
         evaluation=EvaluationPart.model_validate(report.evaluation) if report.evaluation else None,
         dataset=DatasetPart.model_validate(report.dataset) if report.dataset else None,

@@ -111,9 +111,9 @@ def any_scene(any_settings: config.Settings, any_store: sql.SqlStore) -> Scene:
     return _build(any_settings, any_store)
 
 
-def _build(settings: config.Settings, store: sql.SqlStore) -> Scene:
+def _build(settings: config.Settings, store: sql.SqlStore, **fields: Any) -> Scene:
     """Download; train to step 6 and drain; go on to step 10, be lost behind the checkpoint at 8; to the end."""
-    spec = specs.JobSpec(data="digits", epochs=EPOCHS, checkpoint_steps=PER_EPOCH)
+    spec = specs.parse({"data": "digits", "epochs": EPOCHS, "checkpoint_steps": PER_EPOCH, **fields})
     held = parts.training(store, spec=spec)
     scene = Scene(settings, store, held.id)
     scene.file("artifacts/.orch-root", parts.ROOT.encode())
@@ -139,6 +139,14 @@ def _build(settings: config.Settings, store: sql.SqlStore) -> Scene:
 
 def test_a_sound_history_has_no_findings(any_scene: Scene) -> None:
     assert audit.audit(any_scene.settings, any_scene.store, promised=[any_scene.job]) == []
+
+
+@pytest.mark.parametrize(("patience", "found"), [(2, set()), (1, {Kind.EPOCHS}), (None, {Kind.EPOCHS})])
+def test_an_early_end_is_where_patience_ends(
+    settings: config.Settings, store: sql.SqlStore, patience: int | None, found: set[Kind]
+) -> None:
+    """The epochs' accuracies are 0.9, 0.5 and 0.6."""
+    assert _build(settings, store, epochs=10, patience=patience).found() == found
 
 
 def test_a_promised_job_may_have_been_deleted(any_scene: Scene) -> None:

@@ -8,14 +8,17 @@ epoch can be entered at any step without loading what lies before it.
 
 import hashlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
+from torchvision.transforms import v2
 
 from orchestrator import failpoints
 from orchestrator.core import jobs, specs
@@ -41,9 +44,10 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
         layout = imagefolder.discover(Path(info.path))
         self.root = layout.root
         self.pictures = layout.pictures[split]
-        self.seed = spec.seed
         self.random = split == "train"
-        self.transform = train_transform(spec) if self.random else validation_transform(spec)
+        self.spec = spec
+        self.validating = validation_transform(spec)
+        self.training = {size: train_transform(spec, size) for size in (*spec.progressive_sizes, spec.image_size)}
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -55,12 +59,9 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
         with Image.open(self.root / picture.path, formats=imagefolder.FORMATS) as file:
             pixels = file.convert("RGB")
         if not self.random:
-            return self.transform(pixels), picture.label
-        # torchvision draws from torch's global CPU generator; the training's own stream goes on untouched. Not
-        # torch.manual_seed: that would seed the GPUs too, which the fork does not put back.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_mixed(self.seed, epoch, index))
-            return self.transform(pixels), picture.label
+            return self.validating(pixels), picture.label
+        with seeded(self.spec.seed, epoch, index):
+            return self.training[self.spec.train_size(epoch)](pixels), picture.label
 
 
 class Loader:
@@ -72,7 +73,7 @@ class Loader:
 
     def __init__(self, info: protocol.DatasetInfo, spec: specs.JobSpec, *, pin_memory: bool = False) -> None:
         self.images = {"train": info.counts["train"], "val": info.counts["val"]}
-        self.steps_per_epoch = steps_per_epoch(info.counts["train"], spec.batch_size)
+        self.steps_per_epoch = steps_per_epoch(info.counts["train"], spec.step_size)
         self._spec = spec
         self._order = _Order()
         workers = 0 if info.bytes < SMALL_SET_BYTES else spec.loader_workers
@@ -85,10 +86,13 @@ class Loader:
         )
 
     def train(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` from its step `start_step` (from 0) on; what lies before is not loaded."""
+        """Yield each step's pictures of `epoch` from step `start_step` (from 0) on; what lies before is not loaded.
+
+        Where gradients accumulate, that is several batches in one; `parts` has their sizes.
+        """
         order = epoch_order(self.images["train"], seed=self._spec.seed, epoch=epoch)
-        batches = [[(epoch, index) for index in batch] for batch in _batches(order, self._spec.batch_size)]
-        self._order.batches = batches[start_step:]
+        steps = [[(epoch, index) for index in step] for step in _batches(order, self._spec.step_size)]
+        self._order.batches = steps[start_step:]
         yield from self._train
 
     def validation(self) -> Iterator[Batch]:
@@ -103,22 +107,39 @@ def epoch_order(images: int, *, seed: int, epoch: int) -> list[int]:
     return order
 
 
+def parts(images: int, batch_size: int) -> list[int]:
+    """Return the sizes of the batches of so many pictures, as an epoch's are."""
+    return [len(batch) for batch in _batches(range(images), batch_size)]
+
+
 def steps_per_epoch(images: int, batch_size: int) -> int:
     """Return the number of batches: the last one is kept, a last one of one picture joins the batch before it."""
     full, rest = divmod(images, batch_size)
     return max(1, full + (rest > 1))
 
 
-def train_transform(spec: specs.JobSpec) -> transforms.Compose:
-    """Return the notebook's augmentation: random crop, mirror, tensor, normalise."""
+def train_transform(spec: specs.JobSpec, size: int) -> transforms.Compose:
+    """Return the augmentation to pictures of `size` pixels: crop, mirror, RandAugment, tensor, normalise.
+
+    RandAugment: https://arxiv.org/abs/1909.13719. Without it, the transforms and their order are the notebook's.
+    """
     return transforms.Compose(
         [
-            transforms.RandomResizedCrop(spec.image_size, scale=spec.crop_scale),
+            *_random_crop(spec, size),
             *([transforms.RandomHorizontalFlip()] if spec.flip else []),
+            *([v2.RandAugment(spec.randaugment, spec.randaugment_magnitude)] if spec.randaugment else []),
             transforms.ToTensor(),
             transforms.Normalize(spec.mean, spec.std),
         ]
     )
+
+
+def _random_crop(spec: specs.JobSpec, size: int) -> list[Callable[[Any], Any]]:
+    if not spec.crop_padding:
+        return [transforms.RandomResizedCrop(size, scale=spec.crop_scale)]
+    # What is padded becomes 0 when it is normalised, as where CIFAR's pictures are padded after that.
+    mean = tuple(round(255 * value) for value in spec.mean)
+    return [transforms.Resize(size), transforms.RandomCrop(size, padding=spec.crop_padding, fill=mean)]
 
 
 def validation_transform(spec: specs.JobSpec) -> transforms.Compose:
@@ -174,6 +195,15 @@ def _batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
     return batches
 
 
-def _mixed(*numbers: int) -> int:
+@contextmanager
+def seeded(*of: int | str) -> Iterator[None]:
+    """Let torch's global CPU generator, from which torchvision draws, start anew from these, and put it back after."""
+    # Not torch.manual_seed: that would seed the GPUs too, which the fork does not put back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_mixed(*of))
+        yield
+
+
+def _mixed(*numbers: int | str) -> int:
     """Return 63 well-mixed bits: neighbouring seeds, epochs and indices give unrelated streams."""
     return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8], "big") >> 1

@@ -1,10 +1,12 @@
 """Checkpoint files: one safetensors file each, whole on disk before anyone hears of it, verified before it is used.
 
-Tensors are named `model.…`, `optimizer.…` and `rng.…`; everything else is JSON in the file's metadata.
+Tensors are named `model.…`, `ema.…` where an average of the weights is kept, `optimizer.…` and `rng.…`; everything else
+is JSON in the file's metadata.
 """
 
 import hashlib
 import json
+import operator
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any, Literal
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from orchestrator import errors, failpoints
 from orchestrator.core import specs, states
@@ -45,6 +47,8 @@ class State(BaseModel):
     step: int  #: optimizer steps completed, over the whole training
     sums: metrics.Sums  #: training split, the epoch in work
     best_accuracy: float | None  #: best validation accuracy so far
+    #: What patience looks at, of each epoch; left out where there is nothing, as by earlier versions.
+    watched: tuple[float, ...] = Field((), exclude_if=operator.not_)
     optimizer: list[dict[str, Any]]  #: its parameter groups
     generators: numerics.Generators
     numerics: numerics.Numerics
@@ -70,6 +74,10 @@ class Checkpoint:
         """Return the tensors below `name.`, without it."""
         prefix = f"{name}."
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights to be used: their running average where the training keeps one."""
+        return self.part("ema") or self.part("model")
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> tuple[Path, int, str]:

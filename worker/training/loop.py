@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from orchestrator.core import stopping
 from worker import protocol
 from worker.data import loader
 from worker.training import checkpoint, evaluate, report, trainer
@@ -43,10 +44,10 @@ class Loop:
         learner = self._trainer
         self._meter.tell(**self._position())
         try:
-            while learner.epoch < self._spec.epochs:
+            while not learner.over:
                 self._train_epoch()
                 measured = evaluate.measure(
-                    learner.model,
+                    learner.network,
                     self._seen(self._batches.validation()),
                     num_classes=len(learner.classes),
                     device=learner.device,
@@ -58,11 +59,13 @@ class Loop:
                     learner.sums.row(epoch=epoch, split="train", lr=learner.lr),
                     measured.sums.row(epoch=epoch, split="val"),
                 )
-                best = learner.close_epoch(measured.sums.accuracy)
+                best = learner.close_epoch(measured.sums)
                 self._save(rows, best=best)
         except report.Stopped:
             self._save()
             return protocol.Ended(how="stopped", last_step=learner.step)
+        if early := stopping.said(self._spec, learner.watched):
+            self._link.send(protocol.Note(kind="stopped_early", detail=early))
         return protocol.Ended(how="done", last_step=learner.step)
 
     def _train_epoch(self) -> None:
@@ -124,7 +127,7 @@ class Loop:
         epochs = self._spec.epochs
         return {
             "done": self._trainer.step,
-            "total": epochs * self._batches.steps_per_epoch,
+            "total": self._trainer.total,
             "epoch": min(self._trainer.epoch + 1, epochs),
             "epochs": epochs,
         }

@@ -26,6 +26,11 @@ class Sums(BaseModel):
         self.images += images
 
     @property
+    def mean_loss(self) -> float:
+        """Mean loss of a picture, in nats."""
+        return self.loss / self.images
+
+    @property
     def accuracy(self) -> float:
         """Share of correct predictions, 0 to 1."""
         return self.correct / self.images
@@ -35,7 +40,7 @@ class Sums(BaseModel):
         return protocol.EpochMetrics(
             epoch=epoch,
             split=split,
-            loss=self.loss / self.images,
+            loss=self.mean_loss,
             accuracy=self.accuracy,
             images=self.images,
             seconds=self.seconds,

@@ -1,13 +1,45 @@
-"""From a job spec to its optimizer."""
+"""From a job spec to its optimizer.
+
+Adam: https://arxiv.org/abs/1412.6980. AdamW: https://arxiv.org/abs/1711.05101. SGD with (Nesterov) momentum:
+https://proceedings.mlr.press/v28/sutskever13.html.
+"""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from orchestrator.core import specs
 
+#: PyTorch's multi-tensor form: the same bits as its loop over the parameters, and faster (on two CPU cores a step of
+#: SGD took half the time). The fused form differs in the last bits, so it is no choice. Each checkpoint records it.
+_FORM: dict[str, Any] = {"foreach": True}
+
 
 def build(spec: specs.JobSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the spec's optimizer: Adam (https://arxiv.org/abs/1412.6980) with PyTorch's other defaults."""
-    return torch.optim.Adam(parameters, lr=spec.lr)
+    """Return the spec's optimizer, with PyTorch's other defaults."""
+    groups = _groups(spec, list(parameters))
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, **_FORM)
+    kind = torch.optim.AdamW if spec.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=spec.lr, **_FORM)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let the next step have this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _groups(spec: specs.JobSpec, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return the parameters in groups of one weight decay: BatchNorm's and the biases, all of one dimension, have none.
+
+    Goyal et al., https://arxiv.org/abs/1706.02677, section 5.3; the paper of DenseNet decays them all.
+    """
+    if spec.weight_decay == 0 or spec.decay_norm:
+        return [{"params": parameters, "weight_decay": spec.weight_decay}]
+    return [
+        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": spec.weight_decay},
+        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -61,7 +61,7 @@ def predict(request: Request, saved: checkpoint.Checkpoint) -> Iterator[dict[str
     A picture goes through the network alone, so that its probabilities do not depend on those beside it.
     """
     network = zoo.build(request.spec, len(request.classes))
-    network.load_state_dict(saved.part("model"))
+    network.load_state_dict(saved.weights())
     network.eval()
     transform = loader.validation_transform(request.spec)
     top = min(request.top, len(request.classes))

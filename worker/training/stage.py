@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from orchestrator import config, errors
-from orchestrator.core import states
+from orchestrator.core import specs, states
 from worker import protocol, stage
 from worker.data import cache, loader
 from worker.models import densenet, zoo
@@ -51,15 +51,18 @@ def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: rep
     """Train on `data` from the newest checkpoint that verifies, or from the start; return how it ended."""
     spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
     device = numerics.use(assignment.device, threads=assignment.threads)
-    _check_batch(data, batch_size=spec.batch_size)
-    learner = trainer.Trainer(spec, data_hash=data.hash, classes=data.classes, device=device)
+    _check_batch(data, spec)
+    batches = loader.Loader(data, spec, pin_memory=device.type == "cuda")
+    learner = trainer.Trainer(
+        spec, data_hash=data.hash, classes=data.classes, device=device, steps_per_epoch=batches.steps_per_epoch
+    )
     try:
         _begin(learner, assignment, link)
     except report.Stopped:
         return protocol.Ended(how="stopped", last_step=0)
     return loop.Loop(
         learner,
-        loader.Loader(data, spec, pin_memory=device.type == "cuda"),
+        batches,
         link,
         root=Path(assignment.artifact_root),
         folder=Path(assignment.attempt_dir) / "checkpoints",
@@ -86,7 +89,7 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
         )
     info, saved = found
     network = zoo.build(spec, len(data.classes)).to(device)
-    network.load_state_dict(saved.part("model"))
+    network.load_state_dict(saved.weights())
     try:
         measured = _measure(network, loader.Loader(data, spec, pin_memory=device.type == "cuda"), device, link)
     except report.Stopped:
@@ -115,14 +118,15 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
     return protocol.Ended(how="done", last_step=info.step)
 
 
-def _check_batch(data: protocol.DatasetInfo, *, batch_size: int) -> None:
-    """Raise `StageFailed` (user_error) unless the training split fills a batch."""
+def _check_batch(data: protocol.DatasetInfo, spec: specs.JobSpec) -> None:
+    """Raise `StageFailed` (user_error) unless the training split fills the batches of a step."""
     images = data.counts["train"]
-    if images < batch_size:
+    if images < spec.step_size:
+        batches = "batch" if spec.accumulate == 1 else f"step of {spec.accumulate} batches"
         raise errors.StageFailed(
-            f"A batch of {batch_size} is larger than the training split, which has {images} pictures.",
+            f"A {batches} of {spec.batch_size} is larger than the training split, which has {images} pictures.",
             reason=states.Reason.USER_ERROR,
-            hint=f"Use --batch-size {images} or smaller.",
+            hint=f"Use --batch-size {max(2, images // spec.accumulate)} or smaller.",
         )
 
 

@@ -1,14 +1,20 @@
 """The training's state and its one move, the optimizer step: what a checkpoint captures and restores."""
 
 import math
+from collections.abc import Iterator
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from orchestrator import errors, failpoints
-from orchestrator.core import specs, states
+from orchestrator.core import specs, states, stopping
+from worker.data import loader
 from worker.models import zoo
-from worker.training import checkpoint, metrics, numerics, optim
+from worker.training import checkpoint, ema, metrics, mixing, numerics, optim, schedules
+
+#: Values of one step, by name; they are read when the step is settled.
+Values = dict[str, torch.Tensor]
 
 
 class Trainer:
@@ -17,62 +23,103 @@ class Trainer:
     A step's loss stays on the device until `settle`: nothing waits for a GPU in between.
     """
 
-    def __init__(self, spec: specs.JobSpec, *, data_hash: str, classes: tuple[str, ...], device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: specs.JobSpec,
+        *,
+        data_hash: str,
+        classes: tuple[str, ...],
+        device: torch.device,
+        steps_per_epoch: int,
+    ) -> None:
         numerics.seed(spec.seed)
         self.spec = spec
         self.data_hash = data_hash
         self.classes = classes
         self.device = device
         self.model = zoo.build(spec, len(classes)).to(device)
+        self.average = ema.Average(self.model, spec.ema) if spec.ema else None
         self.optimizer = optim.build(spec, self.model.parameters())
+        self.mix = mixing.Mixer(spec, len(classes))
+        self.total = spec.epochs * steps_per_epoch  #: optimizer steps of the whole training
         self.epoch = 0  #: epochs completed
         self.step = 0  #: optimizer steps completed, over the whole training
         self.sums = metrics.Sums()  #: training split, the epoch in work
         self.best_accuracy: float | None = None
-        self._pending: list[tuple[int, int, torch.Tensor, torch.Tensor]] = []
-        self._diverged_at: int | None = None
+        self.watched: list[float] = []  #: what patience looks at, of each epoch; nothing without patience
+        self._pending: list[tuple[int, int, Values]] = []
+        self._diverged: str | None = None  #: what is not finite
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @property
+    def network(self) -> nn.Module:
+        """What is measured: the average of the weights where one is kept."""
+        return self.average.network if self.average else self.model
+
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is left to train."""
+        return self.epoch >= stopping.last_epoch(self.spec, self.watched)
+
     def train_step(self, images: torch.Tensor, targets: torch.Tensor) -> None:
-        """Learn from one batch: images (N, 3, H, W), targets (N,)."""
-        truth = targets.to(self.device, non_blocking=True)
+        """Learn from the pictures of one step: images (N, 3, H, W), targets (N,)."""
+        optim.set_rate(self.optimizer, schedules.rate(self.spec, step=self.step, total=self.total))
+        pixels, truth = images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+        pixels, truth = self.mix(pixels, truth, step=self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.model(images.to(self.device, non_blocking=True))
-        loss = functional.cross_entropy(logits, truth)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        values = self._gradients(pixels, truth)
+        if self.spec.clip_norm is not None:  # https://arxiv.org/abs/1211.5063
+            values["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
         self.optimizer.step()
         self.step += 1
-        correct = (logits.detach().max(dim=1).indices == truth).sum()
-        self._pending.append((self.step, len(targets), loss.detach(), correct))
+        if self.average:
+            self.average.update(self.model, step=self.step)
+        self._pending.append((self.step, len(targets), values))
+
+    def _gradients(self, images: torch.Tensor, targets: torch.Tensor) -> Values:
+        """Add up the gradients of the step's batches, each by its share of the pictures; return loss and correct."""
+        losses, corrects = [], []
+        sizes = loader.parts(len(images), self.spec.batch_size)
+        for pixels, truth in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
+            logits = self.model(pixels)
+            loss = functional.cross_entropy(logits, truth, label_smoothing=self.spec.label_smoothing)
+            loss = loss * (len(pixels) / len(images))
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            labels = truth if truth.ndim == 1 else truth.max(dim=1).indices  # of mixed ones the larger share's
+            losses.append(loss.detach())
+            corrects.append((logits.detach().max(dim=1).indices == labels).sum())
+        values = {"loss": torch.stack(losses).sum(), "correct": torch.stack(corrects).sum()}
+        if self.spec.schedule != "constant" or self.spec.warmup_epochs:
+            values["lr"] = torch.tensor(self.lr, dtype=torch.float64)
+        return values
 
     def settle(self) -> tuple[tuple[int, str, float], ...]:
-        """Add the pending steps to the sums, in order, and return (step, "loss", loss) of each.
+        """Add the pending steps to the sums, in order, and return (step, name, value) of their loss and what moved.
 
-        Ends before the first loss that is not finite; `check_finite` raises then.
+        Ends before the first step with one that is not finite; `check_finite` raises then.
         """
         if not self._pending:
             return ()
-        steps, sizes, losses, corrects = zip(*self._pending, strict=True)
-        self._pending.clear()
-        rows = []
-        for step, images, loss, correct in zip(
-            steps, sizes, torch.stack(losses).tolist(), torch.stack(corrects).tolist(), strict=True
-        ):
-            if failpoints.reach("train.loss") or not math.isfinite(loss):
-                self._diverged_at = step
+        pending, rows = self._pending, []
+        self._pending = []
+        for (step, images, _), values in zip(pending, _read([values for _, _, values in pending]), strict=True):
+            correct = int(values.pop("correct"))
+            wrong = [name for name, value in values.items() if not math.isfinite(value)]
+            if failpoints.reach("train.loss") or wrong:
+                self._diverged = f"The {'gradient' if wrong == ['grad_norm'] else 'loss'} of step {step} is not finite."
                 break
-            self.sums.add(loss=loss, correct=correct, images=images)
-            rows.append((step, "loss", loss))
+            self.sums.add(loss=values["loss"], correct=correct, images=images)
+            rows += [(step, name, value) for name, value in values.items()]
         return tuple(rows)
 
     def check_finite(self) -> None:
-        """Raise `StageFailed` (diverged) if a settled loss was not finite."""
-        if self._diverged_at is not None:
-            raise self.diverged(f"The loss of step {self._diverged_at} is not finite.")
+        """Raise `StageFailed` (diverged) if a settled value was not finite."""
+        if self._diverged is not None:
+            raise self.diverged(self._diverged)
 
     def diverged(self, said: str) -> errors.StageFailed:
         """Return the failure of a training whose numbers are not finite; `said` names the step."""
@@ -83,11 +130,14 @@ class Trainer:
             hint="Try a smaller --lr.",
         )
 
-    def close_epoch(self, accuracy: float) -> bool:
-        """Count the epoch as completed, with its validation accuracy; return whether that is the best so far."""
+    def close_epoch(self, measured: metrics.Sums) -> bool:
+        """Count the epoch as completed, with its validation; return whether its accuracy is the best so far."""
+        accuracy = measured.accuracy
         best = self.best_accuracy is None or accuracy > self.best_accuracy
         if best:
             self.best_accuracy = accuracy
+        if self.spec.patience is not None:
+            self.watched.append(accuracy if self.spec.patience_metric == "accuracy" else measured.mean_loss)
         self.epoch += 1
         self.sums = metrics.Sums()
         return best
@@ -101,6 +151,8 @@ class Trainer:
         """
         state = self.optimizer.state_dict()
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average:
+            tensors |= {f"ema.{name}": value for name, value in self.average.network.state_dict().items()}
         for index, values in state["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         if not torch.stack([value.isfinite().all() for value in tensors.values()]).all():
@@ -115,6 +167,7 @@ class Trainer:
                 step=self.step,
                 sums=self.sums.model_copy(),
                 best_accuracy=self.best_accuracy,
+                watched=tuple(self.watched),
                 optimizer=state["param_groups"],
                 generators=numerics.generators(),
                 numerics=numerics.Numerics.here(self.device),
@@ -126,6 +179,8 @@ class Trainer:
         """Go on from `found`, which fits."""
         state = found.state
         self.model.load_state_dict(found.part("model"))
+        if self.average:
+            self.average.network.load_state_dict(found.part("ema"))
         by_parameter: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in found.part("optimizer").items():
             index, name = key.split(".", 1)
@@ -136,4 +191,12 @@ class Trainer:
         self.step = state.step
         self.sums = state.sums.model_copy()
         self.best_accuracy = state.best_accuracy
+        self.watched = list(state.watched)
         numerics.restore_generators(state.generators, found.part("rng"), self.device)
+
+
+def _read(steps: list[Values]) -> Iterator[dict[str, float]]:
+    """Yield the values of each step as numbers: all of one name are read from the device at once."""
+    columns = [torch.stack([values[name] for values in steps]).tolist() for name in steps[0]]
+    for numbers in zip(*columns, strict=True):
+        yield dict(zip(steps[0], numbers, strict=True))

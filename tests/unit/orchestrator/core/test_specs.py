@@ -72,7 +72,29 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"blocks": ()}, "blocks"),
     ({"blocks": (6, 0)}, "blocks"),
     ({"std": (0.2, 0.2, 0.0)}, "std"),
-    ({"optimizer": "sgd"}, "optimizer"),
+    ({"optimizer": "lion"}, "optimizer"),
+    ({"nesterov": True}, "needs optimizer sgd"),
+    ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "and a momentum"),
+    ({"momentum": 1}, "momentum"),
+    ({"weight_decay": -1}, "weight_decay"),
+    ({"schedule": "linear"}, "schedule"),
+    ({"lr_steps": (0.7, 0.5)}, "lr_steps must rise"),
+    ({"lr_steps": (0.5, 1)}, "lr_steps"),
+    ({"schedule": "cosine", "lr": 0.1, "lr_end": 0.2}, "above the learning rate"),
+    ({"epochs": 5, "warmup_epochs": 5}, "leaves nothing of 5 epochs"),
+    ({"clip_norm": 0}, "clip_norm"),
+    ({"accumulate": 0}, "accumulate"),
+    ({"batch_size": 1024, "accumulate": 65}, "more than 65,536 pictures"),
+    ({"label_smoothing": 1}, "label_smoothing"),
+    ({"mixup": -0.1}, "mixup"),
+    ({"ema": 1}, "ema"),
+    ({"patience": 0}, "patience"),
+    ({"patience_metric": "f1"}, "patience_metric"),
+    ({"randaugment_magnitude": 31}, "randaugment_magnitude"),
+    ({"val_crop": 0}, "val_crop"),
+    ({"progressive_sizes": (64,)}, "1 sizes, progressive_until 0 shares"),
+    ({"progressive_sizes": (64, 96), "progressive_until": (0.5, 0.5)}, "progressive_until must rise"),
+    ({"progressive_sizes": (16,), "progressive_until": (0.5,), "stem": "imagenet"}, "at least 29 pixels"),
     ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
     ({"max_duration": -1}, "max_duration"),
     ({"bottleneck": -1}, "bottleneck"),
@@ -133,6 +155,17 @@ def test_a_spec_that_version_1_stored_means_what_it_meant(
     assert specs.JobSpec.restored({**stored, "seed": spec.seed}) == spec
     assert specs.JobSpec.restored({name: value for name, value in stored.items() if name != "seed"}).seed == 0
     assert spec.kept() == stored
+
+
+def test_a_later_field_is_kept_and_hashed_only_where_it_says_something() -> None:
+    plain, new = specs.JobSpec(), specs.JobSpec(optimizer="sgd", momentum=0.5)
+    assert new.kept() == plain.kept() | {"optimizer": "sgd", "momentum": 0.5}
+    assert len({plain.digest(), new.digest(), specs.JobSpec(optimizer="sgd").digest()}) == 3
+
+
+@pytest.mark.parametrize("side", [8, 32, 64, 100, 224, 299, 331, 2048])
+def test_the_default_validation_resizes_as_the_notebook_does(side: int) -> None:
+    assert specs.JobSpec(image_size=side).resize == int(side * 256 / 224)
 
 
 @given(

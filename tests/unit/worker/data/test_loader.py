@@ -149,11 +149,58 @@ def test_validation_is_the_notebooks_over_a_stock_image_folder(info: protocol.Da
 
 
 def test_training_pictures_are_cropped_and_mirrored_as_the_recipe_says() -> None:
-    steps = [type(step).__name__ for step in loader.train_transform(recipe()).transforms]
-    assert steps == ["RandomResizedCrop", "RandomHorizontalFlip", "ToTensor", "Normalize"]
-    without = loader.train_transform(recipe(flip=False, crop_scale=(0.5, 1.0))).transforms
-    assert [type(step).__name__ for step in without] == ["RandomResizedCrop", "ToTensor", "Normalize"]
-    assert without[0].scale == (0.5, 1.0)
+    def steps(**fields: Any) -> list[Any]:
+        return list(loader.train_transform(recipe(**fields), 16).transforms)
+
+    def names(**fields: Any) -> list[str]:
+        return [type(step).__name__ for step in steps(**fields)]
+
+    assert names() == ["RandomResizedCrop", "RandomHorizontalFlip", "ToTensor", "Normalize"]
+    assert names(flip=False) == ["RandomResizedCrop", "ToTensor", "Normalize"]
+    assert names(flip=False, randaugment=2) == ["RandomResizedCrop", "RandAugment", "ToTensor", "Normalize"]
+    assert names(flip=False, crop_padding=2) == ["Resize", "RandomCrop", "ToTensor", "Normalize"]
+    assert steps(crop_scale=(0.5, 1.0))[0].scale == (0.5, 1.0)
+    augment = steps(randaugment=3, randaugment_magnitude=5)[2]
+    assert (augment.num_ops, augment.magnitude) == (3, 5)
+
+
+def test_a_padded_crop_is_a_window_of_the_padded_picture(info: protocol.DatasetInfo) -> None:
+    def picture(**fields: Any) -> torch.Tensor:
+        return loader.SeededImageFolder(info, recipe(flip=False, **fields), "train")[1, 2][0]
+
+    cropped = picture(crop_padding=4)
+    whole = loader.SeededImageFolder(info, recipe(), "train")
+    with Image.open(whole.root / whole.pictures[2].path) as file:
+        pixels = transforms.Compose(
+            [transforms.Resize(16), transforms.ToTensor(), transforms.Normalize(recipe().mean, recipe().std)]
+        )(file.convert("RGB"))
+    padded = torch.nn.functional.pad(pixels, (4, 4, 4, 4))
+    windows = padded.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    nearest = (windows - cropped).abs().flatten(1).max(dim=1).values.min()
+    assert float(nearest) < 0.01  # the padding is the mean, rounded to a pixel's 255 values
+
+
+def test_sizes_grow_by_their_share_of_the_epochs_and_validation_stays(info: protocol.DatasetInfo) -> None:
+    spec = recipe(epochs=10, progressive_sizes=(8, 12), progressive_until=(0.3, 0.5))
+    batches = loader.Loader(info, spec)
+    sides = [next(batches.train(epoch))[0].shape[-1] for epoch in range(10)]
+    assert sides == [8, 8, 8, 12, 12, 16, 16, 16, 16, 16]
+    assert next(batches.validation())[0].shape[-1] == 16
+
+
+def test_validation_keeps_the_share_of_the_side_that_is_asked() -> None:
+    sizes = [step.size for step in loader.validation_transform(recipe(val_crop=0.5)).transforms[:2]]
+    assert sizes == [32, (16, 16)]
+    assert loader.validation_transform(recipe(val_crop=1)).transforms[0].size == 16
+
+
+def test_a_steps_pictures_are_those_of_its_batches(info: protocol.DatasetInfo) -> None:
+    together = loader.Loader(info, recipe(batch_size=2, accumulate=3))
+    apart = loader.Loader(info, recipe(batch_size=6))
+    assert together.steps_per_epoch == apart.steps_per_epoch == 3
+    for (left, _), (right, _) in zip(together.train(1), apart.train(1), strict=True):
+        assert torch.equal(left, right)
+    assert next(len(labels) for _, labels in together.validation()) == 2
 
 
 def test_a_mirrored_picture_differs_from_the_same_one_unmirrored(info: protocol.DatasetInfo) -> None:

@@ -25,7 +25,9 @@ SPEC = support.spec(epochs=2, checkpoint_steps=1)
 @pytest.fixture
 def saved() -> checkpoint.Checkpoint:
     """The state of a training that has not begun."""
-    return trainer.Trainer(SPEC, data_hash="d", classes=("a", "b"), device=torch.device("cpu")).capture()
+    return trainer.Trainer(
+        SPEC, data_hash="d", classes=("a", "b"), device=torch.device("cpu"), steps_per_epoch=3
+    ).capture()
 
 
 @pytest.fixture

@@ -122,3 +122,30 @@ def test_probabilities_are_those_of_the_validation_transform(
 def test_top_limits_the_guesses(data: protocol.DatasetInfo, trained: dict[str, Any]) -> None:
     (answer,) = answers(trained | {"images": pictures_of(data)[:1], "top": 1})
     assert len(answer["predictions"]) == 1
+
+
+def test_where_an_average_is_kept_it_is_what_predicts(data: protocol.DatasetInfo, root: Path) -> None:
+    follower, recipe = support.Follower(), support.spec(epochs=1, ema=0.5)
+    stage.train(data, support.assignment(root, recipe), follower)
+    info, tensors = follower.last(root)
+    saved = checkpoint.read(root / info.path, size=info.bytes, sha256=info.sha256)
+    average = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
+    assert support.same(saved.weights(), average)
+    assert not support.same(saved.weights(), saved.part("model"))
+    network = zoo.build(recipe, 2)
+    network.load_state_dict(average)
+    network.eval()
+    split = loader.SeededImageFolder(data, recipe, "val")
+    request = predict.Request(
+        checkpoint=root / info.path,
+        sha256=info.sha256,
+        bytes=info.bytes,
+        spec=recipe,
+        classes=data.classes,
+        images=(split.root / split.pictures[0].path,),
+        top=2,
+    )
+    (answer,) = predict.predict(request, saved)
+    wanted = network(split[0, 0][0][None]).softmax(1)[0].tolist()
+    found = {guess["class"]: guess["probability"] for guess in answer["predictions"]}
+    assert found == pytest.approx(dict(zip(data.classes, wanted, strict=True)))

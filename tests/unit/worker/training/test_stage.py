@@ -105,6 +105,9 @@ def test_a_batch_larger_than_the_training_split_is_the_users_error(data: protoco
         stage.train(data, support.assignment(root, support.spec(batch_size=11)), support.Follower())
     assert failed.value.reason == states.Reason.USER_ERROR
     assert failed.value.hint == "Use --batch-size 10 or smaller."
+    with pytest.raises(errors.StageFailed, match="step of 3 batches of 4 is larger") as failed:
+        stage.train(data, support.assignment(root, support.spec(accumulate=3)), support.Follower())
+    assert failed.value.hint == "Use --batch-size 3 or smaller."
     stage.train(data, support.assignment(root, support.spec(batch_size=10, epochs=1)), support.Follower())
 
 

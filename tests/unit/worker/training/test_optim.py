@@ -1,0 +1,70 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.worker.training import support
+from worker.training import optim
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
+
+
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -> list[torch.Tensor]:
+    """Return the weights after some steps along made-up gradients."""
+    source = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=source)
+        optimizer.step()
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+#: Settings, and PyTorch's optimizer, parameter by parameter, that they stand for.
+THEIRS: list[tuple[dict[str, Any], Any]] = [
+    ({}, lambda p: torch.optim.Adam(p, lr=1e-2, foreach=False)),
+    ({"lr": 0.5}, lambda p: torch.optim.Adam(p, lr=0.5, foreach=False)),
+    (
+        {"weight_decay": 0.1, "decay_norm": True},
+        lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=0.1, foreach=False),
+    ),
+    (
+        {"optimizer": "adamw", "weight_decay": 0.1, "decay_norm": True},
+        lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1, foreach=False),
+    ),
+    ({"optimizer": "adamw"}, lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0, foreach=False)),
+    ({"optimizer": "sgd"}, lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, foreach=False)),
+    ({"optimizer": "sgd", "momentum": 0}, lambda p: torch.optim.SGD(p, lr=1e-2, foreach=False)),
+    (
+        {"optimizer": "sgd", "momentum": 0.8, "nesterov": True, "weight_decay": 0.1, "decay_norm": True},
+        lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.8, nesterov=True, weight_decay=0.1, foreach=False),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "theirs"), THEIRS)
+def test_weights_are_those_of_pytorchs_plain_form_to_the_last_bit(fields: dict[str, Any], theirs: Any) -> None:
+    ours, reference = network(), network()
+    mine = stepped(ours, optim.build(support.spec(**fields), ours.parameters()))
+    wanted = stepped(reference, theirs(reference.parameters()))
+    assert all(torch.equal(left, right) for left, right in zip(mine, wanted, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("decay_norm", [False, True])
+def test_norm_and_biases_decay_only_when_told(optimizer: str, *, decay_norm: bool) -> None:
+    plain, decayed = network(), network()
+    without = stepped(plain, optim.build(support.spec(optimizer=optimizer), plain.parameters()))
+    spec = support.spec(optimizer=optimizer, weight_decay=0.1, decay_norm=decay_norm)
+    changed = [
+        not torch.equal(left, right)
+        for left, right in zip(without, stepped(decayed, optim.build(spec, decayed.parameters())), strict=True)
+    ]
+    assert [parameter.ndim > 1 or decay_norm for parameter in plain.parameters()] == changed
+
+
+def test_the_form_is_recorded() -> None:
+    assert [group["foreach"] for group in optim.build(support.spec(), network().parameters()).param_groups] == [True]

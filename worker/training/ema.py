@@ -1,0 +1,32 @@
+"""A running average of the weights: what is measured, and used in the end, in place of the last step's weights."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Average:
+    """The network of the average. BatchNorm's running statistics are averaged as weights are, its counters copied."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, *, step: int) -> None:
+        """Take in the weights after `step` steps."""
+        kept = decay(self._decay, step=step)
+        for average, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.mul_(kept).add_(value, alpha=1 - kept)
+            else:
+                average.copy_(value)
+
+
+def decay(most: float, *, step: int) -> float:
+    """Return the share of the average that stays at step `step` (from 1): nothing of what was there before the first.
+
+    Then less at first than in the end: min(most, (1 + step) / (10 + step)), of https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
+    """
+    return min(most, (1 + step) / (10 + step)) if step > 1 else 0.0
