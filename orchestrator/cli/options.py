@@ -20,12 +20,27 @@ def _complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str
     yield from completion.jobs(context.find_root().params.get("home"), incomplete)
 
 
+def complete_recipe(incomplete: str) -> list[str]:
+    """Complete a recipe's name."""
+    from orchestrator.service import recipes  # noqa: PLC0415 - at completion only
+
+    return [name for name in recipes.names() if name.startswith(incomplete)]
+
+
 _JOB_HELP = "Id, a prefix of three or more characters, a name, @latest or @last-failed."
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=_complete_job)]
 Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help=_JOB_HELP, autocompletion=_complete_job)]
 MaybeJob = Annotated[str | None, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=_complete_job)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=complete_recipe,
+        help="A way to train, see `orch recipes`. Job file and flags win.",
+    ),
+]
 Devices = Annotated[
     str | None,
     typer.Option(metavar="WHICH", help="auto, one, cpu, none, or GPU numbers such as 0,2.", envvar="ORCH_DEVICES"),

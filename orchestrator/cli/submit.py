@@ -26,6 +26,8 @@ Examples:
 
 orch submit --data digits --epochs 5
 
+orch submit --recipe digits
+
 orch submit --data photos.zip --image-size 64 --batch-size 16 --lr 1e-4
 
 orch submit job.toml --lr 3e-4 --wait
@@ -42,6 +44,7 @@ def submit(
     jobfile: Annotated[
         str | None, typer.Argument(metavar="JOBFILE", help="TOML or YAML; - reads stdin. Flags override it.")
     ] = None,
+    recipe: options.Recipe = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name to find it by.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag; may be given again.")] = None,
     priority: Annotated[int | None, typer.Option(metavar="N", help="One point is worth an hour of waiting.")] = None,
@@ -67,8 +70,8 @@ def submit(
 
     to = render.mode(as_json=as_json)
     file = _read(jobfile) if jobfile else jobfiles.JobFile(origin="")
-    resolved = jobfiles.resolve(flags=fields, file=file)
-    command = ["orch", "submit", *([jobfile] if jobfile else [])]
+    resolved = jobfiles.resolve(flags=fields, file=file, recipe=recipe)
+    command = ["orch", "submit", *([jobfile] if jobfile else []), *(["--recipe", recipe] if recipe else [])]
     settings = options.settings(context)
     new = NewJob(
         spec=resolved.spec,

@@ -238,6 +238,22 @@ class JobSpec(BaseModel):
                 return size
         return self.image_size
 
+    def idle(self) -> dict[str, str]:
+        """Return the fields that are set and do nothing, each with what it lacks."""
+        lacks = {
+            "optimizer sgd": () if self.optimizer == "sgd" else ("momentum",),
+            "weight_decay": () if self.weight_decay else ("decay_norm",),
+            "schedule step": () if self.schedule == "step" else ("lr_steps", "lr_gamma"),
+            "schedule cosine": () if self.schedule == "cosine" else ("lr_end",),
+            "randaugment": () if self.randaugment else ("randaugment_magnitude",),
+            "patience": () if self.patience else ("patience_metric",),
+            "crop_padding 0": ("crop_scale",) if self.crop_padding else (),
+        }
+        fields = type(self).model_fields
+        return {
+            name: what for what, names in lacks.items() for name in names if getattr(self, name) != fields[name].default
+        }
+
     def masked(self) -> Self:
         """Return the spec as it may be shown and kept in files: without the secrets in the URL of its data."""
         return self.model_copy(update={"data": masking.data(self.data)})

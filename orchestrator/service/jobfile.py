@@ -13,9 +13,13 @@ from typing import Any
 
 from orchestrator import errors
 from orchestrator.core import masking, specs, weburl, weights
+from orchestrator.service import recipes
 
 #: Keys of a job file that say how to queue the job, not what to train.
 QUEUE_KEYS = ("name", "tags", "priority")
+
+#: Key of a job file that names the recipe it stands on.
+RECIPE_KEY = "recipe"
 
 #: No recipe is longer: whatever is, was meant for something else.
 MAX_BYTES = 100_000
@@ -42,6 +46,7 @@ class JobFile:
     name: str | None = None
     tags: tuple[str, ...] = ()
     priority: int | None = None
+    recipe: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,7 @@ def parse(content: bytes, *, origin: str) -> JobFile:
     except UnicodeDecodeError as error:
         raise errors.InvalidSpec(f"{origin} is no job file.", why="It is not text in UTF-8.", hint=_HINT) from error
     values = _table(text, origin)
-    known = [*specs.JobSpec.model_fields, *QUEUE_KEYS]
+    known = [*specs.JobSpec.model_fields, *QUEUE_KEYS, RECIPE_KEY]
     for key in values:
         if key not in known:
             raise errors.InvalidSpec(
@@ -85,29 +90,49 @@ def parse(content: bytes, *, origin: str) -> JobFile:
             )
     return JobFile(
         origin=origin,
-        fields={key: value for key, value in values.items() if key not in QUEUE_KEYS},
-        name=_name(values.get("name"), origin),
+        fields={key: value for key, value in values.items() if key in specs.JobSpec.model_fields},
+        name=_text(values, "name", origin),
         tags=_tags(values.get("tags"), origin),
         priority=_priority(values.get("priority"), origin),
+        recipe=_text(values, RECIPE_KEY, origin),
     )
 
 
-def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None) -> Resolved:
-    """Return the spec that flags over the job file over presets over defaults make.
+def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None, recipe: str | None = None) -> Resolved:
+    """Return the spec that flags over the job file over the recipe over presets over defaults make.
 
-    A relative path of data is taken from the working folder.
+    `recipe` is a name, and wins over the job file's. A relative path of data is taken from the working folder.
 
     Raises:
-        InvalidSpec: it cannot be run, or its data is nothing that orch knows or finds.
+        InvalidSpec: it cannot be run, asks for something in vain, or its data is nothing that orch knows or finds.
 
     """
-    given = {**(file.fields if file else {}), **flags}
+    layers: dict[str, Mapping[str, Any]] = {"flag": flags}  # the strongest first
+    if file is not None:
+        layers[file.origin] = file.fields
+        recipe = recipe or file.recipe
+    asked = [name for fields in layers.values() for name in fields]
+    if recipe is not None:
+        layers[f"recipe {recipe}"] = recipes.load(recipe).fields
+    given = {name: value for fields in reversed(layers.values()) for name, value in fields.items()}
     if isinstance(given.get("data"), str):
         given["data"] = _placed(given["data"])
     if isinstance(given.get("weights"), str):
         given["weights"] = _weights(given["weights"])
     spec = specs.parse(given)
-    return Resolved(spec=spec, origins={name: _origin(name, flags, file, given) for name in specs.JobSpec.model_fields})
+    _refuse_idle(spec, asked)
+    return Resolved(spec=spec, origins={name: _origin(name, layers, given) for name in specs.JobSpec.model_fields})
+
+
+def _refuse_idle(spec: specs.JobSpec, asked: Iterable[str]) -> None:
+    """Raise InvalidSpec where something that was asked for would do nothing; a recipe may say more than is used."""
+    idle = spec.idle()
+    for name in asked:
+        if name in idle:
+            raise errors.InvalidSpec(
+                f"The job cannot be run: {name} would do nothing without {idle[name]}",
+                hint="Leave it out, or set both.",
+            )
 
 
 def _placed(data: str) -> str:
@@ -152,11 +177,10 @@ def _weights(text: str) -> str:
     return str(path.absolute())
 
 
-def _origin(name: str, flags: Mapping[str, Any], file: JobFile | None, given: Mapping[str, Any]) -> str:
-    if name in flags:
-        return "flag"
-    if file is not None and name in file.fields:
-        return file.origin
+def _origin(name: str, layers: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> str:
+    for origin, fields in layers.items():
+        if name in fields:
+            return origin
     for key in ("network", "data", "weights"):  # the stronger preset first, as in specs.presets
         if key in given and name in specs.presets({key: given[key]}):
             return f"{key} {given[key]}"
@@ -243,9 +267,10 @@ def _content(path: Path) -> bytes:
         return content
 
 
-def _name(value: Any, origin: str) -> str | None:
+def _text(values: Mapping[str, Any], key: str, origin: str) -> str | None:
+    value = values.get(key)
     if value is not None and not isinstance(value, str):
-        raise errors.InvalidSpec(f"{origin}: name = {masking.value(value)}: a name is text", hint=_HINT)
+        raise errors.InvalidSpec(f"{origin}: {key} = {masking.value(value)}: a {key} is text", hint=_HINT)
     return value
 
 

@@ -340,6 +340,20 @@ class ModelsPayload(Payload):
     models: tuple[ModelPart, ...]
 
 
+class RecipePart(Part):
+    """A recipe, and the fields of a job that it gives."""
+
+    name: str
+    summary: str
+    fields: dict[str, Any]
+
+
+class RecipesPayload(Payload):
+    """The recipes that a job can name."""
+
+    recipes: tuple[RecipePart, ...]
+
+
 class SettingsPayload(Payload):
     """The settings in force."""
 

@@ -49,6 +49,7 @@ def test_wheel_carries_migrations_and_the_sample_and_no_tests(wheel: Path) -> No
     assert "orchestrator/_alembic/env.py" in names
     assert any(name.startswith("orchestrator/_alembic/versions/") for name in names)
     assert any(name.endswith("/digits.zip") for name in names)
+    assert "orchestrator/recipes/notebook.toml" in names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"orchestrator", "worker"}
 
 
