@@ -6,6 +6,7 @@ from typing import Literal
 
 from orchestrator import errors
 from orchestrator.core import masking
+from orchestrator.core.dependencies import Dependency
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import FINAL, JobState, Reason, Stage, Wish, WorkerState
 
@@ -64,6 +65,11 @@ class Job:
     not_before: datetime | None
     started_at: datetime | None  #: of this run
     finished_at: datetime | None  #: of this run
+    blocked: bool = False  #: waits for its hour or for other jobs
+    start_after: datetime | None = None  #: begins no earlier, as a person asked
+    parent: str | None = None  #: id of the job that it was made from
+    start_step: int | None = None  #: step of its parent's checkpoint that its training begins with
+    note: str | None = None  #: what a person noted of it
 
     @property
     def final(self) -> bool:
@@ -81,6 +87,10 @@ class NewJob:
     tags: tuple[str, ...] = ()
     priority: int = 0
     idempotency_key: str | None = None
+    after: tuple[Dependency, ...] = ()
+    not_before: datetime | None = None
+    parent: str | None = None
+    start_step: int | None = None
 
     def __post_init__(self) -> None:
         if abs(self.priority) > MAX_PRIORITY:

@@ -1,15 +1,57 @@
-"""The order in which queued jobs are claimed.
+"""The order in which waiting jobs are claimed.
 
-Priority ages linearly: a job's rank is its submit time less a fixed bonus for each point of priority. All waiting
-jobs age alike, so the rank never changes after submit: it can be stored and indexed, and nothing starves.
+Users take turns: whoever runs least at a stage is next, then whoever has waited longest for a turn. Who holds no slot
+is so served within as many claims as there are users. Each one's own jobs go by priority, which ages linearly: a job's
+rank is its submit time less a fixed bonus for each point. All waiting jobs age alike, so that a rank changes only with
+the priority: it can be stored and indexed, and no job is overtaken for ever.
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 #: How much waiting one point of priority is worth.
 PRIORITY_BONUS = timedelta(hours=1)
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
 
 def rank(*, submitted_at: datetime, priority: int) -> float:
-    """Return the claim rank in seconds: the lowest is claimed first, `seq` breaks ties."""
+    """Return the rank in seconds among the jobs of one user: the lowest is claimed first, `seq` breaks ties."""
     return submitted_at.timestamp() - priority * PRIORITY_BONUS.total_seconds()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A user with jobs that could be claimed now for a stage, as their first stands for them."""
+
+    user: str
+    running: int  #: jobs of theirs that run at this stage
+    served_at: datetime | None  #: when one was last claimed for it
+    rank: float  #: of the first
+    seq: int  #: of the first
+    waiting: int = 1  #: how many there are
+
+    @property
+    def turn(self) -> tuple[int, datetime, float, int]:
+        """What contenders are compared by: the lowest is next."""
+        return self.running, self.served_at or _NEVER, self.rank, self.seq
+
+
+def in_turn(contenders: Iterable[Contender]) -> list[Contender]:
+    """Return them in the order in which they are served."""
+    return sorted(contenders, key=lambda contender: contender.turn)
+
+
+def ahead(mine: Contender, others: Iterable[Contender], *, own: int) -> int:
+    """Return how many jobs are claimed before the one of `mine` that `own` of the same user precede, if none ends.
+
+    The user's turn for it comes at `mine.running + own` running jobs. Until then each other user is served up to that
+    level, and once more at it where they are before `mine` wherever they meet: they began with more, or are next now.
+    """
+    level = mine.running + own
+    return own + sum(min(other.waiting, max(0, level - other.running + _leads(other, mine))) for other in others)
+
+
+def _leads(other: Contender, mine: Contender) -> bool:
+    return other.running > mine.running or (other.running == mine.running and other.turn < mine.turn)

@@ -59,6 +59,29 @@ class WorkerState(StrEnum):
     LOST = "lost"  #: its heartbeat stood still
 
 
+class WorkerWish(StrEnum):
+    """What a person wants of a worker; it reads it at every beat."""
+
+    RUN = "run"  #: claim jobs
+    DRAIN = "drain"  #: finish what it has, claim nothing
+
+
+class After(StrEnum):
+    """Which end of another job a job waits for."""
+
+    OK = "ok"  #: its success; any other end fails the one that waits
+    ANY = "any"  #: its end, whatever it is
+
+
+class Ended(StrEnum):
+    """How a job that another one waits for has ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELETED = "deleted"  #: before its end
+
+
 #: What ends a run of a job.
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 

@@ -1,4 +1,4 @@
-"""The reconciler: it takes back what is held by nobody, notices silent workers, and rings for what waits.
+"""The reconciler: it takes back what is held by nobody, notices silent workers, lets go on what was blocked, and rings.
 
 Every node runs one; conditional updates in the store decide which of them acts. The ringing is a function of its own,
 for a thread of its own: a broker that hangs must not keep dead leases from being noticed.
@@ -60,6 +60,7 @@ class Reconciler:
         """Do one round and return the jobs that were taken back; raises DatabaseUnavailable."""
         taken = self._take_back()
         self._lose_workers()
+        self.store.unblock(actor=self.actor)
         return taken
 
     def _take_back(self) -> list[jobs.Job]:

@@ -10,6 +10,7 @@ a fenced write may simply be done again, and a claim of which its worker has not
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from orchestrator.core.dependencies import Dependency
 from orchestrator.core.history import History
 from orchestrator.core.jobs import (
     Attempt,
@@ -31,6 +32,7 @@ from orchestrator.core.jobs import (
     Worker,
     WorkerIdentity,
 )
+from orchestrator.core.limits import NONE, Limits
 from orchestrator.core.states import Stage, Wish, WorkerState
 
 
@@ -66,7 +68,11 @@ class People(Protocol):
         ...
 
     def ahead(self, job_id: str) -> int:
-        """Return how many queued jobs of the same stage would be claimed before this queued one."""
+        """Return how many queued jobs would be claimed for the same stage before this one, as things stand."""
+        ...
+
+    def dependencies(self, job_id: str) -> list[Dependency]:
+        """Return what the job waits for, or has waited for."""
         ...
 
     def cancel(self, job_id: str, *, actor: str) -> Job:
@@ -147,12 +153,20 @@ class Supervisors(Protocol):
     """What a supervisor does: claim a job, then write with the attempt as the fence."""
 
     def claim(
-        self, *, worker: WorkerIdentity, device: str, stages: Sequence[Stage], artifact_root: str
+        self,
+        *,
+        worker: WorkerIdentity,
+        device: str,
+        stages: Sequence[Stage],
+        artifact_root: str,
+        limits: Limits = NONE,
     ) -> Claim | None:
-        """Claim the first eligible job of the first of `stages` that has one; None where nothing waits.
+        """Claim the job that is next for the first of `stages` that has one; None where nothing waits.
 
-        One transaction: queued → running, attempt + 1, an `attempts` row, an event. Eligible: its time has come, its
-        spec version is not newer than ours, and its checkpoints, where it has any, lie under `artifact_root`.
+        Next is whom `core.ordering` says. One transaction: queued → running, attempt + 1, an `attempts` row, an event.
+        Eligible: its time has come, what it waits for has ended, its spec version is not newer than ours, its
+        checkpoints, where it has any, lie under `artifact_root`, and as a training it keeps to `limits`. A worker that
+        is unhealthy or is to drain gets nothing.
         """
         ...
 
@@ -242,6 +256,13 @@ class Fleet(Protocol):
         """End an attempt as lost, if (attempt, beat) still stand as in `lease`; None where they do not.
 
         The job moves as after `finish` with the reason lost; one that was to be cancelled is cancelled.
+        """
+        ...
+
+    def unblock(self, *, actor: str) -> int:
+        """Look at every blocked job whose hour has come or whose dependencies have ended; return how many there were.
+
+        Each may be claimed from now on, or fails with the reason `dependency`, or waits for the rest.
         """
         ...
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import clock, jobs, states
-from orchestrator.store import base, engine, models, rows, supervisors
+from orchestrator.store import base, engine, models, rows, supervisors, waiting
 
 #: How long workers that ended are still shown.
 SHOWN_AFTER_END = timedelta(days=1)
@@ -101,6 +101,20 @@ class Fleet(base.Fleet):
             return None
         lost = jobs.Outcome(kind="failed", reason=states.Reason.LOST, error=detail)
         return rows.job(supervisors.end(connection, job, lost, how="lost", actor=actor, clock=self.clock))
+
+    def unblock(self, *, actor: str) -> int:
+        """Look at every blocked job whose time has come, a batch at a time; return how many there were."""
+        total = 0
+        while count := self._unblock(actor):
+            total += count
+            if count < waiting.BATCH:
+                break
+        return total
+
+    @engine.writes
+    def _unblock(self, connection: Connection, actor: str) -> int:
+        now = self.clock.now()
+        return waiting.unblock(connection, actor=actor, now=now) if waiting.is_any_due(connection, now) else 0
 
     def release_host(self, *, actor: str, host: str, alive: Callable[[jobs.WorkerIdentity], bool]) -> list[jobs.Job]:
         """Take back at once what dead workers of this host hold, and mark these lost."""

@@ -23,10 +23,12 @@ from sqlalchemy import (
     Table,
     Text,
     TypedColumns,
+    false,
+    text,
     true,
 )
 
-from orchestrator.core.states import JobState, Reason, Stage, Wish, WorkerState
+from orchestrator.core.states import After, Ended, JobState, Reason, Stage, Wish, WorkerState, WorkerWish
 from orchestrator.store import columns
 
 metadata = MetaData(
@@ -49,7 +51,7 @@ class JobColumns(TypedColumns):
     submitted_by: Named[str] = Column(Text, comment="user")
     tags: Named[list[str]] = Column(JSON, comment="list of text")
     priority: Named[int] = Column(Integer, comment="one point is worth an hour of waiting")
-    rank: Named[float] = Column(Double, comment="order of claiming, seconds: lowest first, never changes")
+    rank: Named[float] = Column(Double, comment="order among the jobs of a user, seconds: lowest first")
     spec: Named[dict[str, Any]] = Column(JSON, comment="the job spec")
     spec_hash: Named[str] = Column(String(64), comment="sha256 of the spec in canonical JSON")
     spec_version: Named[int] = Column(Integer, comment="workers that know only older versions decline the job")
@@ -78,9 +80,20 @@ class JobColumns(TypedColumns):
     artifact_root: Named[str | None] = Column(Text, comment="id of the root that holds its checkpoints")
     best_accuracy: Named[float | None] = Column(Double, comment="best validation accuracy, 0 to 1")
     submitted_at: Named[datetime] = Column(columns.UtcDateTime, comment="when it was submitted")
-    not_before: Named[datetime | None] = Column(columns.UtcDateTime, comment="claimed no earlier: backoff")
+    not_before: Named[datetime | None] = Column(
+        columns.UtcDateTime, comment="claimed no earlier; of a blocked job: when to look at it again"
+    )
     started_at: Named[datetime | None] = Column(columns.UtcDateTime, comment="first claim of this run")
     finished_at: Named[datetime | None] = Column(columns.UtcDateTime, comment="end of this run")
+    blocked: Named[bool] = Column(
+        Boolean, server_default=false(), comment="waits for its hour or for other jobs: not to be claimed"
+    )
+    start_after: Named[datetime | None] = Column(columns.UtcDateTime, comment="begins no earlier, as a person asked")
+    parent: Named[str | None] = Column(columns.JobId, comment="job that it was made from")
+    start_step: Named[int | None] = Column(
+        BigInteger, comment="step of its parent's checkpoint that its training begins with"
+    )
+    note: Named[str | None] = Column(Text, comment="what a person noted of it")
 
 
 jobs = Table(
@@ -97,17 +110,52 @@ jobs = Table(
     CheckConstraint("state <> 'succeeded' OR stage = 'evaluate'", name="succeeded_was_evaluated"),
     CheckConstraint("wish = 'run' OR state = 'running'", name="wish_is_of_running"),
     CheckConstraint("best_accuracy BETWEEN 0 AND 1", name="best_accuracy"),
+    CheckConstraint("state = 'queued' OR NOT blocked", name="blocked_waits"),
+    CheckConstraint("start_step IS NULL OR parent IS NOT NULL", name="start_is_of_parent"),
     CheckConstraint(
         "run >= 1 AND attempt >= 0 AND beat >= 0 AND retries BETWEEN 0 AND total_retries AND furthest_step >= 0"
         " AND progress_done >= 0",
         name="counters",
     ),
     Index(None, "name"),
-    # Claims walk it in order; with not_before in it, counting needs no row.
-    Index("ix_jobs_claim", "state", "stage", "rank", "seq", "not_before"),
+    # A claim finds its users, what runs of each, and the first of each; with not_before in it, counting needs no row.
+    Index("ix_jobs_claim", "state", "stage", "blocked", "submitted_by", "artifact_root", "rank", "seq", "not_before"),
+    # What is blocked does not stand in the way of a claim, however much of it there is.
+    Index(
+        "ix_jobs_due",
+        "not_before",
+        "rank",
+        "seq",
+        sqlite_where=text("blocked = 1"),
+        postgresql_where=text("blocked"),
+    ),
+    Index(None, "parent"),
     Index(None, "state", "seq"),
     sqlite_autoincrement=True,
     comment="Jobs: the row is the truth, messages only say that there is one.",
+)
+
+
+class DependencyColumns(TypedColumns):
+    """Columns of `dependencies`."""
+
+    job_id: Named[str] = Column(
+        columns.JobId, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, comment="the job that waits"
+    )
+    needs: Named[str] = Column(
+        columns.JobId, primary_key=True, comment="the job that it waits for; may have been deleted"
+    )
+    rule: Named[After] = Column(columns.choice(After, "rule"), comment="which end of it will do: success, or any")
+    ended: Named[Ended | None] = Column(columns.choice(Ended, "ended"), comment="how that one ended")
+
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    DependencyColumns,
+    CheckConstraint("job_id <> needs", name="needs_another"),
+    Index(None, "needs"),
+    comment="Which jobs a job waits for.",
 )
 
 
@@ -138,6 +186,7 @@ class AttemptColumns(TypedColumns):
     line_end: Named[int | None] = Column(
         BigInteger, comment="its rows past this step were left behind by a later attempt"
     )
+    submitted_by: Named[str | None] = Column(Text, comment="the job's user: users take turns")
 
 
 attempts = Table(
@@ -149,6 +198,7 @@ attempts = Table(
     CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended_has_outcome"),
     CheckConstraint("reason IS NULL OR outcome IN ('failed', 'lost')", name="reason_is_of_failure"),
     CheckConstraint("resumed_from < attempt", name="resumed_from_earlier"),
+    Index("ix_attempts_turn", "submitted_by", "stage", "started_at"),
     comment="One row for each claim of a stage.",
 )
 
@@ -336,6 +386,12 @@ class WorkerColumns(TypedColumns):
     beat: Named[int] = Column(Integer, comment="the worker lives as long as this counter moves")
     beat_at: Named[datetime] = Column(columns.UtcDateTime, comment="its last beat")
     ended_at: Named[datetime | None] = Column(columns.UtcDateTime, comment="when it stopped or was found lost")
+    wish: Named[WorkerWish] = Column(
+        columns.choice(WorkerWish, "wish"), server_default="run", comment="what a person wants of it"
+    )
+    limits: Named[dict[str, dict[str, int]] | None] = Column(
+        JSON(none_as_null=True), comment="trainings at once, by user and tag"
+    )
 
 
 workers = Table(

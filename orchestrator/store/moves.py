@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Row, update
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import jobs, retry, states
+from orchestrator.core import dependencies, jobs, retry, states
+from orchestrator.store import dependencies as stored
 from orchestrator.store import models
 
 #: Values of a job that wait for the next claim afresh.
@@ -45,7 +46,7 @@ def after(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Move:
         return _ended(states.JobState.CANCELLED, now, detail=outcome.error)
     move = _going_on(job, outcome, following, now=now)
     if move.state is states.JobState.QUEUED and job.wish is states.Wish.PAUSE:
-        return replace(move, state=states.JobState.PAUSED, values=move.values | {"not_before": None})
+        return replace(move, state=states.JobState.PAUSED, values=move.values | {"not_before": None, "blocked": False})
     return move
 
 
@@ -67,20 +68,31 @@ def paused() -> Move:
     return Move(state=states.JobState.PAUSED, kind="paused", values={"not_before": None})
 
 
-def resumed() -> Move:
-    """Return the move of a paused job that a person lets go on."""
-    return _queued("resumed")
+def resumed(blocking: dict[str, Any]) -> Move:
+    """Return the move of a paused job that a person lets go on; `blocking` are the values of what stands before it."""
+    return _queued("resumed", **blocking)
 
 
-def new_run(job: Row[Any], *, from_start: bool = False) -> Move:
+def new_run(job: Row[Any], blocking: dict[str, Any], *, from_start: bool = False) -> Move:
     """Return the move of a failed or cancelled job that a person starts again: at its stage, from its checkpoints.
 
-    `from_start`: at its first stage, wherever its checkpoints lie.
+    `blocking` are the values of what stands before it. `from_start`: at its first stage, wherever its checkpoints lie.
     """
     fresh: dict[str, Any] = dict.fromkeys(("reason", "error", "hint", "started_at", "finished_at"))
     if from_start:
         fresh |= {"stage": states.FIRST_STAGE, "artifact_root": None, "furthest_step": 0}
-    return _queued("new_run", run=job.run + 1, retries=0, total_retries=0, **fresh, **NO_PROGRESS)
+    return _queued("new_run", run=job.run + 1, retries=0, total_retries=0, **blocking, **fresh, **NO_PROGRESS)
+
+
+def failed_by_another(job: Row[Any], broken: dependencies.Dependency, *, now: datetime) -> Move:
+    """Return the move of a job that waited for the success of another, which ended otherwise."""
+    said = {states.Ended.FAILED: "has failed", states.Ended.CANCELLED: "was cancelled"}
+    error = f"Job {broken.needs}, which it waited for, {said.get(broken.ended or states.Ended.DELETED, 'was deleted')}."
+    hint = f"`orch retry {broken.needs}`, then `orch retry {job.id}`."
+    if broken.ended is states.Ended.DELETED:
+        hint = f"`orch clone {job.id}` makes a job that waits for none."
+    reason = states.Reason.DEPENDENCY
+    return _ended(states.JobState.FAILED, now, detail=error, reason=reason, error=error, hint=hint)
 
 
 def apply(connection: Connection, job: Row[Any], move: Move, *, actor: str, now: datetime) -> Row[Any]:
@@ -90,10 +102,14 @@ def apply(connection: Connection, job: Row[Any], move: Move, *, actor: str, now:
     moved = connection.execute(
         update(models.jobs)
         .where(models.jobs.c.id == job.id)
-        .values(state=move.state, worker=None, wish=states.Wish.RUN, **move.values)
+        .values({"state": move.state, "worker": None, "wish": states.Wish.RUN, "blocked": False, **move.values})
         .returning(models.jobs)
     ).one()
     record(connection, moved, kind=move.kind, actor=actor, now=now, old=job, reason=move.reason, detail=move.detail)
+    if move.state in states.FINAL:
+        stored.tell(connection, job.id, states.Ended(move.state.value), now=now)
+    elif job.state in states.FINAL:
+        stored.take_back(connection, job.id)
     return moved
 
 
@@ -144,6 +160,7 @@ def _after_failure(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Mo
         retries=job.retries + 1,
         total_retries=job.total_retries + 1,
         not_before=now + decision.delay if decision.delay > timedelta(0) else None,
+        blocked=decision.delay > timedelta(0),
     )
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, func, select, tuple_, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator import errors
 from orchestrator.core import clock, history, ids, ordering, specs, states
+from orchestrator.core.dependencies import Dependency
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -24,7 +25,7 @@ from orchestrator.core.jobs import (
     NewJob,
     StepMetric,
 )
-from orchestrator.store import base, engine, line, models, moves, rows
+from orchestrator.store import base, claims, dependencies, engine, line, models, moves, rows, waiting
 
 #: Tries of a submit: an id may be taken (one collision in 2^40 per stored job is already rare), an answer be lost.
 TRIES = 5
@@ -77,6 +78,8 @@ class People(base.People):
                 return rows.job(earlier), False
         fresh = _fresh(new, digest, now) | {"id": job_id}
         stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
+        if new.after or new.not_before:
+            stored = _put_behind(connection, stored, new, now)
         moves.record(connection, stored, kind="submitted", actor=new.user, now=now)
         return rows.job(stored), True
 
@@ -114,7 +117,7 @@ class People(base.People):
         by_state = connection.execute(select(_jobs.state, func.count()).group_by(_jobs.state)).all()
         ready = connection.execute(
             select(_jobs.stage, func.count())
-            .where(_jobs.state == states.JobState.QUEUED, self._due())
+            .where(_jobs.state == states.JobState.QUEUED, claims.eligible(self.clock.now()))
             .group_by(_jobs.stage)
         ).all()
         return Counts(
@@ -124,13 +127,17 @@ class People(base.People):
 
     @engine.reads
     def ahead(self, connection: Connection, job_id: str) -> int:
-        """Return how many queued jobs of the same stage would be claimed before this queued one."""
+        """Return how many queued jobs would be claimed for the same stage before this one, as things stand."""
         job = row(connection, job_id)
-        before = tuple_(_jobs.rank, _jobs.seq) < tuple_(job.rank, job.seq)
-        same_queue = (_jobs.state == job.state, _jobs.stage == job.stage)
         if job.state is not states.JobState.QUEUED:
             return 0
-        return connection.execute(select(func.count()).where(*same_queue, self._due(), before)).scalar_one()
+        own, mine, others = claims.standing(connection, job, self.clock.now())
+        return ordering.ahead(mine, others, own=own)
+
+    @engine.reads
+    def dependencies(self, connection: Connection, job_id: str) -> list[Dependency]:
+        """Return what the job waits for, or has waited for."""
+        return dependencies.of(connection, job_id)
 
     @engine.writes
     def cancel(self, connection: Connection, job_id: str, *, actor: str) -> Job:
@@ -171,7 +178,8 @@ class People(base.People):
                 f"Job {job_id} is {job.state}: only a paused job can be resumed.",
                 hint=f"`orch retry {job_id}` queues it again." if again else None,
             )
-        return rows.job(moves.apply(connection, job, moves.resumed(), actor=actor, now=self.clock.now()))
+        move = moves.resumed(self._behind(connection, job))
+        return rows.job(moves.apply(connection, job, move, actor=actor, now=self.clock.now()))
 
     @engine.writes_at_length
     def delete(self, connection: Connection, job_id: str, *, actor: str) -> tuple[str, ...]:
@@ -189,6 +197,8 @@ class People(base.People):
         note |= {"deleted_by": actor, "deleted_at": self.clock.now()}
         connection.execute(models.deleted_jobs.delete().where(deleted.id == job_id))  # an id may come twice in an age
         connection.execute(models.deleted_jobs.insert().values(note))
+        if job.state not in states.FINAL:
+            dependencies.tell(connection, job_id, states.Ended.DELETED, now=self.clock.now())
         connection.execute(models.jobs.delete().where(_jobs.id == job_id))
         return held
 
@@ -221,7 +231,8 @@ class People(base.People):
                 hint="`orch submit` starts a new job." if job.state is states.JobState.SUCCEEDED else None,
             )
         now = self.clock.now()
-        queued = moves.apply(connection, job, moves.new_run(job, from_start=from_start), actor=actor, now=now)
+        move = moves.new_run(job, self._behind(connection, job), from_start=from_start)
+        queued = moves.apply(connection, job, move, actor=actor, now=now)
         if from_start:
             forgotten = line.forget(connection, job_id)
             detail = f"{forgotten} checkpoints: the training begins anew"
@@ -284,8 +295,10 @@ class People(base.People):
         found = connection.execute(by_hash).first()
         return rows.dataset(found) if found else None
 
-    def _due(self) -> ColumnElement[bool]:
-        return or_(_jobs.not_before.is_(None), _jobs.not_before <= self.clock.now())
+    def _behind(self, connection: Connection, job: Row[Any]) -> dict[str, Any]:
+        """Return the values of what stands before a job that is queued again."""
+        asked = job.start_after if job.attempt == 0 else None  # once it has begun, it has
+        return waiting.blocking(dependencies.look_anew(connection, job.id), asked, now=self.clock.now())
 
 
 def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:
@@ -304,9 +317,19 @@ def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:
         "wish": states.Wish.RUN,
         "run": 1,
         "submitted_at": now,
+        "parent": new.parent,
+        "start_step": new.start_step,
         **dict.fromkeys(("attempt", "beat", "retries", "total_retries", "furthest_step"), 0),
         **moves.NO_PROGRESS,
     }
+
+
+def _put_behind(connection: Connection, job: Row[Any], new: NewJob, now: datetime) -> Row[Any]:
+    """Let a new job wait for what it is to wait for, and return its row."""
+    dependencies.add(connection, job.id, new.after)
+    blocking = waiting.blocking(dependencies.of(connection, job.id), new.not_before, now=now)
+    behind = update(models.jobs).where(_jobs.id == job.id).values(start_after=new.not_before, **blocking)
+    return connection.execute(behind.returning(models.jobs)).one()
 
 
 def _require_same_spec(earlier: Row[Any], digest: str) -> None:
@@ -360,15 +383,9 @@ def _search(connection: Connection, text: str) -> list[Row[Any]]:
 
 
 def _conditions(connection: Connection, which: JobFilter) -> list[ColumnElement[bool]]:
-    conditions = [_has_tag(connection, tag) for tag in which.tags]
+    conditions = [claims.has_tag(connection.dialect.name, tag) for tag in which.tags]
     if which.user is not None:
         conditions.append(_jobs.submitted_by == which.user)
     if which.ids:
         conditions.append(_jobs.id.in_(which.ids))
     return conditions
-
-
-def _has_tag(connection: Connection, tag: str) -> ColumnElement[bool]:
-    split = func.json_each if connection.dialect.name == "sqlite" else func.json_array_elements_text
-    each = split(_jobs.tags).table_valued("value")
-    return select(each.c.value).where(each.c.value == tag).exists()

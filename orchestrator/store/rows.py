@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pydantic
 from sqlalchemy import Row
 
-from orchestrator.core import history, jobs, specs
+from orchestrator.core import dependencies, history, jobs, specs
 
 T = TypeVar("T")
 
@@ -28,6 +28,11 @@ def job(row: Row[Any]) -> jobs.Job:
 def attempt(row: Row[Any]) -> jobs.Attempt:
     """Return the attempt of a row of `attempts`."""
     return _plain(jobs.Attempt, row)
+
+
+def dependency(row: Row[Any]) -> dependencies.Dependency:
+    """Return the dependency of a row of `dependencies`."""
+    return _plain(dependencies.Dependency, row)
 
 
 def event(row: Row[Any]) -> jobs.Event:

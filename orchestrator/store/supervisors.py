@@ -5,16 +5,16 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, case, func, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import clock, jobs, specs, states
-from orchestrator.store import base, engine, line, models, moves, people, rows
+from orchestrator.core import clock, jobs, states
+from orchestrator.core import limits as core_limits
+from orchestrator.store import base, claims, engine, line, models, moves, people, rows, waiting
 
 _jobs = models.jobs.c
 _attempts = models.attempts.c
-_workers = models.workers.c
 
 
 class Supervisors(base.Supervisors):
@@ -25,18 +25,25 @@ class Supervisors(base.Supervisors):
     unheard: list[tuple[jobs.Claim, datetime]]  #: claims, and when they began, of whose commits nobody has heard
 
     def claim(
-        self, *, worker: jobs.WorkerIdentity, device: str, stages: Sequence[states.Stage], artifact_root: str
+        self,
+        *,
+        worker: jobs.WorkerIdentity,
+        device: str,
+        stages: Sequence[states.Stage],
+        artifact_root: str,
+        limits: core_limits.Limits = core_limits.NONE,
     ) -> jobs.Claim | None:
-        """Claim the first eligible job of the first of `stages` that has one."""
+        """Claim the job that is next for the first of `stages` that has one."""
         if (claimed := self._claimed_unheard(worker, stages)) is not None:
             return claimed
+        asker = claims.Asker(worker=worker.id, root=artifact_root, limits=limits)
         # Idle slots look every few seconds: a look takes no lock that anybody waits for.
-        if not self._any_eligible(worker, stages, artifact_root):
+        if not self._is_worth_it(asker, stages):
             return None
         made: list[jobs.Claim] = []
         began = self.clock.now()
         try:
-            return self._claim(worker, device, stages, artifact_root, now=began, made=made)
+            return self._claim(asker, worker, device, stages, now=began, made=made)
         except errors.DatabaseUnavailable as error:
             if error.unheard:
                 self.unheard += [(claim, began) for claim in made[-1:]]
@@ -60,60 +67,39 @@ class Supervisors(base.Supervisors):
         return connection.execute(select(_jobs.id).where(*_fence(claim), exists().where(*this))).first() is not None
 
     @engine.reads
-    def _any_eligible(
-        self,
-        connection: Connection,
-        worker: jobs.WorkerIdentity,
-        stages: Sequence[states.Stage],
-        artifact_root: str,
-    ) -> bool:
-        return any(connection.execute(self._eligible(worker, stage, artifact_root)).first() for stage in stages)
+    def _is_worth_it(self, connection: Connection, asker: claims.Asker, stages: Sequence[states.Stage]) -> bool:
+        now = self.clock.now()
+        return waiting.is_any_due(connection, now) or any(
+            claims.contenders(connection, asker, stage, now) for stage in stages
+        )
 
     @engine.writes
     def _claim(
         self,
         connection: Connection,
+        asker: claims.Asker,
         worker: jobs.WorkerIdentity,
         device: str,
         stages: Sequence[states.Stage],
-        artifact_root: str,
         *,
         now: datetime,
         made: list[jobs.Claim],
     ) -> jobs.Claim | None:
+        waiting.unblock(connection, actor=worker.id, now=now)
         for stage in stages:
-            # Two claimers at once: the second one skips the row that the first has locked, and takes the next.
-            locking = self._eligible(worker, stage, artifact_root).with_for_update(skip_locked=True)
-            waiting = connection.execute(locking).first()
-            job = self._take(connection, waiting, worker) if waiting else None
-            if waiting and job:
-                place = {"worker": worker.id, "host": worker.host, "device": device, "artifact_root": artifact_root}
-                _begin_attempt(connection, job, waiting, place, now=now)
+            first = claims.lock_next(connection, asker, stage, now)
+            job = self._take(connection, first, worker) if first else None
+            if first and job:
+                place = {"worker": worker.id, "host": worker.host, "device": device, "artifact_root": asker.root}
+                _begin_attempt(connection, job, first, place, now=now)
                 made.append(_claimed(connection, job))
                 return made[-1]
         return None
 
-    def _eligible(self, worker: jobs.WorkerIdentity, stage: states.Stage, artifact_root: str) -> Select[Any]:
-        """Return the SELECT of the first job that may be claimed; it walks the index `ix_jobs_claim` in order."""
-        unhealthy = (_workers.id == worker.id, _workers.state == states.WorkerState.UNHEALTHY)
-        return (
-            select(models.jobs)
-            .where(
-                _jobs.state == states.JobState.QUEUED,
-                _jobs.stage == stage,
-                or_(_jobs.not_before.is_(None), _jobs.not_before <= self.clock.now()),
-                _jobs.spec_version <= specs.SPEC_VERSION,
-                or_(_jobs.artifact_root.is_(None), _jobs.artifact_root == artifact_root),
-                ~exists().where(*unhealthy),
-            )
-            .order_by(_jobs.rank, _jobs.seq)
-            .limit(1)
-        )
-
-    def _take(self, connection: Connection, waiting: Row[Any], worker: jobs.WorkerIdentity) -> Row[Any] | None:
-        still = (_jobs.id == waiting.id, _jobs.state == states.JobState.QUEUED, _jobs.attempt == waiting.attempt)
-        taken = {"state": states.JobState.RUNNING, "attempt": waiting.attempt + 1, "worker": worker.id, "beat": 0}
-        times = {"not_before": None, "started_at": waiting.started_at or self.clock.now()}
+    def _take(self, connection: Connection, first: Row[Any], worker: jobs.WorkerIdentity) -> Row[Any] | None:
+        still = (_jobs.id == first.id, _jobs.state == states.JobState.QUEUED, _jobs.attempt == first.attempt)
+        taken = {"state": states.JobState.RUNNING, "attempt": first.attempt + 1, "worker": worker.id, "beat": 0}
+        times = {"not_before": None, "started_at": first.started_at or self.clock.now()}
         return connection.execute(
             update(models.jobs).where(*still).values(**taken, **times).returning(models.jobs)
         ).first()
@@ -236,7 +222,7 @@ def _begin_attempt(
     connection: Connection, job: Row[Any], before: Row[Any], place: dict[str, str], *, now: datetime
 ) -> None:
     begun = {"job_id": job.id, "attempt": job.attempt, "run": job.run, "stage": job.stage, "started_at": now}
-    connection.execute(models.attempts.insert().values(**begun, **place))
+    connection.execute(models.attempts.insert().values(**begun, **place, submitted_by=job.submitted_by))
     detail = f"attempt {job.attempt} on {place['device']}"
     moves.record(connection, job, old=before, kind="claimed", actor=place["worker"], now=now, detail=detail)
 

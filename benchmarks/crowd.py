@@ -1,0 +1,55 @@
+"""A store with so many jobs, as years of work would leave them: waiting, blocked, ended, of several users."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from orchestrator.core import ids, ordering, specs, states
+from orchestrator.store import models, sql
+
+USERS = 7
+
+#: Rows of one statement.
+_AT_ONCE = 5000
+
+_BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def fill(store: sql.SqlStore, count: int) -> None:
+    """Add jobs: of ten six wait, two wait for their hour or for another job, two have succeeded."""
+    spec = specs.JobSpec()
+    common = {
+        "spec": spec.model_dump(mode="json"),
+        "spec_hash": spec.digest(),
+        "spec_version": specs.SPEC_VERSION,
+        "wish": states.Wish.RUN,
+        "run": 1,
+        "tags": ["sweep"],
+        "progress_unit": "steps",
+        **dict.fromkeys(("attempt", "beat", "retries", "total_retries", "furthest_step", "progress_done"), 0),
+    }
+    for start in range(0, count, _AT_ONCE):
+        rows = [common | _row(number) for number in range(start, min(count, start + _AT_ONCE))]
+        store.database.write(lambda connection, rows=rows: connection.execute(models.jobs.insert(), rows))
+    store.database.write(lambda connection: connection.execute(text("ANALYZE")))
+
+
+def _row(number: int) -> dict[str, Any]:
+    submitted, priority = _BEGIN + timedelta(seconds=number), number % 5
+    hour = datetime(2100, 1, 1, tzinfo=UTC) if number % 20 == 0 else None
+    ended = number % 10 in {1, 2}
+    return {
+        "id": ids.new_id(),
+        "submitted_by": f"user-{number % USERS}",
+        "priority": priority,
+        "rank": ordering.rank(submitted_at=submitted, priority=priority),
+        "submitted_at": submitted,
+        "state": states.JobState.SUCCEEDED if ended else states.JobState.QUEUED,
+        "stage": states.Stage.EVALUATE if ended else (states.Stage.DOWNLOAD, states.Stage.TRAIN)[number % 2],
+        "finished_at": submitted if ended else None,
+        "blocked": number % 10 in {0, 5},
+        "not_before": hour,
+        "start_after": hour,
+        "artifact_root": "bench" if number % 3 == 0 else None,
+    }

@@ -1,0 +1,211 @@
+"""Which job a worker claims next: `core.ordering`, over the index `ix_jobs_claim`.
+
+A claim looks at users, not at jobs: it seeks what runs of each, and the first of each that could run here. Its cost
+does not grow with the number of jobs, neither of those that wait nor of those that are blocked.
+"""
+
+import functools
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.engine import Connection
+
+from orchestrator.core import limits as core_limits
+from orchestrator.core import ordering, specs, states
+from orchestrator.store import columns, models
+
+_jobs = models.jobs.c
+_workers = models.workers.c
+
+#: Key of PostgreSQL's advisory lock under which claims are made while there are limits: "clai" in ASCII.
+_ADVISORY_KEY = 0x636C6169
+_STAGE = bindparam("stage", type_=models.jobs.c.stage.type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Who asks for a job."""
+
+    worker: str  #: its id
+    root: str  #: id of the artifact root that it reaches
+    limits: core_limits.Limits
+
+
+def eligible(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Return the condition that a queued job's time has come and that no other job stands before it."""
+    return or_(_jobs.not_before <= now, _jobs.not_before.is_(None) & (_jobs.blocked == false()))
+
+
+def contenders(
+    connection: Connection, who: Asker, stage: states.Stage, now: datetime
+) -> list[tuple[ordering.Contender, bool]]:
+    """Return the users of whom a worker could take a job, in turn, and whether that job is bound to its root.
+
+    A user stands there twice where one job is and another is not.
+    """
+    limits = who.limits if stage is states.Stage.TRAIN else core_limits.NONE
+    found = connection.execute(
+        _contenders(connection.dialect.name, _full_tags(connection, limits)), _values(who, stage, now)
+    )
+    rooted = {
+        ordering.Contender(
+            user=row.name, running=row.running, served_at=row.served_at, rank=row.rank, seq=row.seq
+        ): row.rooted
+        for row in found
+        if row.seq is not None and not limits.user_is_full(row.name, row.running)
+    }
+    return [(contender, rooted[contender]) for contender in ordering.in_turn(rooted)]
+
+
+def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: datetime) -> Row[Any] | None:
+    """Return the job that is next, locked. Of two claimers at once the second one gets the one after it."""
+    if who.limits and connection.dialect.name == "postgresql":  # on SQLite every writer waits anyway
+        # None of two claims may overlook what the other one begins.
+        connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_KEY)))
+    limits = who.limits if stage is states.Stage.TRAIN else core_limits.NONE
+    full = _full_tags(connection, limits)
+    for contender, rooted in contenders(connection, who, stage, now):
+        first = _first(connection.dialect.name, bindparam("user"), rooted=rooted, full=full)
+        locking = first.with_for_update(skip_locked=True)
+        row = connection.execute(locking, {**_values(who, stage, now), "user": contender.user}).first()
+        if row is not None:
+            return row
+    return None
+
+
+def standing(
+    connection: Connection, job: Row[Any], now: datetime
+) -> tuple[int, ordering.Contender, list[ordering.Contender]]:
+    """Return how many of its user's jobs are before a queued one, its user, and all the others at its stage.
+
+    A blocked job is counted as if it were not.
+    """
+    at_stage = (_jobs.state == job.state, _jobs.stage == job.stage, or_(eligible(now), _jobs.seq == job.seq))
+    before = tuple_(_jobs.rank, _jobs.seq) < tuple_(job.rank, job.seq)
+    own = select(func.count()).where(*at_stage, _jobs.submitted_by == job.submitted_by, before)
+    name, count, rank = _jobs.submitted_by.label("name"), func.count().label("waiting"), func.min(_jobs.rank)
+    user = select(name, count, rank.label("rank")).where(*at_stage).group_by(_jobs.submitted_by).subquery("everyone").c
+    first = select(func.min(_jobs.seq)).where(*at_stage, _jobs.submitted_by == user.name, _jobs.rank == user.rank)
+    everyone = [
+        ordering.Contender(**row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
+        for row in connection.execute(
+            select(
+                user.name.label("user"),
+                user.rank,
+                user.waiting,
+                _running(user.name).scalar_subquery().label("running"),
+                _served_at(user.name).scalar_subquery().label("served_at"),
+                first.correlate(user.name.table).scalar_subquery().label("seq"),
+            ),
+            {"stage": job.stage},
+        )
+    ]
+    mine = next(user for user in everyone if user.user == job.submitted_by)
+    return connection.execute(own).scalar_one(), mine, [user for user in everyone if user is not mine]
+
+
+def has_tag(dialect: str, tag: str) -> ColumnElement[bool]:
+    """Return the condition that a job has a tag: in JSON, its text in quotes stands for nothing else."""
+    place = func.instr if dialect == "sqlite" else func.strpos
+    found: ColumnElement[bool] = place(cast(_jobs.tags, Text), json.dumps(tag)) > 0
+    return found
+
+
+def _values(who: Asker, stage: states.Stage, now: datetime) -> dict[str, Any]:
+    return {"worker": who.worker, "root": who.root, "stage": stage, "now": now}
+
+
+def _full_tags(connection: Connection, limits: core_limits.Limits) -> tuple[str, ...]:
+    if not limits.tags:
+        return ()
+    training = (_jobs.state == states.JobState.RUNNING, _jobs.stage == states.Stage.TRAIN)
+    return tuple(sorted(limits.full_tags(connection.execute(select(_jobs.tags).where(*training)).scalars())))
+
+
+@functools.lru_cache(maxsize=32)  # to build it takes longer than to run it
+def _contenders(dialect: str, full: tuple[str, ...]) -> Select[Any]:
+    """Return the SELECT of each user with the first of their jobs: of those without a root, and with the asker's.
+
+    The recursion leaps from one user to the next: https://wiki.postgresql.org/wiki/Loose_indexscan.
+    """
+    barred = (_workers.state == states.WorkerState.UNHEALTHY) | (_workers.wish == states.WorkerWish.DRAIN)
+    may_claim = ~exists().where(_workers.id == bindparam("worker"), barred)
+    least = select(func.min(_jobs.submitted_by).label("name")).where(*_waiting(_jobs), may_claim)
+    users = least.cte("users", recursive=True)
+    later = models.jobs.alias("later").c
+    following = select(func.min(later.submitted_by)).where(*_waiting(later), later.submitted_by > users.c.name)
+    users = users.union_all(select(following.correlate(users).scalar_subquery()).where(users.c.name.is_not(None)))
+    firsts = union_all(*(_firsts(dialect, users, rooted=rooted, full=full) for rooted in (False, True))).subquery()
+    # No join, which PostgreSQL would make a hash of all jobs for.
+    rank = select(_jobs.rank).where(_jobs.seq == firsts.c.seq)
+    return select(
+        *firsts.c,
+        rank.scalar_subquery().label("rank"),
+        _running(firsts.c.name).scalar_subquery().label("running"),
+        _served_at(firsts.c.name).scalar_subquery().label("served_at"),
+    )
+
+
+def _firsts(dialect: str, users: Any, *, rooted: bool, full: tuple[str, ...]) -> Select[Any]:
+    first = _first(dialect, users.c.name, rooted=rooted, full=full).with_only_columns(_jobs.seq)
+    seq = first.correlate(users).scalar_subquery().label("seq")
+    return select(users.c.name, literal(rooted).label("rooted"), seq).where(users.c.name.is_not(None))
+
+
+def _first(dialect: str, user: ColumnElement[str], *, rooted: bool, full: Collection[str]) -> Select[Any]:
+    """Return the SELECT of a user's first job that could be claimed; it walks the index in order.
+
+    For PostgreSQL the order names the root, since it does not take IS NULL for a constant, and the time is no OR, which
+    it would rather make a bitmap of.
+    """
+    now = bindparam("now", type_=columns.UtcDateTime)
+    root = _jobs.artifact_root == bindparam("root") if rooted else _jobs.artifact_root.is_(None)
+    return (
+        select(models.jobs)
+        .where(
+            *_waiting(_jobs),
+            _jobs.submitted_by == user,
+            root,
+            func.coalesce(_jobs.not_before, now) <= now,
+            _jobs.spec_version <= specs.SPEC_VERSION,
+            *(~has_tag(dialect, tag) for tag in full),
+        )
+        .order_by(_jobs.artifact_root, _jobs.rank, _jobs.seq)
+        .limit(1)
+    )
+
+
+def _running(user: ColumnElement[str]) -> Select[Any]:
+    """Return the SELECT of how many jobs of a user run at the stage that is bound."""
+    job = models.jobs.alias("active").c
+    at_it = (job.state == states.JobState.RUNNING, job.stage == _STAGE, job.blocked == false())
+    return select(func.count(job.seq)).where(*at_it, job.submitted_by == user)
+
+
+def _served_at(user: ColumnElement[str]) -> Select[Any]:
+    """Return the SELECT of when a job of a user was last claimed for the stage that is bound."""
+    claimed = models.attempts.alias("claimed").c
+    return select(func.max(claimed.started_at)).where(claimed.submitted_by == user, claimed.stage == _STAGE)
+
+
+def _waiting(job: Any) -> tuple[ColumnElement[bool], ...]:
+    return job.state == states.JobState.QUEUED, job.stage == _STAGE, job.blocked == false()

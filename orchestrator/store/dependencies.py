@@ -1,0 +1,71 @@
+"""Who waits for whom, in SQL. The end of a job is noted with those that wait for it in the transaction that ends it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import case, null, select, true, update
+from sqlalchemy.engine import Connection
+
+from orchestrator import errors
+from orchestrator.core import dependencies, states
+from orchestrator.store import models, rows
+
+_jobs = models.jobs.c
+_dependencies = models.dependencies.c
+
+
+def add(connection: Connection, job_id: str, wanted: Sequence[dependencies.Dependency]) -> None:
+    """Store what a new job waits for; raises NotFound where one of these is not there."""
+    if not wanted:
+        return
+    # Locked: one that ended between this look and our commit would not know who waits for it.
+    needed = select(_jobs.id, _jobs.state).where(_jobs.id.in_([one.needs for one in wanted])).order_by(_jobs.seq)
+    there = {row.id: row.state for row in connection.execute(needed.with_for_update(read=True))}
+    for one in wanted:
+        if one.needs not in there:
+            raise errors.NotFound(f"There is no job {one.needs!r} to wait for.", hint="`orch list -a` shows every job.")
+    connection.execute(
+        models.dependencies.insert(),
+        [{"job_id": job_id, "needs": one.needs, "rule": one.rule, "ended": _ended(there[one.needs])} for one in wanted],
+    )
+
+
+def of(connection: Connection, job_id: str) -> list[dependencies.Dependency]:
+    """Return what a job waits for, or has waited for."""
+    found = select(models.dependencies).where(_dependencies.job_id == job_id).order_by(_dependencies.needs)
+    return [rows.dependency(row) for row in connection.execute(found)]
+
+
+def look_anew(connection: Connection, job_id: str) -> list[dependencies.Dependency]:
+    """Note how those that a job waits for stand now, as it is queued again, and return them."""
+    needs = select(_dependencies.needs).where(_dependencies.job_id == job_id)
+    # Locked, as in `add`.
+    connection.execute(select(_jobs.id).where(_jobs.id.in_(needs)).order_by(_jobs.seq).with_for_update(read=True))
+    state = select(_jobs.state).where(_jobs.id == _dependencies.needs).scalar_subquery()
+    now = case(
+        (state.is_(None), states.Ended.DELETED.value),
+        (state.in_(states.FINAL), state),
+        else_=null(),
+    )
+    connection.execute(update(models.dependencies).where(_dependencies.job_id == job_id).values(ended=now))
+    return of(connection, job_id)
+
+
+def tell(connection: Connection, job_id: str, ended: states.Ended, *, now: datetime) -> None:
+    """Note how a job has ended with those that wait for it, and have these looked at."""
+    waits = _dependencies.needs == job_id
+    noted = update(models.dependencies).where(waits, _dependencies.ended.is_(None)).values(ended=ended)
+    if connection.execute(noted).rowcount:
+        waiting = select(_dependencies.job_id).where(waits)
+        looking = update(models.jobs).where(_jobs.id.in_(waiting), _jobs.blocked == true()).values(not_before=now)
+        connection.execute(looking)
+
+
+def take_back(connection: Connection, job_id: str) -> None:
+    """Let those that wait for the success of a job wait on: it begins a new run."""
+    waits = (_dependencies.needs == job_id, _dependencies.rule == states.After.OK)
+    connection.execute(update(models.dependencies).where(*waits).values(ended=None))
+
+
+def _ended(state: states.JobState) -> states.Ended | None:
+    return states.Ended(state.value) if state in states.FINAL else None
