@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import jobs, states
+from orchestrator.core import dependencies, jobs, states
 from orchestrator.service import reconcile
 from orchestrator.store import sql
 from tests.conftest import HandClock
@@ -128,6 +128,14 @@ def lease(store: sql.SqlStore) -> jobs.Lease:
     return store.leases()[0]
 
 
+def due(store: sql.SqlStore) -> str:
+    """Leave a job that waited for one that has just been cancelled."""
+    needed = waiting(store)
+    parts.submit(store, after=(dependencies.Dependency(needs=needed, rule=states.After.OK),))
+    store.cancel(needed, actor="ada")
+    return needed
+
+
 def fenced(name: str, *, counts: bool = False) -> Case:
     return Case(act=WRITES[name], counts=counts)
 
@@ -155,6 +163,7 @@ CASES = {
         counts=True,
     ),
     "lose_worker": Case(scene=worker, act=lambda store, known: store.lose_worker(known.identity.id, beat=known.beat)),
+    "unblock": Case(scene=due, act=lambda store, _: store.unblock(actor="reconciler")),
     "take_back": Case(scene=lease, act=lambda store, held: store.take_back(held, actor="reconciler", detail="silent")),
 }
 #: Writes with tests of their own, below.
