@@ -1,9 +1,10 @@
 """A store with so many jobs, as years of work would leave them: waiting, blocked, ended, of several users."""
 
+import functools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from orchestrator.core import ids, ordering, specs, states
 from orchestrator.store import models, sql
@@ -31,8 +32,12 @@ def fill(store: sql.SqlStore, count: int) -> None:
     }
     for start in range(0, count, _AT_ONCE):
         rows = [common | _row(number) for number in range(start, min(count, start + _AT_ONCE))]
-        store.database.write(lambda connection, rows=rows: connection.execute(models.jobs.insert(), rows))
+        store.database.write(functools.partial(_insert, rows))
     store.database.write(lambda connection: connection.execute(text("ANALYZE")))
+
+
+def _insert(rows: list[dict[str, Any]], connection: Connection) -> None:
+    connection.execute(models.jobs.insert(), rows)
 
 
 def _row(number: int) -> dict[str, Any]:
