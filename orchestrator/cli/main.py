@@ -42,7 +42,9 @@ COMMANDS = {
     "retry": Entry(module="steer", panel=_JOBS, summary="Queue failed or cancelled jobs again."),
     "delete": Entry(module="delete", panel=_JOBS, summary="Remove jobs and all that is known of them."),
     "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
-    "recipes": Entry(module="recipes", panel=_RESULTS, summary="List the recipes that a job can name."),
+    "recipes": Entry(
+        module="recipes", panel=_RESULTS, summary="List the recipes that a job can name, or print one as a job file."
+    ),
     "models": Entry(
         module="models", panel=_RESULTS, summary="List the networks that a job can name, and what each costs."
     ),

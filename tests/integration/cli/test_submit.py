@@ -63,7 +63,7 @@ def test_a_known_key_returns_its_job_and_refuses_another_spec(orch: Orch, store:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--epoch", "3"), "Did you mean --epochs?"),
+        (("--epoch", "3"), "Did you mean --epochs"),
         (("--epochs", "-3"), "epochs = '-3'"),
         (("--lr", "1e9"), "lr = '1e9'"),
         (("--lr", "nan"), "lr"),
