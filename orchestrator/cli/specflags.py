@@ -22,7 +22,7 @@ _PANELS = {
         *("schedule", "lr_steps", "lr_gamma", "lr_end", "warmup_epochs"),
     ),
     "Network": ("network", *networks.FIELDS),
-    "Start": ("weights", "weights_sha256"),
+    "Start": ("weights", "weights_sha256", "train", "head_epochs", "head_lr"),
 }
 _TRAINING = "Training"
 

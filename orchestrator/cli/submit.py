@@ -30,6 +30,8 @@ orch submit --recipe digits
 
 orch submit --data photos.zip --image-size 64 --batch-size 16 --lr 1e-4
 
+orch submit --data photos.zip --network densenet121_imagenet --weights imagenet --train head
+
 orch submit job.toml --lr 3e-4 --wait
 
 JOB=$(orch submit -q job.yaml)

@@ -42,6 +42,10 @@ _Channels = tuple[float, float, float]
 _PositiveChannels = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
+#: Part of the network that learns.
+Part = Literal["all", "last-block", "head"]
+
+
 class JobSpec(BaseModel):
     """A training job, whole and immutable.
 
@@ -73,6 +77,15 @@ class JobSpec(BaseModel):
         None, max_length=4096, description="weights to start from: imagenet, or a .safetensors or .pth file"
     )
     weights_sha256: str | None = Field(None, description="sha256 that the file of weights must have")
+    train: Part = Field(
+        "all",
+        description="what learns: all, last-block, or head: the classifier alone, on features computed once for each "
+        "picture, without augmentation; the rest keeps its weights and BatchNorm statistics",
+    )
+    head_epochs: int = Field(
+        0, ge=0, le=100_000, description="epochs in which the head learns alone, before the others"
+    )
+    head_lr: float | None = Field(None, gt=0, le=10, description="learning rate of these epochs; else lr")
 
     image_size: int = Field(224, ge=8, le=2048, description="side of the square crop, pixels")
     crop_scale: tuple[_Fraction, _Fraction] = Field(
@@ -191,6 +204,19 @@ class JobSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _parts_can_learn(self) -> Self:
+        if self.weights is None and (self.train != "all" or self.head_epochs):
+            given = f"train {self.train}" if self.train != "all" else f"head_epochs {self.head_epochs}"
+            raise ValueError(f"{given} needs weights: what does not learn would stay as it was drawn at random")
+        if self.head_epochs and self.train == "head":
+            raise ValueError("head_epochs come before other epochs, and with train head there are none")
+        if self.head_epochs >= self.epochs and self.head_epochs:
+            raise ValueError(f"head_epochs {self.head_epochs} leaves nothing of {self.epochs} epochs")
+        if self.head_lr is not None and not self.head_epochs:
+            raise ValueError("head_lr is for head_epochs")
+        return self
+
+    @model_validator(mode="after")
     def _sizes_rise_to_the_last(self) -> Self:
         sizes, until = self.progressive_sizes, self.progressive_until
         if len(sizes) != len(until):
@@ -210,11 +236,17 @@ class JobSpec(BaseModel):
             raise ValueError("lr_steps must rise")
         if self.schedule == "cosine" and self.lr_end > self.lr:
             raise ValueError(f"lr_end {self.lr_end:g} is above the learning rate {self.lr:g}")
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
+        if self.warmup_epochs >= self.epochs - self.head_epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs - self.head_epochs} epochs"
+            )
         if self.step_size > LARGEST_STEP:
             raise ValueError(f"{self.accumulate} batches of {self.batch_size} make more than {LARGEST_STEP:,} pictures")
         return self
+
+    def learning(self, epoch: int) -> Part:
+        """Return what learns in an epoch, counted from 0."""
+        return "head" if epoch < self.head_epochs else self.train
 
     @property
     def shape(self) -> networks.Shape:

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
+from orchestrator.core import specs
 from tests.faults import resume
 from tests.support import driving
+from worker.models import zoo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -37,3 +40,11 @@ def test_a_kill_in_the_write_of_a_checkpoint_costs_the_steps_since_the_one_befor
 def test_a_densenet121_that_is_killed_ends_as_one_that_is_not(fork_server: Path, tmp_path: Path) -> None:
     large = resume.Bench(fork_server, tmp_path, network="densenet121", image_size=16, epochs=1)
     assert large.check(0, seed=SEED, most_kills=1).kills == 1
+
+
+@pytest.mark.parametrize("part", [{"train": "head"}, {"train": "last-block"}, {"head_epochs": 4, "head_lr": 0.05}])
+def test_kills_change_no_bit_of_a_training_of_parts(fork_server: Path, tmp_path: Path, part: dict[str, object]) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(zoo.build(specs.JobSpec(network="densenet_tiny"), 5).state_dict(), path)
+    bench = resume.Bench(fork_server, tmp_path, weights=str(path), **part)
+    assert bench.check(0, seed=SEED, most_kills=3).kills > 0

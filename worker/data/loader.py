@@ -37,14 +37,16 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
     """One split. `dataset[epoch, index]` is (picture: float32 of shape (3, side, side), class index).
 
     The train split is cropped and mirrored at random, seeded by (seed, epoch, index); the validation split is the
-    same in every epoch. Transforms and their order are the reference notebook's.
+    same in every epoch, and so is the other without `augment`. Transforms and their order are the reference notebook's.
     """
 
-    def __init__(self, info: protocol.DatasetInfo, spec: specs.JobSpec, split: jobs.Split) -> None:
+    def __init__(
+        self, info: protocol.DatasetInfo, spec: specs.JobSpec, split: jobs.Split, *, augment: bool = True
+    ) -> None:
         layout = imagefolder.discover(Path(info.path))
         self.root = layout.root
         self.pictures = layout.pictures[split]
-        self.random = split == "train"
+        self.random = augment and split == "train"
         self.spec = spec
         self.validating = validation_transform(spec)
         self.training = {size: train_transform(spec, size) for size in (*spec.progressive_sizes, spec.image_size)}
@@ -74,13 +76,14 @@ class Loader:
     def __init__(self, info: protocol.DatasetInfo, spec: specs.JobSpec, *, pin_memory: bool = False) -> None:
         self.images = {"train": info.counts["train"], "val": info.counts["val"]}
         self.steps_per_epoch = steps_per_epoch(info.counts["train"], spec.step_size)
+        self._info = info
         self._spec = spec
         self._order = _Order()
-        workers = 0 if info.bytes < SMALL_SET_BYTES else spec.loader_workers
+        self._workers = workers = 0 if info.bytes < SMALL_SET_BYTES else spec.loader_workers
         self._train = _data_loader(
             SeededImageFolder(info, spec, "train"), self._order, workers, pin_memory=pin_memory, persistent=workers > 0
         )
-        validation = _Order([[(0, i) for i in batch] for batch in _batches(range(info.counts["val"]), spec.batch_size)])
+        validation = _Order(self._in_order("val"))
         self._validation = _data_loader(
             SeededImageFolder(info, spec, "val"), validation, workers, pin_memory=pin_memory, persistent=False
         )
@@ -90,14 +93,28 @@ class Loader:
 
         Where gradients accumulate, that is several batches in one; `parts` has their sizes.
         """
-        order = epoch_order(self.images["train"], seed=self._spec.seed, epoch=epoch)
-        steps = [[(epoch, index) for index in step] for step in _batches(order, self._spec.step_size)]
+        steps = [[(epoch, index) for index in step] for step in self.order(epoch)]
         self._order.batches = steps[start_step:]
         yield from self._train
+
+    def order(self, epoch: int) -> list[list[int]]:
+        """Return the indices of the pictures of each step of an epoch."""
+        order = epoch_order(self.images["train"], seed=self._spec.seed, epoch=epoch)
+        return _batches(order, self._spec.step_size)
+
+    def unaugmented(self) -> Iterator[Batch]:
+        """Yield the pictures of the train split once, in their order, as validation would see them."""
+        pictures = SeededImageFolder(self._info, self._spec, "train", augment=False)
+        yield from _data_loader(
+            pictures, _Order(self._in_order("train")), self._workers, pin_memory=False, persistent=False
+        )
 
     def validation(self) -> Iterator[Batch]:
         """Yield the batches of the validation split, unshuffled."""
         yield from self._validation
+
+    def _in_order(self, split: jobs.Split) -> list[list[Key]]:
+        return [[(0, i) for i in batch] for batch in _batches(range(self.images[split]), self._spec.batch_size)]
 
 
 def epoch_order(images: int, *, seed: int, epoch: int) -> list[int]:

@@ -5,11 +5,13 @@ import copy
 import torch
 from torch import nn
 
+from worker.models import densenet
+
 
 class Average:
     """The network of the average. BatchNorm's running statistics are averaged as weights are, its counters copied."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: densenet.DenseNet, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
         self._decay = decay
 
@@ -19,7 +21,7 @@ class Average:
         kept = decay(self._decay, step=step)
         for average, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
             if average.is_floating_point():
-                average.mul_(kept).add_(value, alpha=1 - kept)
+                average.lerp_(value, 1 - kept)  # what does not change stays as it is, to the last bit
             else:
                 average.copy_(value)
 

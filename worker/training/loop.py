@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.core import stopping
 from worker import protocol
 from worker.data import loader
-from worker.training import checkpoint, evaluate, report, trainer
+from worker.training import checkpoint, evaluate, features, parts, report, trainer
 
 
 class Loop:
@@ -33,6 +33,7 @@ class Loop:
         self._root = root
         self._folder = folder
         self._attempt = attempt
+        self._features: features.Features | None = None
         self._spec = learner.spec
         self._meter = report.Meter(link, unit="steps")
         self._steps_pace = report.Pace(report.STEPS_EVERY)
@@ -48,7 +49,7 @@ class Loop:
                 self._train_epoch()
                 measured = evaluate.measure(
                     learner.network,
-                    self._seen(self._batches.validation()),
+                    self._seen(self._source().validation()),
                     num_classes=len(learner.classes),
                     device=learner.device,
                 )
@@ -72,9 +73,10 @@ class Loop:
         learner = self._trainer
         end = (learner.epoch + 1) * self._batches.steps_per_epoch
         start = learner.step - learner.epoch * self._batches.steps_per_epoch
-        learner.model.train()
+        source = self._source()
+        parts.set_training(learner.model, learner.part)
         lap = time.monotonic()
-        for images, targets in report.unless_stopped(self._batches.train(learner.epoch, start_step=start), self._link):
+        for images, targets in report.unless_stopped(source.train(learner.epoch, start_step=start), self._link):
             learner.train_step(images, targets)
             now = time.monotonic()
             learner.sums.seconds += now - lap
@@ -84,6 +86,16 @@ class Loop:
                 self._save()
         self._settle()  # waits for a GPU: the seconds of its last steps come in here
         learner.sums.seconds += time.monotonic() - lap
+
+    def _source(self) -> loader.Loader | features.Features:
+        """Return where the batches come from: pictures, or their features while the classifier learns alone."""
+        learner = self._trainer
+        if learner.part != "head":
+            self._features = None
+            return self._batches
+        if self._features is None:
+            self._features = features.Features(learner.model, self._batches, learner.device, watched=self._seen)
+        return self._features
 
     def _checkpoint_due(self) -> bool:
         every = self._spec.checkpoint_steps
@@ -133,7 +145,7 @@ class Loop:
         }
 
     def _seen(self, batches: Iterable[loader.Batch]) -> Iterator[loader.Batch]:
-        """Pass validation batches on; each is a sign of life, though no step of the training."""
+        """Pass batches on that are no step of the training; each is a sign of life."""
         for batch in report.unless_stopped(batches, self._link):
             yield batch
             self._advance(0)

@@ -14,10 +14,15 @@ _END = 1e4
 def rate(spec: specs.JobSpec, *, step: int, total: int) -> float:
     """Return the learning rate of `step` (from 0) of `total`.
 
-    A warm-up rises linearly (Goyal et al., https://arxiv.org/abs/1706.02677, section 2.2) to `lr`, which its last step
-    has; what follows has its course over the steps that remain.
+    While the head learns alone it has a rate of its own, and everything else is about the steps behind that. A warm-up
+    rises linearly (Goyal et al., https://arxiv.org/abs/1706.02677, section 2.2) to `lr`, which its last step has; what
+    follows has its course over the steps that remain.
     """
-    warmup = round(spec.warmup_epochs / spec.epochs * total)
+    alone = round(spec.head_epochs / spec.epochs * total)
+    if step < alone:
+        return spec.lr if spec.head_lr is None else spec.head_lr
+    step, total = step - alone, total - alone
+    warmup = round(spec.warmup_epochs / (spec.epochs - spec.head_epochs) * total)
     if step < warmup:
         return spec.lr * (step + 1) / warmup
     return _COURSES[spec.schedule](spec, step, warmup, total)

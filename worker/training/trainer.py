@@ -10,8 +10,8 @@ from torch.nn import functional
 from orchestrator import errors, failpoints
 from orchestrator.core import specs, states, stopping
 from worker.data import loader
-from worker.models import zoo
-from worker.training import checkpoint, ema, metrics, mixing, numerics, optim, schedules
+from worker.models import densenet, zoo
+from worker.training import checkpoint, ema, metrics, mixing, numerics, optim, parts, schedules
 
 #: Values of one step, by name; they are read when the step is settled.
 Values = dict[str, torch.Tensor]
@@ -39,10 +39,10 @@ class Trainer:
         self.device = device
         self.model = zoo.build(spec, len(classes)).to(device)
         self.average = ema.Average(self.model, spec.ema) if spec.ema else None
-        self.optimizer = optim.build(spec, self.model.parameters())
         self.mix = mixing.Mixer(spec, len(classes))
         self.total = spec.epochs * steps_per_epoch  #: optimizer steps of the whole training
         self.epoch = 0  #: epochs completed
+        self._begin_part()
         self.step = 0  #: optimizer steps completed, over the whole training
         self.sums = metrics.Sums()  #: training split, the epoch in work
         self.best_accuracy: float | None = None
@@ -58,7 +58,7 @@ class Trainer:
     @property
     def network(self) -> nn.Module:
         """What is measured: the average of the weights where one is kept."""
-        return self.average.network if self.average else self.model
+        return self._learning(self.average.network if self.average else self.model)
 
     @property
     def over(self) -> bool:
@@ -69,7 +69,8 @@ class Trainer:
         """Learn from the pictures of one step: images (N, 3, H, W), targets (N,)."""
         optim.set_rate(self.optimizer, schedules.rate(self.spec, step=self.step, total=self.total))
         pixels, truth = images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
-        pixels, truth = self.mix(pixels, truth, step=self.step)
+        if self.part != "head":  # which sees features, without augmentation
+            pixels, truth = self.mix(pixels, truth, step=self.step)
         self.optimizer.zero_grad(set_to_none=True)
         values = self._gradients(pixels, truth)
         if self.spec.clip_norm is not None:  # https://arxiv.org/abs/1211.5063
@@ -85,7 +86,7 @@ class Trainer:
         losses, corrects = [], []
         sizes = loader.parts(len(images), self.spec.batch_size)
         for pixels, truth in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
-            logits = self.model(pixels)
+            logits = self._learning(self.model)(pixels)
             loss = functional.cross_entropy(logits, truth, label_smoothing=self.spec.label_smoothing)
             loss = loss * (len(pixels) / len(images))
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -140,7 +141,18 @@ class Trainer:
             self.watched.append(accuracy if self.spec.patience_metric == "accuracy" else measured.mean_loss)
         self.epoch += 1
         self.sums = metrics.Sums()
+        if self.spec.learning(self.epoch) != self.part:
+            self._begin_part()
         return best
+
+    def _begin_part(self) -> None:
+        """Let learn what is to learn now, with an optimizer of its own."""
+        self.part = self.spec.learning(self.epoch)
+        self.optimizer = optim.build(self.spec, parts.let_learn(self.model, self.part))
+
+    def _learning(self, network: densenet.DenseNet) -> nn.Module:
+        """Return what batches go through: all of a network, or its classifier where that learns alone, on features."""
+        return network.linear if self.part == "head" else network
 
     def capture(self) -> checkpoint.Checkpoint:
         """Return the settled state as it stands, sharing memory with it.
@@ -181,13 +193,14 @@ class Trainer:
         self.model.load_state_dict(found.part("model"))
         if self.average:
             self.average.network.load_state_dict(found.part("ema"))
+        self.epoch = state.epoch
+        self._begin_part()
         by_parameter: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in found.part("optimizer").items():
             index, name = key.split(".", 1)
             # A copy of its own: the file's bytes are one buffer, whose parts lie as they come.
             by_parameter.setdefault(int(index), {})[name] = value.clone()
         self.optimizer.load_state_dict({"state": by_parameter, "param_groups": state.optimizer})
-        self.epoch = state.epoch
         self.step = state.step
         self.sums = state.sums.model_copy()
         self.best_accuracy = state.best_accuracy

@@ -106,6 +106,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"weights": "some/where.pth"}, "whole path"),
     ({"weights": "imagenet", "network": "densenet121_imagenet", "weights_sha256": "0" * 64}, "weights of a file"),
     ({"weights_sha256": "0" * 64}, "weights of a file"),
+    ({"train": "head"}, "train head needs weights"),
+    ({"train": "tail", "weights": "/w.pth"}, "train"),
+    ({"head_epochs": 1}, "head_epochs 1 needs weights"),
+    ({"head_epochs": 5, "weights": "/w.pth"}, "leaves nothing of 5 epochs"),
+    ({"head_epochs": 1, "train": "head", "weights": "/w.pth"}, "there are none"),
+    ({"head_lr": 0.1, "weights": "/w.pth"}, "head_lr is for head_epochs"),
 ]
 
 
