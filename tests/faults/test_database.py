@@ -4,20 +4,22 @@ import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 
 from orchestrator.core import specs, states
-from tests.support import oracle, pictures, running
+from orchestrator.store import migrations
+from tests.support import oracle, pictures, postgres, proxy, running
 from tests.support.waiting import until
 from worker import folders, journal
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
-OUTAGE_SECONDS = 10
+LOCKED_SECONDS = 15
+SILENT_SECONDS = 10
 EPOCHS = 200
 
 
@@ -40,30 +42,71 @@ def _weights(installed: running.Installation, job_id: str) -> str:
     return digest.hexdigest()
 
 
-def test_a_training_outlives_ten_seconds_without_its_database(tmp_path: Path) -> None:
-    data = str(pictures.write(tmp_path, pictures.members(size=(16, 16))))
-    spec = specs.JobSpec(
+def _spec(folder: Path) -> specs.JobSpec:
+    data = str(pictures.write(folder, pictures.members(size=(16, 16))))
+    return specs.JobSpec(
         data=data, network="densenet_tiny", image_size=8, epochs=EPOCHS, batch_size=2, loader_workers=0
     )
-    with running.installation(tmp_path / "home", lease=30) as installed:
-        store, root = installed.store, installed.settings.artifact_dir
-        job = installed.submit(spec)
-        installed.start_node()
-        until(lambda: len(store.epochs(job.id)) >= 4, seconds=90)
-        file = folders.attempt(root, job.id, store.get(job.id).attempt) / journal.FILE
-        with _locked(installed.settings.home / "orch.db"):
-            until(file.exists, seconds=OUTAGE_SECONDS)
-            size = file.stat().st_size
-            threading.Event().wait(OUTAGE_SECONDS)
-            assert file.stat().st_size > size  # it trains on
-        installed.wait(job.id, states.JobState.SUCCEEDED, seconds=120)
 
-        assert not file.exists()
-        rows = [(row.epoch, row.split) for row in store.epochs(job.id)]
-        assert rows == [(epoch, split) for epoch in range(1, EPOCHS + 1) for split in ("train", "val")]
-        assert len(store.steps(job.id)) == store.checkpoints(job.id)[0].step
-        assert [attempt.outcome for attempt in store.attempts(job.id)] == ["done"] * 3
-        undisturbed = installed.submit(spec)
-        installed.wait(undisturbed.id, states.JobState.SUCCEEDED, seconds=120)
-        assert _weights(installed, job.id) == _weights(installed, undisturbed.id)
-        oracle.holds(installed, promised=[job.id, undisturbed.id])
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of the weights of a training that nothing befell."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with running.installation(folder / "home", lease=30) as installed:
+        job = installed.submit(_spec(folder))
+        installed.start_node()
+        installed.wait(job.id, states.JobState.SUCCEEDED, seconds=200)
+        return _weights(installed, job.id)
+
+
+@contextmanager
+def _training(installed: running.Installation, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield a job that trains, and where its journal is; then it must end with every step done once."""
+    store = installed.store
+    job = installed.submit(_spec(folder))
+    installed.start_node()
+    until(lambda: len(store.epochs(job.id)) >= 4, seconds=90)
+    file = folders.attempt(installed.settings.artifact_dir, job.id, store.get(job.id).attempt) / journal.FILE
+    yield job.id, file
+    installed.wait(job.id, states.JobState.SUCCEEDED, seconds=200)
+    assert not file.exists()
+    rows = [(row.epoch, row.split) for row in store.epochs(job.id)]
+    assert rows == [(epoch, split) for epoch in range(1, EPOCHS + 1) for split in ("train", "val")]
+    assert len(store.steps(job.id)) == store.checkpoints(job.id)[0].step
+    assert [attempt.outcome for attempt in store.attempts(job.id)] == ["done"] * 3
+    oracle.holds(installed, promised=[job.id])
+
+
+def _trains_on(file: Path, *, seconds: float) -> None:
+    """Check that the journal grows while the database is away."""
+    until(file.exists, seconds=30)
+    size = file.stat().st_size
+    threading.Event().wait(seconds)
+    assert file.stat().st_size > size
+
+
+def test_a_training_outlives_a_database_that_another_keeps_locked(tmp_path: Path, undisturbed: str) -> None:
+    with running.installation(tmp_path / "home", lease=30) as installed:
+        with _training(installed, tmp_path) as (job_id, file), _locked(installed.settings.home / "orch.db"):
+            _trains_on(file, seconds=LOCKED_SECONDS)
+        assert _weights(installed, job_id) == undisturbed
+
+
+def test_a_training_outlives_a_server_that_is_cut_off_hangs_and_crashes(tmp_path: Path, undisturbed: str) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(postgres.running())
+        migrations.upgrade(server.url)
+        between = stack.enter_context(proxy.Proxy(server.socket))
+        settings = {"database_url": server.url_at(between.port), "data_roots": (tmp_path,), "lease": 10}
+        installed = stack.enter_context(running.installation(tmp_path / "home", **settings))
+        with _training(installed, tmp_path) as (job_id, file):
+            between.silence()
+            _trains_on(file, seconds=SILENT_SECONDS)
+            between.heal()
+            until(lambda: not file.exists(), seconds=60)
+            with server.frozen():
+                _trains_on(file, seconds=1)
+            until(lambda: not file.exists(), seconds=60)
+            server.restart()
+        assert _weights(installed, job_id) == undisturbed
