@@ -238,6 +238,9 @@ class Node:
                 self._look_at_health()
                 state = self._state
             self._store.beat_worker(self._identity.id, state)
+        except errors.NotFound:
+            _log.warning("unknown to the database, which must be another one than before: registers anew")
+            self._patiently(self._register)
         except errors.DatabaseUnavailable as error:
             _log.warning("database away", why=error.why)
 

@@ -9,10 +9,22 @@ from orchestrator import config, errors, failpoints, sockets
 
 
 def prepare(settings: config.Settings) -> None:
-    """Make the folders that a node needs before all else."""
-    failpoints.reach("node.mkdir")
-    for folder in (settings.home, settings.run_dir, sockets.folder(settings)):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the folders that a node needs before all else; raises InvalidSetting where it may not write there."""
+    folders = (settings.home, settings.run_dir, sockets.folder(settings))
+    try:
+        failpoints.reach("node.mkdir")
+        for folder in folders:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(settings, why=error.strerror) from error
+    if not all(os.access(folder, os.W_OK) for folder in folders):
+        raise _unusable(settings, why="It is read-only.")
+
+
+def _unusable(settings: config.Settings, *, why: str | None) -> errors.InvalidSetting:
+    return errors.InvalidSetting(
+        f"The home folder {settings.home} cannot be used.", why=why, hint="Set ORCH_HOME to one that you may write to."
+    )
 
 
 def forget(settings: config.Settings, key: str) -> None:

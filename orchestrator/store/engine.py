@@ -1,7 +1,6 @@
 """Connections and transactions: the one place that begins, commits, retries, and explains a database out of reach."""
 
 import functools
-import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +10,10 @@ import sqlalchemy
 import tenacity
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator import errors, failpoints
 from orchestrator.core import masking
-from orchestrator.store import deadline
+from orchestrator.store import deadline, sqlite
 
 #: Seconds that a transaction waits for SQLite's other writer, or for a server. A command must answer within 5 s.
 PATIENCE = 3.5
@@ -26,22 +24,11 @@ LONG_PATIENCE = 120
 #: Tries of one transaction, where the database asks for another.
 TRIES = 8
 
-#: What SQLite's errors mean to people: why, and what to do.
-_SQLITE_ADVICE = {
-    "SQLITE_BUSY": (f"Another process has kept it locked for {PATIENCE:g} seconds.", "Try again."),
-    "SQLITE_FULL": ("The disk is full.", "Free some space on it; nothing was written."),
-    "SQLITE_READONLY": ("The file or its folder is read-only.", "Check the permissions, and how it is mounted."),
-    "SQLITE_CANTOPEN": ("The file cannot be opened.", "Check that its folder exists and that you may write there."),
-    "SQLITE_IOERR": ("The disk reports an error, or is full.", "Free some space on it, else see the system's log."),
-    "SQLITE_CORRUPT": ("The file is damaged.", "Restore it from a backup."),
-    "SQLITE_NOTADB": ("The file is no SQLite database.", "Check the setting database_url."),
-}
-
 #: Codes of "try again": SQLite's lock, PostgreSQL's serialization failure and deadlock.
 _TRY_AGAIN = frozenset({"SQLITE_BUSY", "40001", "40P01"})
 
 #: Codes that the drivers do not count as operational: SQLite's, and PostgreSQL's server that takes no writes.
-_OUT_OF_REACH = frozenset({*_SQLITE_ADVICE, "25006"})
+_OUT_OF_REACH = frozenset({*sqlite.ADVICE, "25006"})
 
 #: What a transaction may end with, but for mistakes of ours; an OSError is of the disk or network below the driver.
 _Trouble = exc.DBAPIError | exc.TimeoutError | OSError
@@ -62,14 +49,19 @@ S = TypeVar("S", bound=HasDatabase)
 class Database:
     """One database: short transactions over a pool of connections. Made after a fork, never before.
 
+    `must_exist`: a SQLite file that is not there is not made.
     SQLite changes some tables by making them anew: `foreign_keys` off keeps that from deleting the rows that refer to
     them (https://sqlite.org/lang_altertable.html#otheralter).
     """
 
-    def __init__(self, url: str, *, foreign_keys: bool = True) -> None:
+    def __init__(self, url: str, *, foreign_keys: bool = True, must_exist: bool = False) -> None:
         self.name = masking.server(url)
         self._url = _parsed(url)
-        self._engine = _engine(self._url, foreign_keys=foreign_keys)
+        self._engine: Engine = (
+            sqlite.engine(self._url, patience=PATIENCE, foreign_keys=foreign_keys, must_exist=must_exist)
+            if self.file
+            else _postgres().engine(self._url, patience=PATIENCE)
+        )
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_worth_another_try),
             stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_after_delay(PATIENCE),
@@ -144,7 +136,7 @@ class Database:
         )
 
     def _advice(self) -> Mapping[str, tuple[str, str]]:
-        return _SQLITE_ADVICE if self.file else _postgres().ADVICE
+        return sqlite.ADVICE if self.file else _postgres().ADVICE
 
     def _hidden(self, text: str) -> str:
         text = " ".join(text.split())
@@ -207,9 +199,9 @@ def shared_time(connection: Connection) -> datetime:
 def insert(connection: Connection, table: sqlalchemy.Table) -> Any:
     """Return an INSERT into `table` that knows ON CONFLICT: the two dialects spell it alike, each in its module."""
     if connection.dialect.name == "sqlite":
-        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 - only the dialect in use is worth its import
+        from sqlalchemy.dialects import sqlite as dialect  # noqa: PLC0415 - only the one in use is worth its import
 
-        return sqlite.insert(table)
+        return dialect.insert(table)
     from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - the same
 
     return postgresql.insert(table)
@@ -230,16 +222,6 @@ def _parsed(text: str) -> URL:
     return url
 
 
-def _engine(url: URL, *, foreign_keys: bool) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        engine = sqlalchemy.create_engine(url, connect_args={"timeout": PATIENCE, "check_same_thread": False})
-        sqlalchemy.event.listen(engine, "connect", functools.partial(_prepare_sqlite, foreign_keys=foreign_keys))
-        sqlalchemy.event.listen(engine, "begin", _begin_sqlite)
-        return engine
-    made: Engine = _postgres().engine(url, patience=PATIENCE)
-    return made
-
-
 def _postgres() -> Any:
     """Return the module of PostgreSQL, whose driver is an extra."""
     try:
@@ -249,18 +231,6 @@ def _postgres() -> Any:
             "The driver of PostgreSQL is not installed.", hint="Install orch with its extra `postgres`."
         ) from error
     return postgres
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, entry: ConnectionPoolEntry, *, foreign_keys: bool) -> None:
-    del entry
-    connection.isolation_level = None  # the driver begins nothing by itself: `_begin_sqlite` does
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", f"foreign_keys = {int(foreign_keys)}"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A deferred transaction that turns to writing fails at once when another has written in between.
-    connection.exec_driver_sql(connection.get_execution_options().get("orch_begin", "BEGIN IMMEDIATE"))
 
 
 def _code(cause: BaseException | None) -> str:

@@ -1,6 +1,7 @@
 """The store on a SQL database, and how it is opened: with its schema checked, and the embedded one made."""
 
 from orchestrator import config, errors, failpoints
+from orchestrator.core import ids
 from orchestrator.core.clock import Clock, SystemClock
 from orchestrator.store import audits, engine, fleet, migrations, people, supervisors
 
@@ -26,10 +27,10 @@ def open_store(settings: config.Settings, *, clock: Clock | None = None, create:
 
     Raises:
         SchemaMismatch: the database speaks another version than this orch.
-        DatabaseUnavailable: it is out of reach, or is not there and may not be made.
+        DatabaseUnavailable: it is out of reach, or is not there and may not be made, or not any more.
 
     """
-    database = engine.Database(settings.database)
+    database = engine.Database(settings.database, must_exist=True)
     try:
         found = migrations.version(database)
         if settings.embedded_database and migrations.is_older(found):
@@ -49,8 +50,21 @@ def _bring_up(settings: config.Settings, *, is_new: bool, create: bool) -> None:
             why=f"{settings.home} holds none.",
             hint="`orch up -d` or `orch submit` makes it.",
         )
+    if is_new and _has_been_used(settings):
+        raise errors.DatabaseUnavailable(
+            f"The database {settings.home / 'orch.db'} is gone.",
+            why=f"Jobs of it have left files in {settings.artifact_dir}.",
+            hint="Put it back, from a backup where need be; `orch db upgrade` begins a new one.",
+        )
     make_home(settings)
     migrations.upgrade(settings.database)
+
+
+def _has_been_used(settings: config.Settings) -> bool:
+    """Whether jobs have run on the embedded database of this home; another's folder of artifacts says nothing."""
+    return settings.artifacts is None and any(
+        len(folder.name) == ids.LENGTH for folder in settings.artifact_dir.glob("*")
+    )
 
 
 def make_home(settings: config.Settings) -> None:
