@@ -120,10 +120,15 @@ class Node:
             try:
                 return work()
             except errors.DatabaseUnavailable as error:
-                _log.warning("database away", why=error.why)
-                if self._asked_to_go:
+                if self._asked_to_go or not self._may_write():
                     raise
+                _log.warning("database away", why=error.why)
                 time.sleep(_DATABASE_RETRY_SECONDS)
+
+    def _may_write(self) -> bool:
+        """Whether permissions allow the database to come back; of a server nobody here knows."""
+        ours = (self._settings.home, self._settings.home / "orch.db") if self._settings.embedded_database else ()
+        return all(os.access(path, os.W_OK) for path in ours if path.exists())
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         self._asked_to_go += 1
@@ -357,21 +362,31 @@ def main() -> int:
     arguments = parser.parse_args()
     log.configure()
     try:
-        settings = config.load()
-        presence.prepare(settings)
         with ExitStack() as resources:
-            if arguments.only_one:
-                resources.enter_context(presence.only_one(settings))
-            node = Node(
-                settings,
-                max_jobs=arguments.max_jobs,
-                exit_when_idle=arguments.exit_when_idle,
-                resources=resources,
-            )
-            return node.run()
+            return _built(arguments, resources).run()
     except errors.OrchError as error:
         _log.error(error.message, why=error.why, hint=error.hint)
         return error.exit_code
+
+
+def _built(arguments: argparse.Namespace, resources: ExitStack) -> Node:
+    settings = config.load()
+    try:
+        presence.prepare(settings)
+        if arguments.only_one:
+            resources.enter_context(presence.only_one(settings))
+        return Node(
+            settings,
+            max_jobs=arguments.max_jobs,
+            exit_when_idle=arguments.exit_when_idle,
+            resources=resources,
+        )
+    except OSError as error:  # a folder that may not be written, a disk that is full
+        raise errors.OrchError(
+            "The node cannot work here.",
+            why=f"{error.strerror or error}: {error.filename or settings.home}",
+            hint="Check permissions and free space; `orch config paths` names every folder.",
+        ) from error
 
 
 def _versions() -> dict[str, str]:

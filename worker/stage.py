@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import FrameType
 
 from pydantic import BaseModel
@@ -91,8 +92,11 @@ def run(connection: Connection, body: Callable[[Link], protocol.Ended]) -> int:
     return _EXIT_CODES[last.how] if isinstance(last, protocol.Ended) else protocol.EXIT_FAILED
 
 
-def failure(error: Exception) -> protocol.Failed:
-    """Return the message that tells of `error`; what nobody foresaw also goes to stderr, the job's log."""
+def failure(error: Exception, *, folder: Path | None = None) -> protocol.Failed:
+    """Return the message that tells of `error`; what nobody foresaw also goes to stderr, the job's log.
+
+    `folder` is where the work was going on: a write to a full disk does not say by itself which one that is.
+    """
     if isinstance(error, errors.StageFailed):
         return protocol.Failed(reason=states.Reason(error.reason), error=_sentences(error), hint=error.hint)
     with suppress(OSError):  # the log may be on the disk that is full
@@ -101,6 +105,8 @@ def failure(error: Exception) -> protocol.Failed:
         reason = states.Reason.USER_ERROR if isinstance(error, errors.UsageError) else states.Reason.INTERNAL
         return protocol.Failed(reason=reason, error=_sentences(error), hint=error.hint)
     said, reason = f"{type(error).__name__}: {error}".splitlines()[0], _reason(error)
+    if reason is states.Reason.DISK_FULL and folder is not None and getattr(error, "filename", None) is None:
+        said = f"{said}, below {folder}"
     meaning = f"{_MEANINGS[reason]} " if reason in _MEANINGS else ""
     return protocol.Failed(reason=reason, error=meaning + said, hint=HINTS.get(reason))
 

@@ -94,7 +94,7 @@ class Supervisor:
         except errors.Stale:
             raise
         except Exception as error:  # noqa: BLE001 - the edge: a job must never stay running because of a defect of ours
-            return _failed(stage.failure(error), recorder)
+            return _failed(stage.failure(error, folder=self._place.artifact_dir), recorder)
         return outcome
 
     def _prepare(self, claim: jobs.Claim) -> Path:

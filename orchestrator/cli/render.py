@@ -36,7 +36,10 @@ _FOLDED = 16  # a column whose values wrap is content with so much, where the ot
 _home: ContextVar[str] = ContextVar("home", default="")
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: And what makes a line be read in another order than it is written: marks of direction.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+#: The same, where they stand in JSON as they are.
+_UNESCAPED = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Mode(StrEnum):
@@ -96,7 +99,7 @@ def grid(columns: Sequence[Column[Row]], rows: Iterable[Row], *, width: int) -> 
     drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column, fitting in zip(chosen, _widths(chosen, lines, width), strict=True):
         drawn.add_column(
-            column.title,
+            clean(column.title),  # such as a class of somebody's data
             justify="right" if column.right else "left",
             no_wrap=not column.fold,
             width=None if column.fold else fitting,
@@ -151,13 +154,18 @@ def line(*fields: object) -> None:
 
 def document(payload: "BaseModel") -> None:
     """Print a whole JSON document."""
-    sys.stdout.write(payload.model_dump_json(indent=2) + "\n")
+    sys.stdout.write(_escaped(payload.model_dump_json(indent=2)) + "\n")
 
 
 def json_line(payload: "BaseModel") -> None:
     """Print one line of a JSON stream, at once."""
-    sys.stdout.write(payload.model_dump_json() + "\n")
+    sys.stdout.write(_escaped(payload.model_dump_json()) + "\n")
     sys.stdout.flush()
+
+
+def _escaped(text: str) -> str:
+    """Return JSON that means the same and cannot steer a terminal."""
+    return _UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def raw(value: Any) -> str:

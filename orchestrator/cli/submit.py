@@ -145,6 +145,21 @@ def _advice(
 
 def _show(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:
     job = done.job
+    try:
+        _print(done, notes, quiet=quiet, to=to)
+        sys.stdout.flush()  # the id is out before anything that may take time
+    except OSError:  # whoever gets no id must not think that there is no job
+        render.note(f"Job {job.id} is stored all the same.")
+        raise
+    if to is not render.Mode.JSON:
+        for note in notes:
+            render.note(note)
+    if to is render.Mode.TERMINAL and not quiet:
+        render.following([f"orch watch {job.id}", f"orch logs -f {job.id}", f"orch cancel {job.id}"])
+
+
+def _print(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:
+    job = done.job
     if quiet:
         render.line(job.id)
     elif to is render.Mode.JSON:
@@ -157,12 +172,6 @@ def _show(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) 
     else:
         place = f", {words.place(done.ahead)}" if job.state is JobState.QUEUED else ""
         render.console().print(render.state(f"{job.id}  {job.state}{place}", of=job.state))
-    sys.stdout.flush()  # the id is out before anything that may take time
-    if to is not render.Mode.JSON:
-        for note in notes:
-            render.note(note)
-    if to is render.Mode.TERMINAL and not quiet:
-        render.following([f"orch watch {job.id}", f"orch logs -f {job.id}", f"orch cancel {job.id}"])
 
 
 def _show_dry_run(resolved: "Resolved", notes: list[str], *, to: render.Mode) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -83,7 +84,9 @@ def prepare(settings: config.Settings) -> None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise errors.InvalidSetting(
-            f"The home folder {settings.home} cannot be made.", why=error.strerror, hint="Set ORCH_HOME to another."
+            f"The home folder {settings.home} cannot be used.",
+            why=f"{error.strerror}: {error.filename or settings.home}",
+            hint="Set ORCH_HOME to a folder that you may write to.",
         ) from error
 
 
@@ -101,6 +104,7 @@ def start(settings: config.Settings, store: Store) -> Started:
     if running is not None:
         return Started(pid=running, log=log, was_running=True)
     failpoints.reach("up.log")
+    log.touch(mode=0o600)
     with log.open("ab") as output:
         failpoints.reach("up.start")
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -222,5 +226,14 @@ def _read_pid(path: Path) -> int | None:
 
 def _no_start(why: str, log: Path) -> errors.OrchError:
     with log.open(encoding="utf-8", errors="replace") as file:
-        last = "".join(deque(file, maxlen=1)).strip()
+        last = _words("".join(deque(file, maxlen=1)).strip())
     return errors.OrchError("The node did not start.", why=f"{why} Its last words: {last}", hint=f"Its log is {log}.")
+
+
+def _words(line: str) -> str:
+    """Return what a line of a log says to people: of an event, its sentence and why."""
+    try:
+        event = json.loads(line)
+        return " ".join(str(event[name]) for name in ("event", "why") if event.get(name))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return line

@@ -126,7 +126,14 @@ def _alone(database: engine.Database) -> Iterator[None]:
         with filelock.FileLock(f"{database.file}.upgrade.lock", timeout=PATIENCE, mode=0o600):
             yield
     except (filelock.Timeout, OSError) as error:
-        raise errors.DatabaseUnavailable(f"The database {database.name} cannot be upgraded.", why=str(error)) from error
+        held = isinstance(error, filelock.Timeout)
+        raise errors.DatabaseUnavailable(
+            f"The database {database.name} cannot be upgraded.",
+            why=f"Another upgrade has held its lock for {PATIENCE:g} seconds." if held else f"{error.strerror}.",
+            hint="Try again."
+            if held
+            else "Check that its folder exists, that you may write there, and the free space.",
+        ) from error
 
 
 def _upgrade(connection: Connection) -> None:

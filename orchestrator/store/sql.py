@@ -68,13 +68,14 @@ def _has_been_used(settings: config.Settings) -> bool:
 
 
 def make_home(settings: config.Settings) -> None:
-    """Make the folder of everything orch keeps, for its owner alone."""
+    """Make the folder of everything orch keeps, and the database's file in it, for their owner alone."""
     try:
         failpoints.reach("home.mkdir")
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (settings.home / "orch.db").touch(mode=0o600)  # in a folder of a person's own, which others may read
     except OSError as error:
         raise errors.DatabaseUnavailable(
-            f"The folder {settings.home} cannot be made.",
-            why=error.strerror,
+            f"The folder {settings.home} cannot be used.",
+            why=f"{error.strerror}: {error.filename}",
             hint="Set ORCH_HOME to a folder that you may write to.",
         ) from error

@@ -30,6 +30,9 @@ _STATE = "orch"
 _MARGIN = 16 * 2**20
 
 
+_HINT = "Free space on the disk of the artifacts, or set ORCH_ARTIFACTS to a larger one, then `orch retry` the job."
+
+
 class Damaged(Exception):
     """A checkpoint cannot be used; the text says why."""
 
@@ -96,9 +99,27 @@ def write(checkpoint: Checkpoint, folder: Path) -> tuple[Path, int, str]:
             f"The checkpoint of step {checkpoint.state.step} could not be written.",
             reason=states.Reason.DISK_FULL,
             why=f"{len(content):,} bytes to {folder}: {error.strerror or error}.",
-            hint="Free space on the disk of the artifacts, then `orch retry` the job.",
+            hint=_HINT,
         ) from error
     return path, len(content), hashlib.sha256(content).hexdigest()
+
+
+def check_room(size: int, folder: Path) -> None:
+    """Refuse to train for hours where not even one checkpoint of `size` bytes could be written; `folder` exists.
+
+    Raises:
+        StageFailed: disk_full, with how much is needed.
+
+    """
+    try:
+        _require_room(size, folder)
+    except OSError as error:
+        raise errors.StageFailed(
+            "There is no room for a checkpoint.",
+            reason=states.Reason.DISK_FULL,
+            why=f"It takes {size:,} bytes in {folder}: {error}.",
+            hint=_HINT,
+        ) from error
 
 
 def read(path: Path, *, size: int, sha256: str) -> Checkpoint:
@@ -188,11 +209,15 @@ def _metadata(content: bytes) -> dict[str, str]:
     return metadata
 
 
+def _require_room(size: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size + _MARGIN:
+        raise OSError(f"{free:,} bytes are free, and {_MARGIN:,} of them are kept for logs and the database")
+
+
 def _write_durably(content: bytes, path: Path) -> None:
     failpoints.reach("checkpoint.mkdir")
     path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
-    if free < len(content) + _MARGIN:
-        raise OSError(f"{free:,} bytes are free, and {_MARGIN:,} of them are kept for logs and the database")
+    _require_room(len(content), path.parent)
     durable.sync_folder(path.parent.parent)  # the attempt's folder: `path.parent` may be new in it
     durable.write(content, path, place="checkpoint")

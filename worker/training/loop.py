@@ -39,6 +39,7 @@ class Loop:
         self._steps_pace = report.Pace(report.STEPS_EVERY)
         self._saved = (learner.epoch, learner.step)
         self._saved_at = time.monotonic()
+        self._has_room = False  #: for a checkpoint, as far as anybody has looked
 
     def run(self) -> protocol.Ended:
         """Train to the last epoch, or to the next step after a stop; the state is on disk when this returns."""
@@ -78,6 +79,9 @@ class Loop:
         lap = time.monotonic()
         for images, targets in report.unless_stopped(source.train(learner.epoch, start_step=start), self._link):
             learner.train_step(images, targets)
+            if not self._has_room:  # the first step has made the optimizer's part of a checkpoint
+                checkpoint.check_room(learner.nbytes, self._folder.parent)
+                self._has_room = True
             now = time.monotonic()
             learner.sums.seconds += now - lap
             lap = now

@@ -154,6 +154,19 @@ class Trainer:
         """Return what batches go through: all of a network, or its classifier where that learns alone, on features."""
         return network.linear if self.part == "head" else network
 
+    @property
+    def nbytes(self) -> int:
+        """What a checkpoint's tensors take, once the first step has made the optimizer's."""
+        return sum(value.nbytes for value in self._tensors().values())
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average:
+            tensors |= {f"ema.{name}": value for name, value in self.average.network.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        return tensors
+
     def capture(self) -> checkpoint.Checkpoint:
         """Return the settled state as it stands, sharing memory with it.
 
@@ -161,12 +174,7 @@ class Trainer:
             StageFailed: diverged, when something in it is not finite.
 
         """
-        state = self.optimizer.state_dict()
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.average:
-            tensors |= {f"ema.{name}": value for name, value in self.average.network.state_dict().items()}
-        for index, values in state["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        tensors = self._tensors()
         if not torch.stack([value.isfinite().all() for value in tensors.values()]).all():
             raise self.diverged(f"Weights or optimizer are not finite after step {self.step}.")
         tensors |= {f"rng.{name}": value for name, value in numerics.generator_tensors(self.device).items()}
@@ -180,7 +188,7 @@ class Trainer:
                 sums=self.sums.model_copy(),
                 best_accuracy=self.best_accuracy,
                 watched=tuple(self.watched),
-                optimizer=state["param_groups"],
+                optimizer=self.optimizer.state_dict()["param_groups"],
                 generators=numerics.generators(),
                 numerics=numerics.Numerics.here(self.device),
             ),

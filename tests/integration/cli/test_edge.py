@@ -184,6 +184,16 @@ def test_a_lost_stream_changes_no_exit_code(settings: config.Settings, to: str) 
         assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
+def test_a_job_whose_id_cannot_be_printed_is_named_all_the_same(store: base.Store, settings: config.Settings) -> None:
+    env = config.child_environment(settings)
+    line = f"{shlex.join([*ORCH, 'submit', '--data', 'digits', '-q'])} >/dev/full"
+    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, text=True, check=False)
+    (job,) = store.jobs(jobs.JobFilter())
+    assert done.returncode == 1
+    assert f"Job {job.id} is stored all the same." in done.stderr
+    assert "The output cannot be written." in done.stderr
+
+
 @pytest.mark.parametrize("words", [("wait",), ("watch",), ("logs", "-f")])
 def test_ctrl_c_leaves_the_job_alone_and_says_so(
     store: base.Store, settings: config.Settings, words: tuple[str, ...]

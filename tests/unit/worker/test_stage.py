@@ -111,6 +111,14 @@ def test_a_log_on_the_disk_that_is_full_does_not_hide_the_reason(monkeypatch: py
     assert said[0].error.startswith("The disk is full.")
 
 
+@pytest.mark.parametrize(("file", "named"), [(None, "below /artifacts"), ("/data/x", "'/data/x'")])
+def test_which_disk_is_full_is_said(file: str | None, named: str) -> None:
+    failed = stage.failure(OSError(errno.ENOSPC, "No space left on device", file), folder=Path("/artifacts"))
+    assert failed.reason == states.Reason.DISK_FULL
+    assert failed.error.startswith("The disk is full.")
+    assert failed.error.endswith(named)
+
+
 def test_stop_and_sigterm_are_heard_and_the_handler_is_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     ours, theirs = multiprocessing.Pipe()

@@ -1,3 +1,4 @@
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from orchestrator import errors
 from orchestrator.core import states
 from tests.unit.worker.training import support
 from worker import protocol
+from worker.models import zoo
 from worker.training import report, stage, trainer
 
 
@@ -32,6 +34,24 @@ def test_a_loss_that_is_not_finite_fails_with_step_and_rate_and_writes_nothing(
     assert failed.value.hint == "Try a smaller --lr."
     assert [step for step, _, _ in follower.steps] == [1]
     assert not list(root.rglob("*.safetensors"))
+
+
+def test_a_disk_without_room_for_one_checkpoint_ends_it_at_the_first_step(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam keeps two numbers for each weight: a checkpoint takes three times the network."""
+    usage = shutil.disk_usage("/")._replace(free=16 * 2**20 + 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    follower = support.Follower()
+    task = support.assignment(root, support.spec(), attempt_dir=str(root))
+    with pytest.raises(errors.StageFailed, match="no room for a checkpoint") as failed:
+        stage.train(data, task, follower)
+    assert failed.value.reason == states.Reason.DISK_FULL
+    weights = sum(value.nbytes for value in zoo.build(task.spec, len(data.classes)).state_dict().values())
+    needed = int(str(failed.value.why).split()[2].replace(",", ""))
+    assert 2 * weights < needed <= 3 * weights + 10_000
+    assert "16,778,216 bytes are free" in str(failed.value.why)
+    assert follower.steps == []
 
 
 def test_a_drain_writes_no_checkpoint_of_a_loss_that_is_not_finite(
