@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,7 +14,7 @@ from orchestrator import config, errors
 from orchestrator.cli import main
 from orchestrator.store import engine, migrations, sql
 from tests.integration.cli.conftest import Orch
-from tests.support import postgres, proxy
+from tests.support import certificates, postgres, proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -138,6 +139,31 @@ def test_a_server_without_tls_is_refused_where_that_is_wanted(
 ) -> None:
     with closing(engine.Database(f"{server.url_at(between.port)}?sslmode={mode}")) as database:
         assert "does not support SSL" in said_by(lambda: database.read(lambda _: None))
+
+
+@pytest.mark.parametrize(
+    ("authority", "host", "why"),
+    [
+        ("ours", "localhost", None),
+        ("theirs", "localhost", "certificate verify failed"),
+        ("ours", "elsewhere", 'does not match host name "localhost"'),
+    ],
+)
+def test_a_certificate_must_be_of_the_named_authority_and_made_out_to_the_host(
+    server: postgres.Server, tmp_path: Path, authority: str, host: str, why: str | None
+) -> None:
+    roots = {name: certificates.authority(tmp_path, name) for name in ("ours", "theirs")}
+    tls = certificates.server(tmp_path, roots["ours"], host)
+    tls.set_alpn_protocols(["postgresql"])  # the proxy speaks TLS from the first byte on
+    with proxy.Proxy(server.socket, tls=tls) as between:
+        url = make_url(server.url_at(between.port)).set(host="localhost")
+        options = {"sslmode": "verify-full", "sslrootcert": str(roots[authority]), "sslnegotiation": "direct"}
+        url = url.set(query={**options, "hostaddr": "127.0.0.1"})
+        with closing(engine.Database(url.render_as_string(hide_password=False))) as database:
+            if why is None:
+                assert database.read(lambda connection: connection.exec_driver_sql("SELECT 7").scalar()) == 7
+            else:
+                assert why in said_by(lambda: database.read(lambda _: None))
 
 
 #: Each command that asks the database; ID stands for a job.
