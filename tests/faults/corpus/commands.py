@@ -115,7 +115,7 @@ JOB_FILES = [
 ]  # fmt: skip
 
 FLAGS = [
-    flags("misspelt", "--epoch", "3", guard="Did you mean --epochs?", hint="orch submit --help"),
+    flags("misspelt", "--epoch", "3", guard="Did you mean --epochs", hint="orch submit --help"),
     flags("negative epochs", "--epochs", "-3", guard="epochs = '-3'"),
     flags("no epochs", "--epochs", "0", guard="epochs = '0'"),
     flags("absurd epochs", "--epochs", "1000000000", guard="less than or equal to 100000"),
@@ -132,14 +132,14 @@ FLAGS = [
     flags("a network from elsewhere", "--network", "../../etc/passwd", guard="unknown network '../../etc/passwd'"),
     flags("a block that is no number", "--blocks", "6,x", guard="blocks.1 = 'x'"),
     flags("an empty block", "--blocks", "6,0", guard="blocks.1 = '0'"),
-    flags("no blocks", "--blocks", "", guard="blocks.0 = ''"),
+    flags("no blocks", "--blocks", "", guard="blocks = "),
     flags("a reduction that leaves nothing", "--reduction", "0.001", guard="leaves no channel"),
     flags("growth without end", "--growth-rate", "100000", guard="growth_rate = '100000'"),
     flags("a crop the wrong way round", "--crop-scale", "0.9,0.1", guard="crop_scale is (smallest, largest)"),
     flags("a crop of nothing", "--crop-scale", "0,1", guard="crop_scale.0 = '0'"),
     flags("two channels", "--mean", "0.5,0.5", guard="mean.2"),
     flags("no deviation", "--std", "0,1,1", guard="std.0 = '0'"),
-    flags("unknown optimizer", "--optimizer", "sgd", guard="optimizer = 'sgd'"),
+    flags("unknown optimizer", "--optimizer", "lion", guard="optimizer = 'lion'"),
     flags("unknown stem", "--stem", "resnet", guard="stem = 'resnet'"),
     flags("a seed below nothing", "--seed", "-1", guard="seed = '-1'"),
     flags("a seed beyond 63 bits", "--seed", str(2**63), guard="seed = '9223372036854775808'"),
