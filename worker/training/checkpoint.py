@@ -105,7 +105,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> tuple[Path, int, str]:
 
 
 def check_room(size: int, folder: Path) -> None:
-    """Refuse to train for hours where not even one checkpoint of `size` bytes could be written; `folder` exists.
+    """Refuse to train for hours where not even one checkpoint of `size` bytes could be written.
 
     Raises:
         StageFailed: disk_full, with how much is needed.
@@ -210,7 +210,8 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _require_room(size: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(place).free
     if free < size + _MARGIN:
         raise OSError(f"{free:,} bytes are free, and {_MARGIN:,} of them are kept for logs and the database")
 
