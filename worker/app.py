@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
 from pydantic import BaseModel
 
@@ -30,6 +31,9 @@ from worker.slot import Slot
 from worker.supervisor import Place, Supervisor
 
 _log = log.get("slot")
+
+#: Celery's goodbye takes a moment; from a broker that hangs it would wait for an answer for half a minute.
+_GOODBYE_SECONDS = 3.0
 
 
 class Plan(BaseModel):
@@ -71,8 +75,10 @@ def _serve(plan: Plan, settings: config.Settings) -> int:
     signals.worker_shutting_down.connect(lambda **_: draining.set(), weak=False)
     threading.Thread(target=_go_with_the_node, name="lifeline", daemon=True).start()
     threading.Thread(target=slot.look_every, args=(2 * settings.sweep,), name="look", daemon=True).start()
-    # It warns of root because of pickle, which is never accepted here.
-    warnings.filterwarnings("ignore", category=SecurityWarning)
+    threading.Thread(target=_go_in_time, args=(slot, draining), name="goodbye", daemon=True).start()
+    # It warns of root because of pickle, which is never accepted here, and of a default that is not used here.
+    for warning in (SecurityWarning, CPendingDeprecationWarning):
+        warnings.filterwarnings("ignore", category=warning)
     worker = app.Worker(
         hostname=f"{plan.slot}@{plan.worker.id}",
         pool="threads",
@@ -140,6 +146,15 @@ def _bell(settings: config.Settings) -> Any:
             _log.warning("broker away", why=error.why)
 
     return ring
+
+
+def _go_in_time(slot: Slot, draining: threading.Event) -> None:
+    """End this process where Celery does not, a moment after the slot has given its job back: nothing is left to do."""
+    draining.wait()
+    slot.wait_until_free()
+    time.sleep(_GOODBYE_SECONDS)
+    _log.warning("left without the broker's goodbye")
+    os._exit(0)
 
 
 def _go_with_the_node() -> None:

@@ -23,7 +23,7 @@ class Patience:
 
 
 #: A person waits: a hung broker may cost a moment, never the command.
-CLIENT = Patience(connect=2, reply=3)
+CLIENT = Patience(connect=2, reply=2)
 #: A worker's reply time lies above its blocking pop of one second.
 WORKER = Patience(connect=5, reply=30)
 

@@ -34,7 +34,7 @@ def client(settings: config.Settings) -> "redis.Redis":
     return redis.Redis(
         unix_socket_path=str(socket(settings)),
         socket_connect_timeout=2,
-        socket_timeout=5,
+        socket_timeout=2,
         retry=Retry(NoBackoff(), 0),  # the default tries for ten seconds before it says that nobody is there
     )
 

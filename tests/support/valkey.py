@@ -18,6 +18,7 @@ class Server:
 
     def __init__(self, folder: Path, *settings: str, password: str | None = None) -> None:
         self.port = _free_port()
+        self.folder = folder
         self._password = password
         self._file = folder / "valkey.conf"
         own = (f"port {self.port}", "bind 127.0.0.1", f"dir {folder}", 'save ""')
@@ -46,7 +47,7 @@ class Server:
         return redis.Redis(port=self.port, password=self._password, socket_timeout=10)
 
     def start(self) -> None:
-        binary = embedded.binary(config.Settings(home=self._file.parent))
+        binary = embedded.binary(config.Settings(home=self.folder))
         log = self._file.with_suffix(".log")
         self._process = subprocess.Popen([binary, self._file, "--logfile", log], stdin=subprocess.DEVNULL)
         until(self._listens, seconds=20)

@@ -15,9 +15,7 @@ from tests.support import certificates, proxy, valkey
 from tests.support.waiting import until
 
 #: What docs/operations.md gives the account of a shared server.
-ACCOUNT = (
-    "user orch on >canary resetkeys ~orch:* resetchannels -@all +@connection +@read +@write +@scripting +@transaction"
-)
+ACCOUNT = "user orch on >canary resetkeys ~orch:* resetchannels -@all +@connection +lpush +brpop +llen +multi +exec"
 
 SECONDS = 5
 

@@ -1,0 +1,205 @@
+"""The broker dies, forgets, fills up, hangs or goes silent: no job is lost, none runs twice, none at work notices."""
+
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.core import jobs, states
+from orchestrator.queue import dispatch, embedded
+from tests.faults import site as sites
+from tests.faults.site import Site, tiny
+from tests.support import oracle, pictures, proxy, running
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+#: What `submit` may take with a broker that does not answer. 5 s are promised, and what is printed holds that where
+#: nothing else runs; without a bound it would take for ever.
+SUBMIT_SECONDS = 20
+#: Within which everything that waits is rung for again, at the default settings.
+RING_SECONDS = 10
+#: What a drain may take with a broker that hangs. What is printed is about 5 s; without a bound it would take 31.
+DRAIN_SECONDS = 20
+
+#: Trains until it is told to stop.
+LONG = 100_000
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(pictures.write(tmp_path_factory.mktemp("pictures"), pictures.members(size=(16, 16))))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with sites.at_work(tmp_path_factory.mktemp("site")) as standing:
+        yield standing
+
+
+@pytest.fixture
+def file(data: str, tmp_path: Path) -> Path:
+    written = tmp_path / "job.yaml"
+    written.write_text(tiny(data).model_dump_json(), encoding="utf-8")
+    return written
+
+
+@pytest.fixture
+def at_work(site: Site, data: str) -> jobs.Job:
+    """A job that trains, for seconds to come."""
+    job = site.installed.submit(tiny(data, epochs=40))
+    until(lambda: site.installed.store.epochs(job.id), seconds=60)
+    return job
+
+
+@contextmanager
+def _killed(site: Site) -> Iterator[None]:
+    site.broker.kill()
+    yield
+    site.broker.start()
+
+
+@contextmanager
+def _killed_and_forgetful(site: Site) -> Iterator[None]:
+    site.broker.kill()
+    shutil.rmtree(site.broker.folder / "appendonlydir")
+    yield
+    site.broker.start()
+
+
+@contextmanager
+def _hung(site: Site) -> Iterator[None]:
+    site.broker.process.suspend()
+    yield
+    site.broker.process.resume()
+
+
+@contextmanager
+def _silent(site: Site) -> Iterator[None]:
+    site.between.silence()
+    yield
+    site.between.heal()
+
+
+@contextmanager
+def _full(site: Site) -> Iterator[None]:
+    with site.broker.client() as client:
+        client.config_set("maxmemory", 1)
+        yield
+        client.config_set("maxmemory", 0)
+
+
+@contextmanager
+def _read_only(site: Site) -> Iterator[None]:
+    with site.broker.client() as client:
+        client.replicaof("127.0.0.1", 1)
+        yield
+        client.replicaof("NO", "ONE")
+
+
+def _submit(site: Site, file: Path, *flags: str, code: int = 0) -> tuple[str, str]:
+    """Submit by the command line; return the id and what was said, within the time and without a password."""
+    began = time.monotonic()
+    ran = site.installed.orch("submit", "-q", str(file), *flags, code=code)
+    seconds = _measured("submit", began)
+    assert seconds < SUBMIT_SECONDS
+    assert sites.CANARY not in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran.stdout.strip(), ran.stderr
+
+
+def _measured(what: str, began: float) -> float:
+    seconds = time.monotonic() - began
+    sys.stdout.write(f"\n{what}: {seconds:.1f} s\n")
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (_killed, "Connection reset|Connection closed"),
+        (_killed_and_forgetful, "Connection reset|Connection closed"),
+        (_hung, "Timeout"),
+        (_silent, "Timeout"),
+        (_full, "command not allowed when used memory"),
+        (_read_only, "read only replica"),
+    ],
+)
+def test_a_broker_in_trouble_costs_no_job_and_disturbs_none(
+    fault: Callable[[Site], AbstractContextManager[None]], why: str, site: Site, at_work: jobs.Job, file: Path
+) -> None:
+    with fault(site):
+        submitted, said = _submit(site, file)
+        assert "The broker is away" in said
+        assert re.search(why, said)
+    site.came_through(at_work.id, submitted)
+
+
+def test_a_broker_that_is_away_is_code_4_where_it_is_wanted(site: Site, file: Path) -> None:
+    site.between.refuse()
+    try:
+        printed, said = _submit(site, file, "--require-broker", code=4)
+    finally:
+        site.between.heal()
+    job = site.installed.store.find("@latest")
+    assert printed == ""
+    assert job.id in said
+    site.came_through(job.id)
+
+
+def test_a_doorbell_that_is_cut_off_or_rung_twenty_times_runs_a_job_once(site: Site, file: Path) -> None:
+    site.between.to_server.rule = proxy.Rule(cut_at=b"LPUSH")
+    cut_off, _ = _submit(site, file)
+    assert site.between.to_server.cuts
+    with dispatch.Doorbell(site.installed.settings) as doorbell:
+        doorbell.ring(states.Stage.TRAIN, 20)
+    site.came_through(cut_off)
+    until(lambda: not site.lying(), seconds=60)
+    assert [event.kind for event in site.installed.store.events(cut_off)].count("succeeded") == 1
+
+
+def test_after_a_flush_all_that_waits_is_rung_for_again(tmp_path: Path, data: str) -> None:
+    with sites.at_work(tmp_path, sweep=5, heartbeat=5, lease=30) as site:
+        store = site.installed.store
+        at_work, *waiting = (site.installed.submit(tiny(data, seed=seed, epochs=LONG)) for seed in range(4))
+        until(lambda: store.counts().eligible.get(states.Stage.TRAIN) == 3 and site.lying() >= 3, seconds=90)
+        before = {job.id: (job.state, job.attempt) for job in store.jobs(jobs.JobFilter())}
+        with site.broker.client() as client:
+            client.flushall()
+        began = time.monotonic()
+        until(lambda: site.lying() >= 3, seconds=RING_SECONDS, every=0.1)
+        _measured("rung for again after FLUSHALL", began)
+        (working,) = store.jobs(jobs.JobFilter(states=(states.JobState.RUNNING,)))
+        epochs = len(store.epochs(working.id))
+        until(lambda: len(store.epochs(working.id)) > epochs, seconds=60)
+        assert {job.id: (job.state, job.attempt) for job in store.jobs(jobs.JobFilter())} == before
+        site.installed.orch("cancel", at_work.id, *(job.id for job in waiting))
+        oracle.holds(site.installed, promised=before)
+
+
+def test_a_drain_waits_for_no_broker_that_hangs(tmp_path: Path, data: str) -> None:
+    with running.installation(tmp_path / "home") as installed:
+        job = installed.submit(tiny(data, epochs=60))
+        node = installed.start_node("--only-one")
+        until(lambda: len(installed.store.epochs(job.id)) >= 2, seconds=90)
+        broker = psutil.Process(int(embedded.state(installed.settings)["process_id"]))
+        broker.suspend()
+        began = time.monotonic()
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(timeout=60) == 0
+        assert _measured("drained beside a broker that hangs", began) < DRAIN_SECONDS
+        assert installed.store.get(job.id).state is states.JobState.QUEUED
+        assert embedded.stop(installed.settings)  # as `orch down` does
+        installed.start_node()
+        installed.wait(job.id, states.JobState.SUCCEEDED)
+        trainings = [it for it in installed.store.attempts(job.id) if it.stage is states.Stage.TRAIN]
+        assert [training.outcome for training in trainings] == ["drained", "done"]
+        assert trainings[1].first_step == trainings[0].last_step  # no step is repeated
+        oracle.holds(installed, promised=[job.id])
