@@ -70,6 +70,7 @@ class Assignment(_Message):
     spec: JobSpec
     data_hash: str | None
     checkpoints: tuple[CheckpointInfo, ...]  #: the winning line, newest first: resume from the first that verifies
+    start: CheckpointInfo | None = None  #: another job's: the network begins with its weights
     artifact_root: str  #: absolute path
     attempt_dir: str  #: absolute path, below the root; this attempt's alone
     data_dir: str  #: absolute path of the host's data cache

@@ -187,6 +187,7 @@ class Supervisor:
             spec=specs.parse(job.spec.model_dump(mode="json")),  # stored long ago, it may be none that runs today
             data_hash=job.data_hash,
             checkpoints=tuple(_info(checkpoint) for checkpoint in claim.checkpoints),
+            start=_info(claim.start) if claim.start else None,
             artifact_root=str(self._place.artifact_dir),
             attempt_dir=str(attempt_dir),
             data_dir=str(self._place.data_dir),

@@ -44,6 +44,7 @@ class History:
     steps: tuple[StepSpan, ...]
     checkpoints: tuple[jobs.Checkpoint, ...]
     evaluations: tuple[jobs.Evaluation, ...]
+    held: frozenset[int] = frozenset()  #: steps of checkpoints that other jobs start from
 
     @cached_property
     def trainings(self) -> tuple[jobs.Attempt, ...]:
@@ -280,6 +281,8 @@ def _evaluation(history: History) -> Iterator[Finding]:
 def _retention(history: History) -> Iterator[Finding]:
     """Yield checkpoints that should have gone, and marks on the wrong ones."""
     for point in retention.superfluous(history.kept):
+        if point.step in history.held:
+            continue
         yield history.finding(
             Kind.RETENTION, f"the checkpoint of step {point.step} is kept beyond the last two and the best"
         )

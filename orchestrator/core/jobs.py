@@ -122,6 +122,7 @@ class Claim:
     attempt: int
     checkpoints: tuple["Checkpoint", ...]  #: on the winning line, newest first
     ran: timedelta = timedelta()  #: what earlier attempts of this run took
+    start: "Checkpoint | None" = None  #: of its parent, which its training begins with
 
     @property
     def id(self) -> str:

@@ -74,7 +74,9 @@ class JobSpec(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="share dropped behind each convolution but the first")
 
     weights: str | None = Field(
-        None, max_length=4096, description="weights to start from: imagenet, or a .safetensors or .pth file"
+        None,
+        max_length=4096,
+        description="weights to start from: imagenet, a .safetensors or .pth file, or a job: its best checkpoint",
     )
     weights_sha256: str | None = Field(None, description="sha256 that the file of weights must have")
     train: Part = Field(

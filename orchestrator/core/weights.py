@@ -1,4 +1,4 @@
-"""What a job's network may start from, as text: weights of ImageNet, or a file."""
+"""What a job's network may start from, as text: weights of ImageNet, a file, or another job's best checkpoint."""
 
 from dataclasses import replace
 
@@ -6,6 +6,9 @@ from orchestrator.core import networks
 
 #: The word for torchvision's weights.
 IMAGENET = "imagenet"
+
+#: What begins the name of another job; once the job is queued, its id stands behind it.
+JOB = "job:"
 
 #: torchvision's normalisation, with which they were trained: https://docs.pytorch.org/vision/stable/models.html
 IMAGENET_FIELDS: dict[str, object] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -21,14 +24,19 @@ IMAGENET_FILES = {
 
 def fault(text: str) -> str | None:
     """Return what is wrong with `text`, None where it can name weights."""
-    if text == IMAGENET or (text.startswith("/") and "\0" not in text):
+    if text == IMAGENET or (text.startswith("/") and "\0" not in text) or (text.startswith(JOB) and text != JOB):
         return None
-    return f"weights are {IMAGENET!r} or the whole path of a file"
+    return f"weights are {IMAGENET!r}, the whole path of a file, or {JOB!r} and a job"
 
 
 def is_file(text: str | None) -> bool:
     """Whether the weights are those of a file."""
     return text is not None and text.startswith("/")
+
+
+def job(text: str | None) -> str | None:
+    """Return the job that the weights are of; None where they are of none."""
+    return text.removeprefix(JOB) if text is not None and text.startswith(JOB) else None
 
 
 def imagenet_file(shape: networks.Shape) -> str | None:

@@ -28,6 +28,9 @@ MAX_BYTES = 100_000
 _SOURCE = re.compile(r"file:/|/", re.IGNORECASE)
 _WEB = re.compile(r"https?:", re.IGNORECASE)
 
+#: Endings of files of weights: no job is meant by such a word.
+_WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+
 #: Seconds that a pipe named as job file may stay silent.
 PIPE_PATIENCE = 5.0
 
@@ -160,21 +163,23 @@ def _placed(data: str) -> str:
 
 
 def _weights(text: str) -> str:
-    """Return the weights, with the path of a file made whole."""
-    if text == weights.IMAGENET:
+    """Return the weights, with the path of a file made whole; what is neither a known word nor a path is a job."""
+    if text == weights.IMAGENET or weights.job(text):
         return text
     try:
         path = Path(text).expanduser()
         found = path.is_absolute() or path.is_file()
     except (OSError, RuntimeError, ValueError):
         found = False
-    if not found:
+    if found:
+        return str(path.absolute())
+    if not text.strip() or "/" in text or text.endswith(_WEIGHT_FILES):
         raise errors.InvalidSpec(
             f"There are no weights {masking.value(text)}.",
-            why="It is neither imagenet nor a file here.",
-            hint="Give the path of a .safetensors or .pth file.",
+            why="It is neither imagenet, nor a file here, nor a job.",
+            hint="Give the path of a .safetensors or .pth file, or the id or name of a job.",
         )
-    return str(path.absolute())
+    return weights.JOB + text
 
 
 def _origin(name: str, layers: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> str:

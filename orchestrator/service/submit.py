@@ -1,9 +1,10 @@
 """Submitting a job: the row is committed first, then the doorbell is rung; a broker that is away costs nothing."""
 
 import getpass
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator import config, errors
+from orchestrator.core import weights
 from orchestrator.core.jobs import Job, NewJob
 from orchestrator.core.states import JobState
 from orchestrator.service import bell
@@ -25,11 +26,13 @@ def submit(store: Store, new: NewJob, *, ring: bell.Ring, require_broker: bool =
 
     Raises:
         BrokerUnavailable: with `require_broker`, after the row was committed; the message names the job.
+        InvalidSpec: the weights are those of a job with another network.
+        NotFound: there is no such job to take weights from, or it has no checkpoint.
         IdempotencyConflict: the key belongs to a job with another spec.
         DatabaseUnavailable: nothing was stored.
 
     """
-    job, is_new = store.submit(new)
+    job, is_new = store.submit(_with_parent(store, new))
     broker = ring(job.stage)
     if broker is not None and require_broker:
         raise errors.BrokerUnavailable(
@@ -39,6 +42,30 @@ def submit(store: Store, new: NewJob, *, ring: bell.Ring, require_broker: bool =
         ) from broker
     ahead = store.ahead(job.id) if job.state is JobState.QUEUED else 0
     return Submitted(job=job, is_new=is_new, ahead=ahead, broker=broker)
+
+
+def _with_parent(store: Store, new: NewJob) -> NewJob:
+    """Return the job with the one whose weights it starts from as its parent, and the step of the best checkpoint."""
+    named = weights.job(new.spec.weights)
+    if named is None:
+        return new
+    parent = store.find(named)
+    checkpoints = store.checkpoints(parent.id)
+    if not checkpoints:
+        raise errors.NotFound(
+            f"Job {parent.id} has no checkpoint to take weights from.",
+            why=f"It is {parent.state}, and the first one is written at the end of an epoch.",
+            hint=f"`orch status {parent.id}` says how far it is.",
+        )
+    if differences := weights.differences(parent.spec.shape, new.spec.shape):
+        raise errors.InvalidSpec(
+            f"The weights of job {parent.id} do not fit the network.",
+            why=f"{'; '.join(differences)}.",
+            hint=f"Give it the same network: `orch status {parent.id}` shows its recipe.",
+        )
+    best = next((checkpoint for checkpoint in checkpoints if checkpoint.best), checkpoints[0])
+    spec = new.spec.model_copy(update={"weights": weights.JOB + parent.id})
+    return replace(new, spec=spec, parent=parent.id, start_step=best.step)
 
 
 def user(settings: config.Settings) -> str:

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import history
-from orchestrator.store import base, engine, models, rows
+from orchestrator.store import base, engine, models, rows, starts
 
 
 class Audits(base.Audits):
@@ -35,6 +35,7 @@ class Audits(base.Audits):
             steps=tuple(rows.step_span(row) for row in connection.execute(_spans(job_id))),
             checkpoints=tuple(map(rows.checkpoint, found(models.checkpoints, point.attempt, point.step))),
             evaluations=tuple(map(rows.evaluation, found(models.evaluations, models.evaluations.c.attempt))),
+            held=frozenset(starts.held(connection, job_id)),
         )
 
 

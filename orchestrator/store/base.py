@@ -44,7 +44,8 @@ class People(Protocol):
 
         An answer that is lost is asked for once more; the error that follows names the id that may have been stored.
         A known idempotency key with the same spec returns the earlier job; with another spec it raises
-        `errors.IdempotencyConflict`.
+        `errors.IdempotencyConflict`. A job with a parent and `start_step` starts from that checkpoint, which stays
+        until it has succeeded; `errors.NotFound` where it has gone.
         """
         ...
 
@@ -100,7 +101,8 @@ class People(Protocol):
     def delete(self, job_id: str, *, actor: str) -> tuple[str, ...]:
         """Remove a job that is not running, for good; return the ids of the artifact roots that hold its files.
 
-        What remains is the note that `deleted` reads. Raises `errors.IllegalMove` on a running job.
+        What remains is the note that `deleted` reads. Raises `errors.IllegalMove` on a running job, and while others
+        that have not succeeded start from its checkpoints.
         """
         ...
 

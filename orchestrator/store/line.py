@@ -4,6 +4,7 @@ A later attempt that resumes at step s leaves behind what earlier attempts did p
 lowest such s, so that a row counts exactly where its step is not beyond its attempt's `line_end`.
 """
 
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
@@ -70,9 +71,11 @@ def forget(connection: Connection, job_id: str) -> int:
     return connection.execute(models.checkpoints.delete().where(_checkpoints.job_id == job_id)).rowcount
 
 
-def prune(connection: Connection, job_id: str, line: tuple[jobs.Checkpoint, ...]) -> tuple[jobs.Checkpoint, ...]:
-    """Delete the rows of the checkpoints that retention lets go, and return the others."""
-    let_go = retention.superfluous(line)
+def prune(
+    connection: Connection, job_id: str, line: tuple[jobs.Checkpoint, ...], *, held: Container[int]
+) -> tuple[jobs.Checkpoint, ...]:
+    """Delete the rows of the checkpoints that retention lets go, but those of `held` steps, and return the others."""
+    let_go = [checkpoint for checkpoint in retention.superfluous(line) if checkpoint.step not in held]
     for checkpoint in let_go:
         connection.execute(models.checkpoints.delete().where(_checkpoints.job_id == job_id, _is(checkpoint)))
     return tuple(checkpoint for checkpoint in line if checkpoint not in let_go)

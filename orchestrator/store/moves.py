@@ -80,7 +80,8 @@ def new_run(job: Row[Any], blocking: dict[str, Any], *, from_start: bool = False
     """
     fresh: dict[str, Any] = dict.fromkeys(("reason", "error", "hint", "started_at", "finished_at"))
     if from_start:
-        fresh |= {"stage": states.FIRST_STAGE, "artifact_root": None, "furthest_step": 0}
+        root = None if job.start_step is None else job.artifact_root  # where its parent's checkpoint lies
+        fresh |= {"stage": states.FIRST_STAGE, "artifact_root": root, "furthest_step": 0}
     return _queued("new_run", run=job.run + 1, retries=0, total_retries=0, **blocking, **fresh, **NO_PROGRESS)
 
 

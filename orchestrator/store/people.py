@@ -25,7 +25,7 @@ from orchestrator.core.jobs import (
     NewJob,
     StepMetric,
 )
-from orchestrator.store import base, claims, dependencies, engine, line, models, moves, rows, waiting
+from orchestrator.store import base, claims, dependencies, engine, line, models, moves, rows, starts, waiting
 
 #: Tries of a submit: an id may be taken (one collision in 2^40 per stored job is already rare), an answer be lost.
 TRIES = 5
@@ -76,7 +76,7 @@ class People(base.People):
             if earlier is not None:
                 _require_same_spec(earlier, digest)
                 return rows.job(earlier), False
-        fresh = _fresh(new, digest, now) | {"id": job_id}
+        fresh = _fresh(new, digest, now) | {"id": job_id, "artifact_root": _root_of_start(connection, new)}
         stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
         if new.after or new.not_before:
             stored = _put_behind(connection, stored, new, now)
@@ -190,6 +190,7 @@ class People(base.People):
                 f"Job {job_id} is running: it cannot be deleted.",
                 hint=f"`orch cancel {job_id}` ends it; delete it then.",
             )
+        starts.require_free(connection, job_id, doing="deleted")
         attempt, deleted = models.attempts.c, models.deleted_jobs.c
         roots = connection.execute(select(attempt.artifact_root).where(attempt.job_id == job_id).distinct())
         held = tuple(sorted(roots.scalars()))
@@ -230,6 +231,8 @@ class People(base.People):
                 f"Job {job_id} is {job.state}: only a failed or cancelled job can be retried.",
                 hint="`orch submit` starts a new job." if job.state is states.JobState.SUCCEEDED else None,
             )
+        if from_start:
+            starts.require_free(connection, job_id, doing="trained anew")
         now = self.clock.now()
         move = moves.new_run(job, self._behind(connection, job), from_start=from_start)
         queued = moves.apply(connection, job, move, actor=actor, now=now)
@@ -322,6 +325,16 @@ def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:
         **dict.fromkeys(("attempt", "beat", "retries", "total_retries", "furthest_step"), 0),
         **moves.NO_PROGRESS,
     }
+
+
+def _root_of_start(connection: Connection, new: NewJob) -> str | None:
+    """Return the root of the checkpoint that the job starts from: the job is for workers that reach it."""
+    if new.parent is None or new.start_step is None:
+        return None
+    parent = row(connection, new.parent, lock=True)  # so that nobody deletes it, or what it keeps, meanwhile
+    starts.require_there(connection, parent, new.start_step)
+    root: str | None = parent.artifact_root
+    return root
 
 
 def _put_behind(connection: Connection, job: Row[Any], new: NewJob, now: datetime) -> Row[Any]:

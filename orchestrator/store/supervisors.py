@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from orchestrator import errors
 from orchestrator.core import clock, jobs, states
 from orchestrator.core import limits as core_limits
-from orchestrator.store import base, claims, engine, line, models, moves, people, rows, waiting
+from orchestrator.store import base, claims, engine, line, models, moves, people, rows, starts, waiting
 
 _jobs = models.jobs.c
 _attempts = models.attempts.c
@@ -162,7 +162,8 @@ class Supervisors(base.Supervisors):
         _add(connection, models.checkpoints, claim, [stored])
         closed = [asdict(metric) | {"step": checkpoint.step} for metric in metrics]
         _add(connection, models.epoch_metrics, claim, closed)
-        return line.prune(connection, claim.id, line.mark(connection, claim.id))
+        held = starts.held(connection, claim.id)
+        return line.prune(connection, claim.id, line.mark(connection, claim.id), held=held)
 
     @engine.writes
     def record_dataset(self, connection: Connection, claim: jobs.Claim, dataset: jobs.Dataset) -> None:
@@ -276,5 +277,6 @@ def _claimed(connection: Connection, job: Row[Any]) -> jobs.Claim:
         job=rows.job(job),
         attempt=job.attempt,
         checkpoints=line.checkpoints(connection, job.id),
+        start=starts.checkpoint(connection, job),
         ran=sum((row.ended_at - row.started_at for row in times), timedelta()),
     )

@@ -142,11 +142,15 @@ def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: repo
     )
     if found is None:
         source = start.load(
-            learner.model, assignment.spec, settings=_settings(assignment), report=functools.partial(_tell, link)
+            learner.model,
+            assignment,
+            classes=learner.classes,
+            settings=_settings(assignment),
+            report=functools.partial(_tell, link),
         )
         link.send(protocol.Resumed(attempt=None, step=0))
         if source is not None:
-            _note(link, "weights_loaded", f"{source}: all but the classifier")
+            _note(link, "weights_loaded", source)
         return
     info, saved = found
     learner.restore(saved)

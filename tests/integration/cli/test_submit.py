@@ -9,6 +9,7 @@ import pytest
 from orchestrator import config
 from orchestrator.core import jobs, states
 from orchestrator.store import base
+from tests.contract import parts
 from tests.integration.cli.conftest import Orch, heard_of
 from tests.support.waiting import until
 
@@ -74,6 +75,9 @@ def test_a_known_key_returns_its_job_and_refuses_another_spec(orch: Orch, store:
         (("--data", "digits", "--image-size", "8", "--stem", "imagenet"), "too small"),
         (("--priority", "high"), "--priority"),
         (("gone.toml",), "gone.toml cannot be read"),
+        (("--weights", "gone.pth"), "There are no weights 'gone.pth'"),
+        (("--weights", "imagenet"), "weights imagenet are for densenet121_imagenet"),
+        (("--train", "head"), "needs weights"),
     ],
 )
 def test_what_cannot_run_is_refused_with_its_name_and_leaves_nothing(
@@ -159,3 +163,16 @@ def test_waiting_returns_with_the_code_of_the_job(orch: Orch, store: base.Store,
 def test_a_running_worker_is_not_asked_for(orch: Orch, settings: config.Settings) -> None:
     heard_of(settings)
     assert "No worker" not in orch("submit", "--data", "digits").err
+
+
+def test_weights_may_be_a_jobs_by_its_name(orch: Orch, store: base.Store) -> None:
+    held = parts.training(store, name="mother")
+    assert "has no checkpoint to take weights from" in orch("submit", "--weights", "mother").err
+    store.record_checkpoint(held, parts.checkpoint(held, 3, accuracy=0.5, epoch=1), parts.epoch_rows(1))
+    ran = orch("submit", "--weights", "mother", "--train", "head", "-q")
+    job = store.get(ran.out.strip())
+    assert (job.spec.weights, job.spec.train, job.parent) == (f"job:{held.id}", "head", held.id)
+    refused = orch("submit", "--weights", "mother", "--network", "densenet_bc_40_12")
+    assert refused.code == 2
+    assert "do not fit the network" in refused.err
+    assert orch("delete", "--yes", held.id).code != 0
