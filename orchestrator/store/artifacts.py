@@ -18,18 +18,26 @@ def root_id(root: Path) -> str:
     failpoints.reach("root.mkdir")
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = root / ROOT_ID_FILE
+    if not path.exists():
+        _name(root, path)
+    for draft in root.glob(f"{ROOT_ID_FILE}.*"):  # its writer was killed, or comes too late in any case
+        draft.unlink(missing_ok=True)
+    failpoints.reach("root.read")
+    return path.read_text(encoding="ascii").strip()
+
+
+def _name(root: Path, path: Path) -> None:
     draft = root / f"{ROOT_ID_FILE}.{secrets.token_hex(4)}"
     try:
         failpoints.reach("root.write")
         draft.write_text(secrets.token_hex(8), encoding="ascii")
         failpoints.reach("root.link")
         os.link(draft, path)  # whole at once, and only the first of several nodes succeeds
-    except FileExistsError:
-        pass
+    except (FileExistsError, FileNotFoundError):  # another one was first, and may have removed this draft
+        if not path.exists():
+            raise
     finally:
         draft.unlink(missing_ok=True)
-    failpoints.reach("root.read")
-    return path.read_text(encoding="ascii").strip()
 
 
 def known_id(root: Path) -> str | None:

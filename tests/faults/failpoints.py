@@ -39,20 +39,19 @@ class Result:
 class Walker:
     """A lane's process, which is started again where it dies."""
 
-    def __init__(self, folder: Path, *, postgres_url: str | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._postgres = ("--postgres", postgres_url) if postgres_url else ()
         self._numbers = itertools.count()
         self._process: subprocess.Popen[str] | None = None
 
-    def walk(self, case: cases.Case) -> Result:
-        """Walk one case."""
+    def walk(self, case: cases.Case, *, postgres_url: str | None) -> Result:
+        """Walk one case; on PostgreSQL, in a database of its own on the server at the URL."""
         began = time.monotonic()
         process = self._process = self._process or self._started()
         assert process.stdin
         assert process.stdout
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(asdict(case)) + "\n")
+            process.stdin.write(json.dumps({"postgres": postgres_url, **asdict(case)}) + "\n")
             process.stdin.flush()
         line = process.stdout.readline()
         if line:
@@ -69,7 +68,7 @@ class Walker:
     def _started(self) -> "subprocess.Popen[str]":
         lane = self._folder / str(next(self._numbers))
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.lane", str(lane), *self._postgres],
+            [sys.executable, "-m", "tests.faults.lane", str(lane)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=config.child_environment(config.Settings(home=self._folder), OPENBLAS_NUM_THREADS="1"),
@@ -79,13 +78,11 @@ class Walker:
 
 
 @contextlib.contextmanager
-def walker(*, postgres_url: str | None = None) -> Iterator[Walker]:
+def walker() -> Iterator[Walker]:
     """Yield a walker with a folder of its own."""
     # The paths of sockets must be short.
-    with tempfile.TemporaryDirectory(prefix="w-") as folder:
-        opened = Walker(Path(folder), postgres_url=postgres_url)
-        with contextlib.closing(opened):
-            yield opened
+    with tempfile.TemporaryDirectory(prefix="w-") as folder, contextlib.closing(Walker(Path(folder))) as opened:
+        yield opened
 
 
 def walk(chosen: Iterable[cases.Case], *, lanes: int, postgres_url: str | None) -> Iterator[Result]:
@@ -97,9 +94,9 @@ def walk(chosen: Iterable[cases.Case], *, lanes: int, postgres_url: str | None) 
         todo.put(case)
 
     def lane() -> None:
-        with walker(postgres_url=postgres_url) as mine, contextlib.suppress(queue.Empty):
+        with walker() as mine, contextlib.suppress(queue.Empty):
             while True:
-                done.put(mine.walk(todo.get_nowait()))
+                done.put(mine.walk(todo.get_nowait(), postgres_url=postgres_url))
 
     threads = [threading.Thread(target=lane) for _ in range(lanes)]
     for thread in threads:

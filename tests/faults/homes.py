@@ -26,17 +26,17 @@ import psycopg
 from pydantic import SecretStr
 
 from orchestrator import config, failpoints
-from orchestrator.core import jobs, retry, specs
+from orchestrator.core import jobs, retry, specs, states
 from orchestrator.service import bell, context
 from orchestrator.service import submit as submitting
 from tests.faults import cases, lane
 from worker import app, forkserver, node, supervisor
 
 #: As fast as two busy cores keep up with.
-TIMINGS: dict[str, Any] = {"heartbeat": 0.4, "lease": 2, "sweep": 0.3, "drain": 10, "cancel_grace": 1}
-#: Seconds between two looks of an idle slot: no Celery worker hears the doorbells here.
-LOOK = 0.1
-DEADLINE = 60.0
+TIMINGS: dict[str, Any] = {"heartbeat": 0.5, "lease": 2.5, "sweep": 0.5, "drain": 10, "cancel_grace": 1}
+#: Seconds between two looks of an idle slot for what nobody rings for, such as retries.
+_LOOK = 0.2
+DEADLINE = 120.0
 EPOCHS = 2
 
 #: Times that a person types a command that dies or fails.
@@ -44,40 +44,60 @@ _TRIES = 3
 
 
 class Slot:
-    """Stands for `children.Child`: a slot as threads of the node; no fork server, which is the home's."""
+    """Stands for `children.Child`: a slot as a thread of the node; no fork server, which is the home's.
+
+    It hears what the node's other slot rings; no Celery worker is needed for that.
+    """
 
     last_code: int | None = None
+    _rung = threading.Condition()
 
     def __init__(self, name: str, module: str, *, first_line: str = "", **_: object) -> None:
         self.name = name
         self._module = module
         self._plan = first_line
         self._draining = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        if self._module != "worker.app":
-            return
-        settings = config.load()
-        plan = app.Plan.model_validate_json(self._plan).model_copy(update={"fork_server": settings.home / "fork.sock"})
-        slot = app.build(plan, settings, self._draining)
-        self._thread = threading.Thread(target=slot.look_every, args=(LOOK,), daemon=True)
-        self._thread.start()
+        if self._module == "worker.app":
+            self._thread.start()
 
     def keep(self) -> None:
         """Nothing: a thread that dies is a defect, and the case runs into its deadline."""
 
     def ask_to_stop(self) -> None:
         self._draining.set()
+        self._ring()
 
     @property
     def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread.is_alive()
 
     def wait(self, deadline: float) -> bool:
-        if self._thread is not None:
+        if self.running:
             self._thread.join(max(0.0, deadline - time.monotonic()))
         return not self.running
+
+    def _run(self) -> None:
+        settings = config.load()
+        plan = app.Plan.model_validate_json(self._plan).model_copy(update={"fork_server": settings.home / "fork.sock"})
+        slot = app.build(plan, settings, self._draining)
+        ring_afar = slot._ring
+
+        def ring(stage: states.Stage) -> None:
+            ring_afar(stage)
+            self._ring()
+
+        slot._ring = ring
+        while not self._draining.is_set():
+            slot.serve()
+            with self._rung:
+                self._rung.wait(_LOOK)
+
+    def _ring(self) -> None:
+        with self._rung:
+            self._rung.notify_all()
 
 
 class Home:
@@ -196,6 +216,14 @@ class Home:
         """Wait for the job's end and return its state."""
         final = "SELECT state FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled')"
         return str(self.until(lambda: self.rows(final, job_id))[0][0])
+
+    def stand(self) -> None:
+        """Start a node that has died anew, and wait until it works: it clears up behind the other."""
+        before = self._pids.get("node")
+        if before is not None:
+            self.keep()
+            node = self._pids["node"]
+            self.until(lambda: node == before or self.rows("SELECT 1 FROM workers WHERE pid = ?", node))
 
     def leave(self) -> None:
         """Drain the node and end the fork server."""

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import gc
 import http.server
+import importlib
 import json
 import os
 import shutil
@@ -28,8 +29,25 @@ from orchestrator.queue import embedded
 from orchestrator.store import migrations, sql
 from tests.faults import cases
 from tests.support import pictures
+from worker import forkserver
 
-_TEMPLATE = "walk_template"
+#: Several lanes may share a server.
+_TEMPLATE = f"walk_{os.getpid()}"
+
+#: What nodes, commands, and the stages' processes would import, each for itself.
+_IMPORTED = (
+    *forkserver.PRELOAD,
+    "celery.app.amqp",
+    "celery.app.events",
+    "celery.backends.base",
+    "celery.events",
+    "celery.fixups.django",
+    "celery.loaders.app",
+    "encodings.ascii",
+    "encodings.cp437",
+    "kombu.transport.redis",
+    "numpy.ctypeslib",
+)
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -53,8 +71,9 @@ class Files(http.server.SimpleHTTPRequestHandler):
 class Lane:
     """What the cases share."""
 
-    def __init__(self, folder: Path, *, postgres: str | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.postgres: str | None = None  #: URL of a server, once a case has brought one
         gc.collect()
         gc.freeze()  # or the collector would write to every page that the forked processes share
         (folder / "www").mkdir(parents=True)
@@ -66,7 +85,6 @@ class Lane:
         migrated = config.Settings(home=folder / "migrated")
         sql.open_store(migrated).close()
         self._migrated = migrated.home / "orch.db"
-        self._postgres = postgres
         self._broker = config.Settings(home=folder / "broker-home")
         embedded.ensure(self._broker)
         self.broker_url = f"redis+socket://{embedded.socket(self._broker)}"
@@ -84,8 +102,6 @@ class Lane:
         os.kill(self._server, signal.SIGKILL)
         os.waitpid(self._server, 0)
         embedded.stop(self._broker)
-        if self._postgres is not None:
-            self._administer(f"DROP DATABASE IF EXISTS {_TEMPLATE}")
 
     def make_database(self, database: str, home: Path) -> str | None:
         """Make a database with our schema and no rows, and return its URL; None where it is the home's own file."""
@@ -95,7 +111,7 @@ class Lane:
         if not self._administer("SELECT 1 FROM pg_database WHERE datname = %s", _TEMPLATE):
             self._administer(f"CREATE DATABASE {_TEMPLATE}")
             migrations.upgrade(self._url(_TEMPLATE))
-        name = f"walk_{os.getpid()}_{time.monotonic_ns()}"
+        name = f"{_TEMPLATE}_{time.monotonic_ns()}"
         self._administer(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
         return self._url(name)
 
@@ -103,10 +119,10 @@ class Lane:
         self._administer(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
 
     def _url(self, name: str) -> str:
-        return make_url(self._postgres or "").set(database=name).render_as_string(hide_password=False)
+        return make_url(self.postgres or "").set(database=name).render_as_string(hide_password=False)
 
     def _administer(self, statement: str, *values: str) -> list[Any]:
-        with psycopg.connect(self._postgres or "", autocommit=True) as connection:
+        with psycopg.connect(self.postgres or "", autocommit=True) as connection:
             done = connection.execute(statement.encode(), values)
             return done.fetchall() if done.description else []
 
@@ -120,18 +136,19 @@ def main() -> None:
     """Walk the cases of standard input."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.lane")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--postgres")
     given = parser.parse_args()
-    import worker.data.stage  # noqa: PLC0415 - what the fork servers would import
-    import worker.training.stage  # noqa: F401, PLC0415
-    from tests.faults import scenarios  # noqa: PLC0415
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    from tests.faults import scenarios  # noqa: PLC0415 - behind the arguments
 
     out = os.fdopen(os.dup(1), "w")
-    with contextlib.closing(Lane(given.folder, postgres=given.postgres)) as shared:
+    with contextlib.closing(Lane(given.folder)) as shared:
         for line in sys.stdin:
             began, spent = time.monotonic(), _spent()
+            told = json.loads(line)
+            shared.postgres = told.pop("postgres")
             try:
-                error = scenarios.walk(shared, cases.Case(**json.loads(line)))
+                error = scenarios.walk(shared, cases.Case(**told))
             except Exception:  # noqa: BLE001 - it is the case's result
                 error = traceback.format_exc()
             result = {"seconds": time.monotonic() - began, "core": _spent() - spent, "error": error}

@@ -75,6 +75,7 @@ def walk(shared: lane.Lane, case: cases.Case) -> str:
     try:
         scenario.run(home)
         _reach(home, case)
+        home.stand()
         home.leave()
         promises.check(home)
     except Exception:  # noqa: BLE001 - it is the case's result

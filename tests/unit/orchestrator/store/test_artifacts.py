@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -45,3 +46,25 @@ def test_a_folder_that_cannot_be_removed_is_swept_later(
         patch.setattr(shutil, "rmtree", refuse)
         assert artifacts.sweep(store, tmp_path) == []
     assert artifacts.sweep(store, tmp_path) == [gone.id]
+
+
+def test_a_draft_that_a_killed_node_left_goes(tmp_path: Path) -> None:
+    made = artifacts.root_id(tmp_path)
+    (tmp_path / ".orch-root.0a1b2c3d").write_text("another", encoding="ascii")
+    assert artifacts.root_id(tmp_path) == made
+    assert [path.name for path in tmp_path.iterdir()] == [".orch-root"]
+
+
+def test_a_node_whose_draft_another_removes_takes_the_others_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def late(draft: Path, path: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        made.append(artifacts.root_id(tmp_path))
+        link(draft, path)
+
+    made: list[str] = []
+    monkeypatch.setattr(os, "link", late)
+    assert artifacts.root_id(tmp_path) == made[0]
