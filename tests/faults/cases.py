@@ -1,4 +1,4 @@
-"""What the walk walks: a place, what happens there, at which visit, on which database."""
+"""What the walk walks: a place, what happens to those who come by there, on which database."""
 
 import random
 import re
@@ -10,8 +10,8 @@ from orchestrator.store import sql as _sql  # noqa: F401 - its import enters the
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
-#: Done at every place, in CI as well.
-EVERYWHERE = ("kill", "enospc")
+#: Done at every place, in CI as well: to one who comes by, and to the next one, in a second home where none comes.
+EVERYWHERE = "kill+enospc"
 #: Done at every place in the long form; CI draws some.
 SAMPLED = ("eio", "raise", "sleep 0.3")
 #: Visits after the first at which the long form kills; by then there are checkpoints to go on from.
@@ -22,7 +22,7 @@ SAMPLE, SAMPLE_LATER, SAMPLE_POSTGRESQL = 20, 10, 12
 
 #: What only the embedded database has.
 _EMBEDDED = re.compile(r"(schema|home)\.")
-_SPELT = re.compile(r"(?P<place>[a-z_.]+):(?P<action>[a-z]+( [0-9.]+)?)(@(?P<visit>\d+))?(/(?P<database>\w+))?")
+_SPELT = re.compile(r"(?P<place>[a-z_.]+):(?P<actions>[a-z0-9 .+]+)(@(?P<visit>\d+))?(/(?P<database>\w+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,24 +30,29 @@ class Case:
     """One case."""
 
     place: str
-    action: str
-    visit: int = 1  #: which of those who come by is hit
+    actions: str  #: joined by +
+    visit: int = 1  #: which of those who come by is the first to be hit
     database: str = SQLITE
 
     def __str__(self) -> str:
         later = f"@{self.visit}" if self.visit > 1 else ""
         elsewhere = f"/{self.database}" if self.database != SQLITE else ""
-        return f"{self.place}:{self.action}{later}{elsewhere}"
+        return f"{self.place}:{self.actions}{later}{elsewhere}"
+
+    @property
+    def lines(self) -> list[str]:
+        """What a failpoint is armed with: an action for each who comes by."""
+        return ["pass"] * (self.visit - 1) + self.actions.split("+")
 
     @classmethod
     def spelt(cls, text: str) -> Self:
         """Return the case that `str` has spelt."""
         found = _SPELT.fullmatch(text)
         if found is None or found["place"] not in failpoints.PLACES:
-            raise ValueError(f"{text!r} is no case: PLACE:ACTION[@VISIT][/DATABASE]")
+            raise ValueError(f"{text!r} is no case: PLACE:ACTION[+ACTION][@VISIT][/DATABASE]")
         return cls(
             place=found["place"],
-            action=found["action"],
+            actions=found["actions"],
             visit=int(found["visit"] or 1),
             database=found["database"] or SQLITE,
         )
@@ -55,28 +60,28 @@ class Case:
 
 def everywhere() -> list[Case]:
     """Return what CI does in full."""
-    return [Case(place=place, action=action) for place in failpoints.PLACES for action in EVERYWHERE]
+    return [Case(place=place, actions=EVERYWHERE) for place in failpoints.PLACES]
 
 
 def rest() -> list[Case]:
     """Return every other way to fail at a first visit."""
-    spoilt = Case(place="train.loss", action="nan")
-    return [spoilt, *(Case(place=place, action=action) for place in failpoints.PLACES for action in SAMPLED)]
+    spoilt = Case(place="train.loss", actions="nan")
+    return [spoilt, *(Case(place=place, actions=action) for place in failpoints.PLACES for action in SAMPLED)]
 
 
 def later() -> list[Case]:
     """Return the kills at later visits."""
-    return [Case(place=place, action="kill", visit=visit) for place in failpoints.PLACES for visit in LATER]
+    return [Case(place=place, actions="kill", visit=visit) for place in failpoints.PLACES for visit in LATER]
 
 
 def on_postgresql() -> list[Case]:
     """Return the same places with PostgreSQL below."""
     places = [place for place in failpoints.PLACES if not _EMBEDDED.match(place)]
     return [
-        Case(place=place, action=action, database=POSTGRESQL)
+        Case(place=place, actions=actions, database=POSTGRESQL)
         for place in places
-        for action in EVERYWHERE + SAMPLED
-        if action == "kill" or place.startswith("store.")
+        for actions in (EVERYWHERE, *SAMPLED)
+        if actions == EVERYWHERE or place.startswith("store.")
     ]
 
 

@@ -1,7 +1,7 @@
-"""The walk: every failpoint armed once, with each action, in a home of its own, and the job ends as promised.
+"""The walk: every failpoint armed with each action, in a home of its own, and the job ends as promised.
 
 `python -m tests.faults.failpoints --all` walks them all; without it as CI does: kill and ENOSPC everywhere, and a
-seeded sample of the rest. `store.finish.commit:kill` is one case, and `pipe.send:kill@5/postgresql` another.
+seeded sample of the rest. `store.finish.commit:kill+enospc` is one case, and `pipe.send:kill@5/postgresql` another.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator import config, failpoints
@@ -34,6 +34,7 @@ class Result:
     seconds: float
     core: float  #: seconds of one core
     error: str  #: what did not hold; empty where all did
+    left: list[str]  #: actions for which nobody came by
 
 
 class Walker:
@@ -44,8 +45,14 @@ class Walker:
         self._numbers = itertools.count()
         self._process: subprocess.Popen[str] | None = None
 
-    def walk(self, case: cases.Case, *, postgres_url: str | None) -> Result:
-        """Walk one case; on PostgreSQL, in a database of its own on the server at the URL."""
+    def walk(self, case: cases.Case, *, postgres_url: str | None) -> Iterator[Result]:
+        """Walk a case, and in a home of its own what nobody came by for; `postgres_url` is a server to use."""
+        result = self._walk(case, postgres_url)
+        yield result
+        if result.left and case.visit == 1:
+            yield from self.walk(replace(case, actions="+".join(result.left)), postgres_url=postgres_url)
+
+    def _walk(self, case: cases.Case, postgres_url: str | None) -> Result:
         began = time.monotonic()
         process = self._process = self._process or self._started()
         assert process.stdin
@@ -58,7 +65,7 @@ class Walker:
             return Result(case=case, **json.loads(line))
         self._process = None
         error = f"the lane ended with {process.wait()}"
-        return Result(case=case, seconds=time.monotonic() - began, core=0.0, error=error)
+        return Result(case=case, seconds=time.monotonic() - began, core=0.0, error=error, left=[])
 
     def close(self) -> None:
         """Let the process end."""
@@ -86,31 +93,31 @@ def walker() -> Iterator[Walker]:
 
 
 def walk(chosen: Iterable[cases.Case], *, lanes: int, postgres_url: str | None) -> Iterator[Result]:
-    """Yield the result of each case as it comes."""
+    """Yield the results as they come."""
     todo: queue.SimpleQueue[cases.Case] = queue.SimpleQueue()
-    done: queue.SimpleQueue[Result] = queue.SimpleQueue()
-    count = 0
-    for count, case in enumerate(chosen, 1):  # noqa: B007 - it is counted
+    done: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+    for case in chosen:
         todo.put(case)
 
     def lane() -> None:
         with walker() as mine, contextlib.suppress(queue.Empty):
             while True:
-                done.put(mine.walk(todo.get_nowait(), postgres_url=postgres_url))
+                for result in mine.walk(todo.get_nowait(), postgres_url=postgres_url):
+                    done.put(result)
+        done.put(None)
 
     threads = [threading.Thread(target=lane) for _ in range(lanes)]
     for thread in threads:
         thread.start()
-    for _ in range(count):
-        yield done.get()
-    for thread in threads:
-        thread.join()
+    for _ in threads:
+        while (result := done.get()) is not None:
+            yield result
 
 
 def main() -> int:
     """Walk, and say what did not hold."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.failpoints")
-    parser.add_argument("cases", nargs="*", type=cases.Case.spelt, help="PLACE:ACTION[@VISIT][/DATABASE]")
+    parser.add_argument("cases", nargs="*", type=cases.Case.spelt, help="PLACE:ACTION[+ACTION][@VISIT][/DATABASE]")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - no secret
     parser.add_argument("--lanes", type=int, default=LANES)

@@ -135,7 +135,7 @@ class Home:
     def arm(self) -> None:
         """Arm the place of the case."""
         if self.case is not None:
-            self.set(self.case.place, *["pass"] * (self.case.visit - 1), self.case.action)
+            self.set(self.case.place, *self.case.lines)
 
     def set(self, place: str, *actions: str) -> None:
         """Arm a place with an action for each that comes by."""
@@ -143,15 +143,21 @@ class Home:
 
     def held(self, place: str) -> None:
         """Wait until somebody is held at a place that is armed with `hold`."""
-        self.until(lambda: self.fired(place))
+        self.until((self.points / f"{place}.fired").exists)
 
     def let_go(self, place: str) -> None:
         (self.points / f"{place}.go").touch()
 
-    def fired(self, place: str | None = None) -> bool:
-        if place is None and self.case is not None:
-            place = self.case.place
-        return (self.points / f"{place}.fired").exists()
+    def left(self) -> list[str]:
+        """Return the actions at the case's place for which nobody has come by yet."""
+        try:
+            return (self.points / (self.case.place if self.case else "")).read_text(encoding="ascii").splitlines()
+        except FileNotFoundError:
+            return []
+
+    def reached(self) -> bool:
+        """Whether somebody has come by the case's place, once it is armed."""
+        return self.case is None or len(self.left()) < len(self.case.lines)
 
     def call(self, work: Callable[[config.Settings], Any]) -> Any:
         """Do `work` as a person's command: again where it dies or fails."""

@@ -148,10 +148,10 @@ def main() -> None:
             told = json.loads(line)
             shared.postgres = told.pop("postgres")
             try:
-                error = scenarios.walk(shared, cases.Case(**told))
+                error, left = scenarios.walk(shared, cases.Case(**told))
             except Exception:  # noqa: BLE001 - it is the case's result
-                error = traceback.format_exc()
-            result = {"seconds": time.monotonic() - began, "core": _spent() - spent, "error": error}
+                error, left = traceback.format_exc(), []
+            result = {"seconds": time.monotonic() - began, "core": _spent() - spent, "error": error, "left": left}
             out.write(json.dumps(result) + "\n")
             out.flush()
 

@@ -67,8 +67,11 @@ def of(place: str) -> Scenario:
     return next(fitting, _LIFE)
 
 
-def walk(shared: lane.Lane, case: cases.Case) -> str:
-    """Walk a case in a home of its own; return what did not hold, with all that was said, or an empty text."""
+def walk(shared: lane.Lane, case: cases.Case) -> tuple[str, list[str]]:
+    """Walk a case in a home of its own.
+
+    Return what did not hold, with all that was said, or an empty text; and the actions for which nobody came by.
+    """
     promises.undisturbed(shared)
     scenario = of(case.place)
     home = homes.Home(shared, case, database=scenario.database, **scenario.settings)
@@ -78,16 +81,16 @@ def walk(shared: lane.Lane, case: cases.Case) -> str:
         home.stand()
         home.leave()
         promises.check(home)
+        return "", home.left()
     except Exception:  # noqa: BLE001 - it is the case's result
-        return f"{traceback.format_exc()}\n{home.told()}"
+        return f"{traceback.format_exc()}\n{home.told()}", []
     finally:
         home.remove()
-    return ""
 
 
 def _reach(home: homes.Home, case: cases.Case) -> None:
     """Wait for the place to be reached: never at a first visit is a defect of the scenario."""
     deadline = time.monotonic() + _SOON
-    while case.visit == 1 and not home.fired():
+    while case.visit == 1 and not home.reached():
         assert time.monotonic() < deadline, f"{case.place} was never reached: it needs a scenario"
         time.sleep(0.02)

@@ -17,7 +17,7 @@ def two_at_once(home: homes.Home) -> None:
     home.held("archive.open")
     home.arm()
     second = home.submit()
-    home.until(home.fired)
+    home.until(home.reached)
     home.let_go("archive.open")
     work.succeeds(home, first)
     work.succeeds(home, second)

@@ -16,7 +16,7 @@ def succeeds(home: homes.Home, job_id: str) -> None:
     if home.ends(job_id) == "succeeded":
         return
     ((reason, error),) = home.rows("SELECT reason, error FROM jobs WHERE id = ?", job_id)
-    spoilt = home.case is not None and home.case.action == "nan"
+    spoilt = home.case is not None and home.case.actions == "nan"
     assert reason == "diverged", f"it failed with {reason}: {error}"
     assert spoilt, error
     home.call(lambda settings: again(settings, job_id))
@@ -46,7 +46,7 @@ def unhurried(home: homes.Home) -> None:
     home.set("checkpoint.open", "hold")
     home.arm()
     job_id = home.submit()
-    home.until(home.fired)
+    home.until(home.reached)
     home.let_go("checkpoint.open")
     succeeds(home, job_id)
 
