@@ -210,7 +210,7 @@ class Node:
                 files_due = time.monotonic() + _FILES_SECONDS
                 remains.sweep(self._store, self._settings)
 
-        remains.clear_all(self._settings.artifact_dir, self._store)
+        _round(lambda: remains.clear_all(self._settings.artifact_dir, self._store))
         self._every_sweep(sweep)
 
     def _ring(self) -> None:
@@ -225,12 +225,7 @@ class Node:
 
     def _every_sweep(self, work: Callable[[], None]) -> None:
         while not self._stop.wait(self._settings.sweep):
-            try:
-                work()
-            except errors.Unavailable as error:
-                _log.warning(error.message, why=error.why)
-            except Exception:  # noqa: BLE001 - the edge: the next round must come, whatever went wrong in this one
-                _log.exception("a round failed")
+            _round(work)
 
     def _beat(self, state: states.WorkerState) -> None:
         self._beat_at = time.monotonic() + self._settings.heartbeat
@@ -367,6 +362,18 @@ def main() -> int:
     except errors.OrchError as error:
         _log.error(error.message, why=error.why, hint=error.hint)
         return error.exit_code
+    except OSError as error:
+        _log.error("This node cannot go on.", why=str(error), hint="`orch doctor` looks at disks and folders.")
+        return errors.OrchError.exit_code
+
+
+def _round(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except errors.Unavailable as error:
+        _log.warning(error.message, why=error.why)
+    except Exception:  # noqa: BLE001 - the edge: the next round must come, whatever went wrong in this one
+        _log.exception("a round failed")
 
 
 def _built(arguments: argparse.Namespace, resources: ExitStack) -> Node:

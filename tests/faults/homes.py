@@ -276,6 +276,11 @@ class Home:
         with contextlib.closing(sqlite3.connect(self.path / "orch.db", timeout=5)) as database:
             return database.execute(query, values).fetchall()
 
+    def log(self, name: str) -> str:
+        """Return what the processes of a kind have said."""
+        file = self.path / f"{name}.log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
     def told(self) -> str:
         """Return what its processes said last, how they ended, and where the jobs stand."""
         with contextlib.suppress(sqlite3.Error, psycopg.Error):

@@ -26,6 +26,7 @@ class Result:
 def check(ended: homes.Home) -> None:
     """Raise AssertionError where something that is promised is not true."""
     _check_processes(ended)
+    assert "Exception in thread" not in ended.log("node"), "a thread of the node has died"
     with contextlib.closing(sql.open_store(ended.settings)) as store:
         found = audit.audit(ended.settings, store, promised=ended.promised)
         assert found == [], "\n".join(f"{finding.kind} {finding.job}: {finding.sentence}" for finding in found)
