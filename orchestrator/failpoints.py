@@ -130,6 +130,11 @@ PLACES: dict[str, str] = {
     "up.mkdir": "the home of a node is made",
     "up.pid": "the lock of the home's one node is looked at",
     "up.start": "a detached node is started",
+    "weights.done": "the progress of a download of weights that has ended is removed",
+    "weights.lock": "the lock of a file of weights is taken",
+    "weights.look": "a file of weights that is here is compared with its digest",
+    "weights.mkdir": "the folder of downloaded weights is made",
+    "weights.read": "a file of weights is read",
 }
 
 _ERRNOS = {"enospc": errno.ENOSPC, "eio": errno.EIO}

@@ -235,6 +235,8 @@ def _cause_of_death(process: Process, watch: _Watch) -> tuple[states.Reason, str
     if process.killed_by is not None:
         name = signal.Signals(process.killed_by).name
         return states.Reason.LOST, f"The process was ended by {name}.", None
+    if process.exit_code == protocol.EXIT_FENCED:
+        return states.Reason.LOST, "The process lost its supervisor's end of the pipe.", None
     if process.exit_code is not None:
         return (
             states.Reason.INTERNAL,

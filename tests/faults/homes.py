@@ -117,6 +117,9 @@ class Home:
                 "broker_url": SecretStr(shared.broker_url),
                 "broker_prefix": f"{self.path.name}:",
                 "database_url": SecretStr(url) if url else None,
+                "weights_url": shared.url,
+                "data_roots": (shared.folder,),
+                "allow_private_hosts": True,
                 "devices": "cpu",
                 "threads": 1,
                 "download_slots": 1,
@@ -223,24 +226,22 @@ class Home:
         final = "SELECT state FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled')"
         return str(self.until(lambda: self.rows(final, job_id))[0][0])
 
-    def stand(self) -> None:
-        """Start a node that has died anew, and wait until it works: it clears up behind the other."""
-        before = self._pids.get("node")
-        if before is not None:
-            self.keep()
-            node = self._pids["node"]
-            self.until(lambda: node == before or self.rows("SELECT 1 FROM workers WHERE pid = ?", node))
-
     def leave(self) -> None:
-        """Drain the node and end the fork server."""
-        for name in ("node", "fork"):
-            pid = self._pids.pop(name, None)
-            if pid is None:
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-            _, status = os.waitpid(pid, 0)
-            self._ended.append(f"{name} {status}")
+        """Drain the node and end the fork server; behind a node that died over it, another one clears up."""
+        while "node" in self._pids and self._end("node"):
+            self.keep()
+            self.until(lambda: self.rows("SELECT 1 FROM workers WHERE pid = ?", self._pids["node"]))
+        self._end("fork")
+
+    def _end(self, name: str) -> int:
+        pid = self._pids.pop(name, None)
+        if pid is None:
+            return 0
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        _, status = os.waitpid(pid, 0)
+        self._ended.append(f"{name} {status}")
+        return status
 
     def kill(self) -> None:
         """End what runs, the hard way."""

@@ -67,6 +67,7 @@ EXCEPTIONS = {
     "orchestrator/service/leftovers.py:_processes": "the same",
     "orchestrator/service/node.py:_read_pid": "behind up.pid; every failure means that there is none",
     "orchestrator/service/node.py:_no_start": "words for an error that is raised already",
+    "orchestrator/service/recipes.py:load": "reads the package's own files, named before anything is stored",
     "orchestrator/store/engine.py:_connected": "`_transaction`, its one caller, has it",
     "orchestrator/store/postgres.py:_connect": "the same, which comes to it through SQLAlchemy",
     "orchestrator/store/postgres.py:engine": "listens to events of SQLAlchemy, no socket",

@@ -41,10 +41,10 @@ def _of_imagenet(spec: specs.JobSpec, settings: config.Settings, report: once.Re
     if name is None:  # refused at submit
         raise errors.StageFailed("There are no such weights.", reason=states.Reason.USER_ERROR)
     folder, digest = settings.data_dir / "weights", named.digest(name)
-    failpoints.reach("cache.mkdir")
+    failpoints.reach("weights.mkdir")
     folder.mkdir(parents=True, exist_ok=True)
     path, progress = folder / name, folder / f"{name}.progress"
-    failpoints.reach("cache.lock")
+    failpoints.reach("weights.lock")
     with once.held(filelock.FileLock(folder / f"{name}.lock"), progress, report):
         if _is_whole(path, digest):
             return path
@@ -60,7 +60,7 @@ def _of_imagenet(spec: specs.JobSpec, settings: config.Settings, report: once.Re
                 report=lambda done, total: reporter(done, total, "bytes"),
             ).path
         finally:
-            failpoints.reach("cache.done")
+            failpoints.reach("weights.done")
             progress.unlink(missing_ok=True)
 
 
@@ -68,6 +68,6 @@ def _is_whole(path: Path, digest: str) -> bool:
     """Whether the file is there and its sha256 begins so."""
     if not path.exists():
         return False
-    failpoints.reach("local.read")
+    failpoints.reach("weights.look")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(digest)

@@ -53,9 +53,9 @@ def read(path: Path, *, sha256: str | None = None) -> Tensors:
 
     """
     try:
-        failpoints.reach("local.read")
+        failpoints.reach("weights.read")
         content = path.read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:  # any other is the host's: tried again
         raise _refused(f"{path} cannot be read.", why=f"{error.strerror}.") from error
     found = hashlib.sha256(content).hexdigest()
     if not found.startswith(sha256 or ""):

@@ -48,6 +48,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.beat": _UNHURRIED,
     "store.cancel": Scenario(people.cancelled),
     "store.delete": Scenario(people.deleted),
+    "store.is_held": Scenario(work.unheard),
     "store.lose_worker": Scenario(nodes.lost),
     "store.note": Scenario(work.damaged),
     "store.pause": Scenario(people.paused),
@@ -58,6 +59,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.wish": Scenario(work.unhurried, settings={"heartbeat": 2, "lease": 6}),
     **{f"store.{question}": Scenario(people.looked) for question in people.QUESTIONS},
     "up": Scenario(nodes.up),
+    "weights": Scenario(data.weighted),
 }
 
 
@@ -78,7 +80,6 @@ def walk(shared: lane.Lane, case: cases.Case) -> tuple[str, list[str]]:
     try:
         scenario.run(home)
         _reach(home, case)
-        home.stand()
         home.leave()
         promises.check(home)
         return "", home.left()

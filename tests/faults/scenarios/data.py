@@ -1,5 +1,6 @@
 """Where data comes from, and who waits for whom."""
 
+from orchestrator.core import weights
 from tests.faults import homes
 from tests.faults.scenarios import work
 
@@ -21,3 +22,9 @@ def two_at_once(home: homes.Home) -> None:
     home.let_go("archive.open")
     work.succeeds(home, first)
     work.succeeds(home, second)
+
+
+def weighted(home: homes.Home) -> None:
+    """A training starts from weights that are downloaded."""
+    home.arm()
+    work.succeeds(home, home.submit(weights=weights.IMAGENET))

@@ -16,6 +16,7 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "attempts": lambda store, job_id: store.attempts(job_id),
     "checkpoints": lambda store, job_id: store.checkpoints(job_id),
     "dataset": lambda store, _: store.dataset("0" * 64),
+    "dependencies": lambda store, job_id: store.dependencies(job_id),
     "epochs": lambda store, job_id: store.epochs(job_id),
     "evaluation": lambda store, job_id: store.evaluation(job_id),
     "events": lambda store, job_id: store.events(job_id),

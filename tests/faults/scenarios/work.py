@@ -41,6 +41,12 @@ def journalled(home: homes.Home) -> None:
     life(home)
 
 
+def unheard(home: homes.Home) -> None:
+    """A claim is committed, and its answer is lost."""
+    home.set("store.claim.committed", "enospc")
+    life(home)
+
+
 def unhurried(home: homes.Home) -> None:
     """The training takes as long as it takes until the place is reached: longer than a heartbeat."""
     home.set("checkpoint.open", "hold")
