@@ -12,7 +12,7 @@ from orchestrator.store import models, sql
 USERS = 7
 
 #: Rows of one statement.
-_AT_ONCE = 5000
+_AT_ONCE = 500
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

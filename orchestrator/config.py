@@ -15,6 +15,7 @@ import platformdirs
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -24,7 +25,7 @@ from pydantic import (
 )
 
 from orchestrator import errors
-from orchestrator.core import brokerurl
+from orchestrator.core import brokerurl, limits
 
 PREFIX = "ORCH_"
 PROJECT_FILE = "orch.toml"
@@ -83,6 +84,23 @@ Seconds = Annotated[float, Field(gt=0, le=31 * 24 * 3600)]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 
 
+def _limits(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    pairs = [part.rpartition("=") for part in given.split(",") if part.strip()]
+    return {name.strip(): count.strip() for name, _, count in pairs}
+
+
+def _named(limits: dict[str, int]) -> dict[str, int]:
+    if not all(name and name.isprintable() and "," not in name for name in limits):
+        raise ValueError("it must be like *=2,ada=4")
+    return limits
+
+
+#: How many for each name, as a table or as `name=count,…`.
+Limit = Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_limits), AfterValidator(_named)]
+
+
 class Settings(BaseModel):
     """Every setting. Times are in seconds, sizes in bytes."""
 
@@ -125,6 +143,12 @@ class Settings(BaseModel):
     sweep: Seconds = Field(5, description="seconds between two rounds of the reconciler")
     stall: Seconds = Field(900, description="seconds without progress after which a stage is stopped")
     drain: Seconds = Field(60, description="seconds that a draining worker gives its trainings")
+    user_limits: Limit | None = Field(
+        None, description="trainings at once of one user, such as *=2,ada=4; * is everybody else; unset: no limit"
+    )
+    tag_limits: Limit | None = Field(
+        None, description="trainings at once of jobs with a tag, such as big=1; unset: no limit"
+    )
     unhealthy_after: int = Field(
         5, ge=1, description="jobs in a row that a worker fails by its own or its host's fault before it takes no more"
     )
@@ -196,6 +220,11 @@ class Settings(BaseModel):
     def private_hosts_allowed(self) -> bool:
         """Whether downloads may go to private addresses."""
         return self.embedded_database if self.allow_private_hosts is None else self.allow_private_hosts
+
+    @property
+    def limits(self) -> limits.Limits:
+        """How many trainings of a user, or with a tag, may run at once."""
+        return limits.Limits(users=self.user_limits or {}, tags=self.tag_limits or {})
 
     @property
     def artifact_dir(self) -> Path:
@@ -301,6 +330,8 @@ def test_variable(name: str) -> str | None:
 def _as_text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, dict):
+        return ",".join(f"{name}={count}" for name, count in value.items())
     if isinstance(value, tuple):
         return os.pathsep.join(str(item) for item in value)
     return str(value)

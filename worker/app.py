@@ -121,6 +121,7 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
         device=plan.device,
         artifact_root=plan.artifact_root,
         stages=plan.stages,
+        limits=settings.limits,
         permits=Permits(plan.permits, store=store, worker=plan.worker.id),
         ring=_bell(settings),
         ready=plan.fork_server.exists,

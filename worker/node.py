@@ -69,6 +69,7 @@ class Node:
         self._clock = clocks.SystemClock()
         self._beat_at = 0.0
         self._state = states.WorkerState.ACTIVE
+        self._wish = states.WorkerWish.RUN
         self._identity = identity.mine(settings.worker_name)
         self._living = settings.run_dir / "living"
         key = resources.enter_context(identity.held(self._living, self._identity.id))
@@ -237,7 +238,12 @@ class Node:
             if state is states.WorkerState.ACTIVE:
                 self._look_at_health()
                 state = self._state
-            self._store.beat_worker(self._identity.id, state)
+            if state is states.WorkerState.ACTIVE and self._wish is states.WorkerWish.DRAIN:
+                state = states.WorkerState.DRAINING
+            before, self._wish = self._wish, self._store.beat_worker(self._identity.id, state)
+            if self._wish is not before:
+                _log.info("told", wish=self._wish, worker=self._identity.id)
+                self._beat_at = 0.0  # the state is to follow at once
         except errors.NotFound:
             _log.warning("unknown to the database, which must be another one than before: registers anew")
             self._patiently(self._register)
@@ -278,6 +284,7 @@ class Node:
                 started_at=now,
                 beat=0,
                 beat_at=now,
+                limits=self._settings.limits,
             )
         )
 
@@ -397,7 +404,7 @@ def _built(arguments: argparse.Namespace, resources: ExitStack) -> Node:
 
 
 def _versions() -> dict[str, str]:
-    versions: dict[str, Any] = {"python": platform.python_version()}
+    versions: dict[str, Any] = {"python": platform.python_version(), "spec": str(specs.SPEC_VERSION)}
     for name in ("orch", "torch", "torchvision", "celery"):
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)

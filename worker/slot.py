@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from orchestrator import errors, log
-from orchestrator.core import jobs, states
+from orchestrator.core import jobs, limits, states
 from orchestrator.store import base
 from worker.permits import Permits
 from worker.supervisor import Supervisor
@@ -26,6 +26,7 @@ class Slot:
         device: str,
         artifact_root: str,
         stages: Sequence[states.Stage],
+        limits: limits.Limits = limits.NONE,
         permits: Permits,
         ring: Callable[[states.Stage], None],
         ready: Callable[[], bool],
@@ -37,6 +38,7 @@ class Slot:
         self._device = device
         self._artifact_root = artifact_root
         self._stages = tuple(stages)
+        self._limits = limits
         self._permits = permits
         self._ring = ring
         self._ready = ready
@@ -91,7 +93,11 @@ class Slot:
         if not stages:
             return None
         return self._store.claim(
-            worker=self._worker, device=self._device, stages=stages, artifact_root=self._artifact_root
+            worker=self._worker,
+            device=self._device,
+            stages=stages,
+            artifact_root=self._artifact_root,
+            limits=self._limits,
         )
 
     def _settle(self, claim: jobs.Claim, job: jobs.Job | None) -> None:
@@ -102,5 +108,5 @@ class Slot:
             _log.info("ended", job=job.id, state=job.state, reason=job.reason)
             if claim.job.stage is states.Stage.DOWNLOAD:
                 self._permits.end()
-        elif job.state is states.JobState.QUEUED and job.not_before is None:
+        elif job.state is states.JobState.QUEUED and not job.blocked:
             self._ring(job.stage)

@@ -29,7 +29,7 @@ def show(overview: query.Overview, settings: config.Settings, *, to: render.Mode
 def _to_pipe(overview: query.Overview, settings: config.Settings, silent: Container[str]) -> None:
     for state, count in overview.counts.states.items():
         render.line("state", state, count)
-    render.table(_workers(settings), overview.workers, to=render.Mode.PIPE, prefix="worker")
+    render.table(worker_columns(settings), overview.workers, to=render.Mode.PIPE, prefix="worker")
     render.line("broker", overview.broker.where, "answers" if overview.broker.answers else "away", overview.broker.why)
     render.line("database", overview.database)
     jobrows.show(overview.active, silent=silent, to=render.Mode.PIPE, prefix="job")
@@ -54,7 +54,7 @@ def _to_people(overview: query.Overview, settings: config.Settings, silent: Cont
             console.print(render.addressed(f"and {len(overview.active) - _SHOWN} more: `orch list`"), style="dim")
         console.print()
     if overview.workers:
-        render.table(_workers(settings), overview.workers, to=render.Mode.TERMINAL)
+        render.table(worker_columns(settings), overview.workers, to=render.Mode.TERMINAL)
         console.print()
     console.print(
         render.pairs(
@@ -84,7 +84,9 @@ def _notes(overview: query.Overview, silent: Container[str]) -> Iterator[str]:
         yield "The broker is away: workers still look for jobs themselves, every few seconds."
 
 
-def _workers(settings: config.Settings) -> tuple[render.Column[Worker], ...]:
+def worker_columns(settings: config.Settings) -> tuple[render.Column[Worker], ...]:
+    """Return the columns of a worker."""
+
     def heard(worker: Worker) -> "Text":
         from rich.text import Text  # noqa: PLC0415 - terminals only
 

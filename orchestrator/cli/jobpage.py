@@ -46,6 +46,8 @@ def _summary(report: query.Report, settings: config.Settings) -> Iterator[tuple[
     yield from _trouble(report, silent)
     if report.eta is not None and job.worker not in silent:
         yield "stage ends in", f"about {words.duration(report.eta)} at {words.rate(job)}"
+    if report.ends is not None and job.worker not in silent:
+        yield "training ends in", words.between(report.ends.low, report.ends.high)
     if job.best_accuracy is not None:
         yield "best", f"{words.percent(job.best_accuracy)} validation accuracy"
     yield "recipe", _recipe(job)
@@ -84,8 +86,8 @@ def _standing(report: query.Report, now: datetime, silent: Container[str]) -> st
         if holder is None or holder.id not in silent:
             return known
         return f"{known}: its worker has been silent for {words.duration(holder.silence)}"
-    if job.not_before and job.not_before > now:
-        return f"queued, tries again in {words.duration((job.not_before - now).total_seconds())}"
+    if before := query.blocked(job, report.needs, now=now):
+        return f"queued, {before}"
     if nobody := words.nobody(report.workers, silent):
         return f"queued for {job.stage}: {nobody}, `orch up -d` starts one here"
     if query.stranded(job, report.workers, silent):

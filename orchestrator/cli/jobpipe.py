@@ -52,7 +52,9 @@ def _facts(report: query.Report, silent: Container[str]) -> Iterator[tuple[str, 
     for name in ("done", "total", "unit", "epoch", "epochs", "rate"):
         yield f"progress_{name}", getattr(job.progress, name)
     yield "eta", None if job.worker in silent else report.eta
+    yield "ends_in", (report.ends.low, report.ends.high) if report.ends else None
     yield "ahead", report.ahead
+    yield "needs", tuple(one.needs for one in report.needs)
     yield "stranded", query.stranded(job, report.workers, silent)
     yield "stopped_early", report.stopped_early
     for name in ("reason", "error", "hint", "data_hash", "submitted_at", "started_at", "finished_at"):

@@ -32,6 +32,7 @@ COMMANDS = {
     "submit": Entry(module="submit", panel=_JOBS, summary="Queue a training job."),
     "status": Entry(module="status", panel=_JOBS, summary="Show everything about one job, or the queue at a glance."),
     "list": Entry(module="listing", panel=_JOBS, summary="List jobs."),
+    "why": Entry(module="why", panel=_JOBS, summary="Say why a job waits, and when it begins."),
     "watch": Entry(module="watch", panel=_JOBS, summary="Follow a job live, with its curves."),
     "logs": Entry(module="logs", panel=_JOBS, summary="Print the output of a job's attempts."),
     "events": Entry(module="events", panel=_JOBS, summary="Print a job's history, with reasons."),

@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # the real imports stand in the functions: help and completio
     from orchestrator.service.context import Context
 
 
-def _complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Yield the ids that begin so, each with what is known of the job."""
     from orchestrator.service import completion  # noqa: PLC0415 - at completion only
 
     yield from completion.jobs(context.find_root().params.get("home"), incomplete)
@@ -29,9 +30,9 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 _JOB_HELP = "Id, a prefix of three or more characters, a name, @latest or @last-failed."
 
-Job = Annotated[str, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=_complete_job)]
-Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help=_JOB_HELP, autocompletion=_complete_job)]
-MaybeJob = Annotated[str | None, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=_complete_job)]
+Job = Annotated[str, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=complete_job)]
+Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help=_JOB_HELP, autocompletion=complete_job)]
+MaybeJob = Annotated[str | None, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=complete_job)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Recipe = Annotated[
     str | None,

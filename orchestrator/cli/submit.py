@@ -3,6 +3,8 @@
 import shlex
 import sys
 from collections.abc import Container, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +36,8 @@ orch submit --data photos.zip --network densenet121_imagenet --weights imagenet 
 
 orch submit job.toml --lr 3e-4 --wait
 
+orch submit --data digits --after k3f9m2qa --not-before 18:00 --priority 2
+
 JOB=$(orch submit -q job.yaml)
 """
 
@@ -50,6 +54,20 @@ def submit(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name to find it by.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag; may be given again.")] = None,
     priority: Annotated[int | None, typer.Option(metavar="N", help="One point is worth an hour of waiting.")] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="JOB[:ok|any]",
+            help="Wait for the success of a job, or with :any for its end; may be given again.",
+            autocompletion=options.complete_job,
+        ),
+    ] = None,
+    not_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Begin no earlier: 18:00, +2h, or a moment in ISO.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose job it is; users take turns. Else the login name.")
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="A second submit with this key returns the same job.")
     ] = None,
@@ -65,7 +83,8 @@ def submit(
 
     Without any option it is the job of the reference notebook. The row is in the database before the id is printed.
     """
-    from orchestrator.core.jobs import NewJob  # noqa: PLC0415 - not for help
+    from orchestrator.core import moments  # noqa: PLC0415 - not for help
+    from orchestrator.core.jobs import NewJob  # noqa: PLC0415
     from orchestrator.service import bell  # noqa: PLC0415
     from orchestrator.service import jobfile as jobfiles  # noqa: PLC0415
     from orchestrator.service import submit as service  # noqa: PLC0415
@@ -74,7 +93,7 @@ def submit(
     file = _read(jobfile) if jobfile else jobfiles.JobFile(origin="")
     resolved = jobfiles.resolve(flags=fields, file=file, recipe=recipe)
     command = ["orch", "submit", *([jobfile] if jobfile else []), *(["--recipe", recipe] if recipe else [])]
-    settings = options.settings(context)
+    settings = options.settings(context, user=user)
     new = NewJob(
         spec=resolved.spec,
         user=service.user(settings),
@@ -82,6 +101,7 @@ def submit(
         tags=tuple(dict.fromkeys([*file.tags, *(tag or [])])),
         priority=priority if priority is not None else file.priority or 0,
         idempotency_key=idempotency_key,
+        not_before=moments.parse(not_before, now=datetime.now().astimezone()) if not_before else None,
     )
     if dry_run:
         _show_dry_run(resolved, list(_advice(resolved.spec, (), command, fields)), to=to)
@@ -89,6 +109,7 @@ def submit(
     with bell.prepared(settings) as ring, options.opened(context) as opened:
         from orchestrator.service import query  # noqa: PLC0415 - the bell is to begin its imports first
 
+        new = replace(new, after=service.dependencies(opened.store, after or []))
         done = service.submit(opened.store, new, ring=ring, require_broker=require_broker)
         workers = query.living(opened.store)
         silent = query.silent_ids(workers, opened.settings)
@@ -170,8 +191,14 @@ def _print(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode)
     elif to is render.Mode.PIPE:
         render.line(job.id, job.state, done.ahead)
     else:
-        place = f", {words.place(done.ahead)}" if job.state is JobState.QUEUED else ""
+        place = f", {_place(done)}" if job.state is JobState.QUEUED else ""
         render.console().print(render.state(f"{job.id}  {job.state}{place}", of=job.state))
+
+
+def _place(done: "Submitted") -> str:
+    from orchestrator.service import query  # noqa: PLC0415 - with the store, which is open already
+
+    return query.blocked(done.job, done.needs, now=datetime.now(UTC)) or words.place(done.ahead)
 
 
 def _show_dry_run(resolved: "Resolved", notes: list[str], *, to: render.Mode) -> None:

@@ -51,6 +51,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
+def between(low: float, high: float) -> str:
+    """Return an interval of seconds: one figure where both say the same."""
+    shortest, longest = duration(low), duration(high)
+    return f"about {longest}" if shortest == longest else f"{shortest} to {longest}"
+
+
 def moment(when: datetime | None) -> str:
     """Return a time in the local zone."""
     return "" if when is None else when.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -7,8 +7,9 @@ from typing import Literal
 from orchestrator import errors
 from orchestrator.core import masking
 from orchestrator.core.dependencies import Dependency
+from orchestrator.core.limits import NONE, Limits
 from orchestrator.core.specs import JobSpec
-from orchestrator.core.states import FINAL, JobState, Reason, Stage, Wish, WorkerState
+from orchestrator.core.states import FINAL, JobState, Reason, Stage, Wish, WorkerState, WorkerWish
 
 Split = Literal["train", "val"]
 
@@ -285,6 +286,8 @@ class Worker:
     beat: int
     beat_at: datetime
     jobs: tuple[str, ...] = field(default=())  #: ids of the jobs it holds
+    wish: WorkerWish = WorkerWish.RUN
+    limits: Limits = NONE  #: that it keeps to
     silence: float = 0.0  #: seconds since its last beat, by the clock that all users of the database share
 
     @property

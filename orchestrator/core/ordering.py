@@ -43,14 +43,15 @@ def in_turn(contenders: Iterable[Contender]) -> list[Contender]:
     return sorted(contenders, key=lambda contender: contender.turn)
 
 
-def ahead(mine: Contender, others: Iterable[Contender], *, own: int) -> int:
-    """Return how many jobs are claimed before the one of `mine` that `own` of the same user precede, if none ends.
+def ahead(mine: Contender, others: Iterable[Contender], *, own: int) -> dict[str, int]:
+    """Return how many jobs of each user are claimed before the one of `mine` that `own` others precede, if none ends.
 
     The user's turn for it comes at `mine.running + own` running jobs. Until then each other user is served up to that
     level, and once more at it where they are before `mine` wherever they meet: they began with more, or are next now.
     """
     level = mine.running + own
-    return own + sum(min(other.waiting, max(0, level - other.running + _leads(other, mine))) for other in others)
+    counts = {other.user: min(other.waiting, level - other.running + _leads(other, mine)) for other in others}
+    return {user: count for user, count in {mine.user: own, **counts}.items() if count > 0}
 
 
 def _leads(other: Contender, mine: Contender) -> bool:

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from orchestrator import config
-from orchestrator.core import stopping, streaks
+from orchestrator.core import forecast, stopping, streaks
+from orchestrator.core.dependencies import Dependency
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -60,6 +62,8 @@ class Report:
     job: Job
     ahead: int | None  #: queued jobs before it, where it waits
     eta: float | None  #: seconds to the end of the present stage
+    ends: forecast.Interval | None  #: seconds to the end of its training, by the epochs that were measured
+    needs: tuple[Dependency, ...]  #: what it waits for
     workers: tuple[Worker, ...]  #: those that live
     attempts: tuple[Attempt, ...]
     epochs: tuple[EpochMetric, ...]
@@ -97,6 +101,8 @@ def report(store: Store, text: str) -> Report:
         job=job,
         ahead=store.ahead(job.id) if job.state is JobState.QUEUED else None,
         eta=eta(job),
+        ends=ends(job, epochs),
+        needs=tuple(store.dependencies(job.id)),
         workers=living(store),
         attempts=tuple(store.attempts(job.id)),
         epochs=epochs,
@@ -180,6 +186,28 @@ def eta(job: Job) -> float | None:
         return None
     per_unit = job.spec.step_size if job.stage is Stage.TRAIN and progress.unit == "steps" else 1
     return max(0, progress.total - progress.done) * per_unit / progress.rate
+
+
+def ends(job: Job, epochs: Iterable[EpochMetric]) -> forecast.Interval | None:
+    """Return in how many seconds the training of a running job ends, by its epochs; None before the first."""
+    closed = list(epochs)
+    an_epoch = forecast.an_epoch(closed)
+    if job.state is not JobState.RUNNING or job.stage is not Stage.TRAIN or an_epoch is None:
+        return None
+    return an_epoch * forecast.epochs_left(job, max(metric.epoch for metric in closed))
+
+
+def blocked(job: Job, needs: Iterable[Dependency], *, now: datetime) -> str | None:
+    """Return in words what a queued job waits for before it can be its turn; None where nothing is."""
+    unmet = [one.needs for one in needs if not one.met]
+    if job.blocked and unmet:
+        return f"waits for {', '.join(unmet)}"
+    if job.not_before is None or job.not_before <= now:
+        return None
+    seconds = (job.not_before - now).total_seconds()
+    if job.not_before == job.start_after:
+        return f"begins at {job.not_before.astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"tries again in {max(1, round(seconds))} s"
 
 
 def checkpoint_file(settings: config.Settings, checkpoint: Checkpoint) -> Path:

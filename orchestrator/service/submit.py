@@ -1,12 +1,14 @@
 """Submitting a job: the row is committed first, then the doorbell is rung; a broker that is away costs nothing."""
 
 import getpass
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from orchestrator import config, errors
 from orchestrator.core import weights
+from orchestrator.core.dependencies import Dependency
 from orchestrator.core.jobs import Job, NewJob
-from orchestrator.core.states import JobState
+from orchestrator.core.states import After, JobState
 from orchestrator.service import bell
 from orchestrator.store.base import Store
 
@@ -18,6 +20,7 @@ class Submitted:
     job: Job
     is_new: bool  #: False where the idempotency key was known
     ahead: int  #: queued jobs of the same stage that are claimed before it
+    needs: tuple[Dependency, ...]  #: what it waits for
     broker: errors.BrokerUnavailable | None  #: why the doorbell was not rung
 
 
@@ -41,7 +44,23 @@ def submit(store: Store, new: NewJob, *, ring: bell.Ring, require_broker: bool =
             hint=f"It starts when a worker runs; `orch cancel {job.id}` takes it back.",
         ) from broker
     ahead = store.ahead(job.id) if job.state is JobState.QUEUED else 0
-    return Submitted(job=job, is_new=is_new, ahead=ahead, broker=broker)
+    needs = tuple(store.dependencies(job.id)) if new.after else ()
+    return Submitted(job=job, is_new=is_new, ahead=ahead, needs=needs, broker=broker)
+
+
+def dependencies(store: Store, wanted: Iterable[str]) -> tuple[Dependency, ...]:
+    """Return what a job is to wait for, each written as JOB, JOB:ok or JOB:any.
+
+    Raises:
+        NotFound: no job, or (Ambiguous) several.
+
+    """
+    rules = {}
+    for text in wanted:
+        name, colon, rule = text.rpartition(":")
+        known = bool(colon) and rule in {member.value for member in After}
+        rules[store.find(name if known else text).id] = After(rule) if known else After.OK
+    return tuple(Dependency(needs=job_id, rule=rule) for job_id, rule in rules.items())
 
 
 def _with_parent(store: Store, new: NewJob) -> NewJob:

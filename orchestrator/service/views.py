@@ -76,6 +76,10 @@ class JobPayload(Payload):
     spec_hash: str
     submitted_at: datetime
     not_before: datetime | None
+    start_after: datetime | None = Field(None, description="begins no earlier, as a person asked")
+    blocked: bool = Field(False, description="waits for its hour, after a failure, or for other jobs")
+    parent: str | None = Field(None, description="job that it was made from")
+    note: str | None = None
     started_at: datetime | None
     finished_at: datetime | None
 

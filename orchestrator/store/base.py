@@ -1,10 +1,11 @@
 """The contract of the store: what every implementation does, and what its one test suite checks.
 
-Four groups of callers: people (submit, look up, steer), supervisors (claim, then fenced writes), the fleet (workers
-and the reconciler), and audits. A fenced write raises `errors.Stale` when the job has another attempt or is no longer
-running, and then nothing of it is written. Every change of state writes its event in the same transaction. Every
-method raises `errors.DatabaseUnavailable` when the database is out of reach, and also where a commit's answer was lost:
-a fenced write may simply be done again, and a claim of which its worker has not heard is returned by the next call.
+Five groups of methods: people (submit, look up, steer), places (of jobs that wait), supervisors (claim, then fenced
+writes), the fleet (workers and the reconciler), and audits. A fenced write raises `errors.Stale` when the job has
+another attempt or is no longer running, and then nothing of it is written. Every change of state writes its event in
+the same transaction. Every method raises `errors.DatabaseUnavailable` when the database is out of reach, and also where
+a commit's answer was lost: a fenced write may simply be done again, and a claim of which its worker has not heard is
+returned by the next call.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +34,7 @@ from orchestrator.core.jobs import (
     WorkerIdentity,
 )
 from orchestrator.core.limits import NONE, Limits
-from orchestrator.core.states import Stage, Wish, WorkerState
+from orchestrator.core.states import Stage, Wish, WorkerState, WorkerWish
 
 
 class People(Protocol):
@@ -66,14 +67,6 @@ class People(Protocol):
 
     def counts(self) -> Counts:
         """Return how many jobs stand in each state, and how many could be claimed now at each stage."""
-        ...
-
-    def ahead(self, job_id: str) -> int:
-        """Return how many queued jobs would be claimed for the same stage before this one, as things stand."""
-        ...
-
-    def dependencies(self, job_id: str) -> list[Dependency]:
-        """Return what the job waits for, or has waited for."""
         ...
 
     def cancel(self, job_id: str, *, actor: str) -> Job:
@@ -148,6 +141,30 @@ class People(Protocol):
 
     def dataset(self, content_hash: str) -> Dataset | None:
         """Return what is known of a data set."""
+        ...
+
+
+class Places(Protocol):
+    """Where jobs that wait stand."""
+
+    def before(self, job_id: str) -> dict[str, int]:
+        """Return of how many jobs of each user `ahead` is made."""
+        ...
+
+    def first(self, user: str, stage: Stage, *, limit: int) -> list[Job]:
+        """Return the first of a user's jobs that wait for a stage and could begin, in the order of their claims."""
+        ...
+
+    def ahead(self, job_id: str) -> int:
+        """Return how many queued jobs would be claimed for the same stage before this one, as things stand."""
+        ...
+
+    def running(self, stage: Stage) -> list[Job]:
+        """Return the jobs that run at a stage, in the order of submission."""
+        ...
+
+    def dependencies(self, job_id: str) -> list[Dependency]:
+        """Return what the job waits for, or has waited for."""
         ...
 
 
@@ -234,12 +251,23 @@ class Fleet(Protocol):
         """Store a worker as active."""
         ...
 
-    def beat_worker(self, worker_id: str, state: WorkerState) -> None:
-        """Advance a worker's beat counter and store its state."""
+    def beat_worker(self, worker_id: str, state: WorkerState) -> WorkerWish:
+        """Advance a worker's beat counter, store its state, and return what is wished of it."""
         ...
 
     def workers(self) -> list[Worker]:
         """Return the workers that are not stopped or lost, and those that ended within the last day."""
+        ...
+
+    def wish_worker(self, worker_id: str, wish: WorkerWish) -> None:
+        """Wish something of a worker: from now on it claims nothing, or again what there is.
+
+        Raises `errors.NotFound`, or `errors.IllegalMove` for one that has ended.
+        """
+        ...
+
+    def forget_worker(self, worker_id: str) -> None:
+        """Remove a worker that has ended; raises `errors.NotFound`, or `errors.IllegalMove` for one that lives."""
         ...
 
     def ended_attempts(self, worker_id: str, *, limit: int = 100) -> list[Attempt]:
@@ -281,7 +309,7 @@ class Audits(Protocol):
         ...
 
 
-class Store(People, Supervisors, Fleet, Audits, Protocol):
+class Store(People, Places, Supervisors, Fleet, Audits, Protocol):
     """The whole store."""
 
     def close(self) -> None:

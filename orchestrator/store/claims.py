@@ -6,7 +6,7 @@ does not grow with the number of jobs, neither of those that wait nor of those t
 
 import functools
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -121,6 +121,19 @@ def standing(
     ]
     mine = next(user for user in everyone if user.user == job.submitted_by)
     return connection.execute(own).scalar_one(), mine, [user for user in everyone if user is not mine]
+
+
+def of_user(connection: Connection, user: str, stage: states.Stage, now: datetime, limit: int) -> Sequence[Row[Any]]:
+    """Return the first jobs of a user that wait for a stage and whose time has come."""
+    waiting = (_jobs.state == states.JobState.QUEUED, _jobs.stage == stage, eligible(now), _jobs.submitted_by == user)
+    first = select(models.jobs).where(*waiting).order_by(_jobs.rank, _jobs.seq).limit(limit)
+    return connection.execute(first).all()
+
+
+def at_stage(connection: Connection, stage: states.Stage) -> Sequence[Row[Any]]:
+    """Return the jobs that run at a stage."""
+    there = (_jobs.state == states.JobState.RUNNING, _jobs.stage == stage, _jobs.blocked == false())
+    return connection.execute(select(models.jobs).where(*there).order_by(_jobs.seq)).all()
 
 
 def has_tag(dialect: str, tag: str) -> ColumnElement[bool]:

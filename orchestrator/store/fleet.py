@@ -40,18 +40,47 @@ class Fleet(base.Fleet):
             "beat": worker.beat,
             "beat_at": self.now(connection),
             "ended_at": None,
+            "wish": states.WorkerWish.RUN,
+            "limits": {"users": dict(worker.limits.users), "tags": dict(worker.limits.tags)},
         }
         storing = engine.insert(connection, models.workers).values(values)
         connection.execute(storing.on_conflict_do_update(index_elements=["id"], set_=values))
 
     @engine.writes
-    def beat_worker(self, connection: Connection, worker_id: str, state: states.WorkerState) -> None:
-        """Advance a worker's beat counter and store its state; raises NotFound for one that never registered."""
+    def beat_worker(self, connection: Connection, worker_id: str, state: states.WorkerState) -> states.WorkerWish:
+        """Advance a worker's beat counter, store its state and return what is wished of it; raises NotFound."""
         now = self.now(connection)
         values = {"state": state, "beat_at": now, "ended_at": now if state in _ENDED else None}
         beating = update(models.workers).where(_workers.id == worker_id).values(beat=_workers.beat + 1, **values)
-        if connection.execute(beating).rowcount == 0:
-            raise errors.NotFound(f"There is no worker {worker_id!r}.")
+        beaten = connection.execute(beating.returning(models.workers)).first()
+        if beaten is None:
+            raise _missing(worker_id)
+        return states.WorkerWish(beaten.wish)
+
+    @engine.writes
+    def wish_worker(self, connection: Connection, worker_id: str, wish: states.WorkerWish) -> None:
+        """Wish something of a worker that lives; raises NotFound, or IllegalMove for one that has ended."""
+        wishing = update(models.workers).where(_workers.id == worker_id, _workers.state.not_in(_ENDED))
+        if connection.execute(wishing.values(wish=wish)).rowcount == 0:
+            state = self._state_of(connection, worker_id)
+            raise errors.IllegalMove(f"Worker {worker_id} is {state}: it takes no jobs any more.")
+
+    @engine.writes
+    def forget_worker(self, connection: Connection, worker_id: str) -> None:
+        """Remove the row of a worker that has ended; raises NotFound, or IllegalMove for one that lives."""
+        ended = (_workers.id == worker_id, _workers.state.in_(_ENDED))
+        if connection.execute(models.workers.delete().where(*ended)).rowcount == 0:
+            state = self._state_of(connection, worker_id)
+            raise errors.IllegalMove(
+                f"Worker {worker_id} is {state}: only one that has stopped or was lost can be forgotten.",
+                hint=f"`orch worker drain {worker_id}` lets it take no more jobs.",
+            )
+
+    def _state_of(self, connection: Connection, worker_id: str) -> states.WorkerState:
+        state = connection.execute(select(_workers.state).where(_workers.id == worker_id)).scalar_one_or_none()
+        if state is None:
+            raise _missing(worker_id)
+        return states.WorkerState(state)
 
     @engine.reads
     def workers(self, connection: Connection) -> list[jobs.Worker]:
@@ -134,3 +163,7 @@ class Fleet(base.Fleet):
         concerned = or_(_workers.ended_at.is_(None), _workers.id.in_(holding))
         found = connection.execute(select(models.workers).where(_workers.host == host, concerned))
         return [(rows.identity(row), row.beat) for row in found]
+
+
+def _missing(worker_id: str) -> errors.NotFound:
+    return errors.NotFound(f"There is no worker {worker_id!r}.", hint="`orch worker list` shows them.")

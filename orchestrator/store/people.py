@@ -10,7 +10,6 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator import errors
 from orchestrator.core import clock, history, ids, ordering, specs, states
-from orchestrator.core.dependencies import Dependency
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -124,20 +123,6 @@ class People(base.People):
             states=dict.fromkeys(states.JobState, 0) | dict(by_state),
             eligible=dict.fromkeys(states.Stage, 0) | dict(ready),
         )
-
-    @engine.reads
-    def ahead(self, connection: Connection, job_id: str) -> int:
-        """Return how many queued jobs would be claimed for the same stage before this one, as things stand."""
-        job = row(connection, job_id)
-        if job.state is not states.JobState.QUEUED:
-            return 0
-        own, mine, others = claims.standing(connection, job, self.clock.now())
-        return ordering.ahead(mine, others, own=own)
-
-    @engine.reads
-    def dependencies(self, connection: Connection, job_id: str) -> list[Dependency]:
-        """Return what the job waits for, or has waited for."""
-        return dependencies.of(connection, job_id)
 
     @engine.writes
     def cancel(self, connection: Connection, job_id: str, *, actor: str) -> Job:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pydantic
 from sqlalchemy import Row
 
-from orchestrator.core import dependencies, history, jobs, specs
+from orchestrator.core import dependencies, history, jobs, limits, specs
 
 T = TypeVar("T")
 
@@ -85,7 +85,15 @@ def evaluation(row: Row[Any]) -> jobs.Evaluation:
 def worker(row: Row[Any], held: tuple[str, ...], now: datetime) -> jobs.Worker:
     """Return the worker of a row of `workers`; `held` are the ids of its jobs, `now` is the shared clock's time."""
     silence = max(0.0, (now - row.beat_at).total_seconds())
-    return _plain(jobs.Worker, row, identity=identity(row), devices=tuple(row.devices), jobs=held, silence=silence)
+    return _plain(
+        jobs.Worker,
+        row,
+        identity=identity(row),
+        devices=tuple(row.devices),
+        limits=limits.Limits(**(row.limits or {})),
+        jobs=held,
+        silence=silence,
+    )
 
 
 def identity(row: Row[Any]) -> jobs.WorkerIdentity:

@@ -1,0 +1,84 @@
+"""How long jobs will take, from epochs that were measured: an interval, since no two epochs take the same time."""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.jobs import EpochMetric, Job
+from orchestrator.core.states import Stage
+
+#: Epochs that count: later ones say more than the first, which fills caches.
+RECENT = 10
+
+#: What an epoch of a spec depends on: jobs that agree in these take equally long for one.
+ALIKE = (
+    "data",
+    "network",
+    "growth_rate",
+    "blocks",
+    "reduction",
+    "stem",
+    "image_size",
+    "batch_size",
+    "train",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Seconds, at least and at most."""
+
+    low: float
+    high: float
+
+    def __add__(self, other: "Interval") -> "Interval":
+        """Return how long both take, one after the other."""
+        return Interval(low=self.low + other.low, high=self.high + other.high)
+
+    def __mul__(self, times: float) -> "Interval":
+        """Return how long it takes so many times."""
+        return Interval(low=self.low * times, high=self.high * times)
+
+
+NOTHING = Interval(low=0, high=0)
+
+
+def an_epoch(epochs: Iterable[EpochMetric]) -> Interval | None:
+    """Return how long an epoch takes, both splits, by the recent ones that were measured; None without any."""
+    seconds: dict[int, float] = {}
+    for metric in epochs:
+        seconds[metric.epoch] = seconds.get(metric.epoch, 0.0) + metric.seconds
+    recent = [seconds[epoch] for epoch in sorted(seconds)[-RECENT:]]
+    return Interval(low=min(recent), high=max(recent)) if recent else None
+
+
+def alike(one: Job, other: Job) -> bool:
+    """Whether an epoch of the two takes equally long on the same device."""
+    return all(getattr(one.spec, name, None) == getattr(other.spec, name, None) for name in ALIKE)
+
+
+def epochs_left(job: Job, closed: int) -> float:
+    """Return how many epochs a job has still to train; `closed` of them are known to be done."""
+    if job.stage is Stage.EVALUATE or job.final:
+        return 0
+    done, total = job.progress.done, job.progress.total
+    share = done / total * job.spec.epochs if job.stage is Stage.TRAIN and total else 0.0
+    return max(0.0, job.spec.epochs - max(share, closed))
+
+
+def begin(running: Sequence[Interval], ahead: Sequence[Interval], *, slots: int) -> Interval | None:
+    """Return when the job behind `ahead` begins, on `slots` devices that are busy with `running` now.
+
+    Each job goes to the device that is free first. None where there is no device.
+    """
+    if slots < 1:
+        return None
+    bounds = {}
+    for bound in ("low", "high"):
+        free = sorted(getattr(one, bound) for one in running)[-slots:]
+        free += [0.0] * (slots - len(free))
+        heapq.heapify(free)
+        for one in ahead:
+            heapq.heapreplace(free, free[0] + getattr(one, bound))
+        bounds[bound] = free[0]
+    return Interval(**bounds)

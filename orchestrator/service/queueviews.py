@@ -1,0 +1,86 @@
+"""What `--json` prints of the queue itself: why a job waits, workers, and what was done to many jobs at once."""
+
+from pydantic import Field
+
+from orchestrator.core.jobs import Worker
+from orchestrator.core.states import After, Ended, WorkerState, WorkerWish
+from orchestrator.service import views
+from orchestrator.service.why import Why
+
+
+class IntervalPart(views.Part):
+    """Seconds, at least and at most."""
+
+    low: float
+    high: float
+
+
+class DependencyPart(views.Part):
+    """A job that another one waits for."""
+
+    needs: str
+    rule: After = Field(description="ok: its success; any: its end")
+    ended: Ended | None = Field(description="how it has ended")
+
+
+class VerdictPart(views.Part):
+    """A worker, and why it does not take the job."""
+
+    worker: str
+    takes: bool = Field(description="whether it will, at the job's turn and when a device is free")
+    why: str
+
+
+class WhyPayload(views.Payload):
+    """Why a job stands where it does."""
+
+    job: views.JobPayload
+    sentence: str
+    ahead: int
+    before: dict[str, int] = Field(description="how many jobs of each user are claimed first")
+    needs: tuple[DependencyPart, ...]
+    workers: tuple[VerdictPart, ...]
+    begins: IntervalPart | None = Field(description="seconds from now, where that can be said")
+    ends: IntervalPart | None
+
+
+class WorkerPayload(views.Payload):
+    """One worker, as `worker list` prints it: a line each."""
+
+    id: str
+    host: str
+    pid: int
+    state: WorkerState
+    wish: WorkerWish
+    devices: tuple[str, ...]
+    jobs: tuple[str, ...]
+    versions: dict[str, str]
+    silence: float = Field(description="seconds since its last beat")
+    user_limits: dict[str, int]
+    tag_limits: dict[str, int]
+
+
+def why(answer: Why) -> WhyPayload:
+    """Return the payload of an answer."""
+    return WhyPayload(
+        job=views.job(answer.job),
+        sentence=answer.sentence,
+        ahead=sum(answer.before.values()),
+        before=answer.before,
+        needs=tuple(DependencyPart.model_validate(one) for one in answer.needs),
+        workers=tuple(VerdictPart(worker=one.worker.id, takes=one.takes, why=one.why) for one in answer.verdicts),
+        begins=IntervalPart.model_validate(answer.begins) if answer.begins else None,
+        ends=IntervalPart.model_validate(answer.ends) if answer.ends else None,
+    )
+
+
+def worker(worker: Worker) -> WorkerPayload:
+    """Return the payload of a worker."""
+    plain = {name: getattr(worker, name) for name in ("id", "state", "wish", "devices", "jobs", "versions", "silence")}
+    return WorkerPayload(
+        **plain,
+        host=worker.identity.host,
+        pid=worker.identity.pid,
+        user_limits=dict(worker.limits.users),
+        tag_limits=dict(worker.limits.tags),
+    )

@@ -1,0 +1,168 @@
+"""Why a job waits: its place, what it waits for, why each worker does not take it, and when it begins."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchestrator import config
+from orchestrator.core import dependencies, forecast
+from orchestrator.core.jobs import Job, JobFilter, Worker
+from orchestrator.core.limits import Limits
+from orchestrator.core.states import Ended, JobState, Stage, WorkerState, WorkerWish
+from orchestrator.service import query
+from orchestrator.store.base import Store
+
+#: More jobs ahead than this are counted and not reckoned with: nobody can say when they have ended.
+FORESEEN = 50
+
+#: Jobs that are looked through for one that takes equally long.
+EXPERIENCE = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A worker, and why it does not take the job."""
+
+    worker: Worker
+    takes: bool  #: whether it will, as soon as it is its turn and a device is free
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Why:
+    """What stands between a job and its end."""
+
+    job: Job
+    sentence: str  #: the one answer
+    before: dict[str, int]  #: how many jobs of each user are claimed first
+    needs: tuple[dependencies.Dependency, ...]
+    verdicts: tuple[Verdict, ...]
+    begins: forecast.Interval | None  #: seconds from now, where that can be said
+    ends: forecast.Interval | None
+
+
+def why(settings: config.Settings, store: Store, text: str) -> Why:
+    """Return why the job that `text` means stands where it does; raises NotFound, or Ambiguous with the candidates."""
+    job = store.find(text)
+    waits = job.state is JobState.QUEUED
+    needs = tuple(store.dependencies(job.id))
+    training = store.running(Stage.TRAIN)
+    verdicts = tuple(_verdict(settings, worker, job, training) for worker in query.living(store)) if waits else ()
+    before = store.before(job.id) if waits else {}
+    begins = _begins(store, job, before, verdicts, training)
+    left = _left(store, job)
+    ends = begins + left if begins and left else left if job.state is JobState.RUNNING else None
+    return Why(
+        job=job,
+        sentence=_sentence(job, sum(before.values()), needs, verdicts),
+        before=before,
+        needs=needs,
+        verdicts=verdicts,
+        begins=begins,
+        ends=ends,
+    )
+
+
+def _sentence(job: Job, ahead: int, needs: tuple[dependencies.Dependency, ...], verdicts: tuple[Verdict, ...]) -> str:
+    if job.state is not JobState.QUEUED:
+        return _not_waiting(job)
+    stands_before = query.blocked(job, needs, now=datetime.now(UTC))
+    if stands_before:
+        return f"It is queued for {job.stage}, and {stands_before}."
+    if not verdicts:
+        return f"It is queued for {job.stage}: no worker is running."
+    if not any(verdict.takes for verdict in verdicts):
+        return f"It is queued for {job.stage}: no worker takes it as things stand."
+    place = "it is next in line" if not ahead else f"{ahead} {'job is' if ahead == 1 else 'jobs are'} ahead of it"
+    return f"It is queued for {job.stage}: {place}."
+
+
+def _not_waiting(job: Job) -> str:
+    if job.state is JobState.RUNNING:
+        return f"It does not wait: it is {query.doing(job)} on {job.worker}."
+    if job.state is JobState.PAUSED:
+        return "It is paused: it waits for `orch resume`."
+    said = f": {job.reason}" if job.reason else ""
+    return f"It does not wait: it has {'been ' if job.state is JobState.CANCELLED else ''}{job.state}{said}."
+
+
+def _verdict(settings: config.Settings, worker: Worker, job: Job, training: list[Job]) -> Verdict:
+    hindrance = next(_hindrances(settings, worker, job, training), None)
+    if hindrance is not None:
+        return Verdict(worker=worker, takes=False, why=hindrance)
+    if job.stage is Stage.DOWNLOAD:
+        return Verdict(worker=worker, takes=True, why="takes it when it is its turn")
+    busy = [one.id for one in training if one.worker == worker.id]
+    if len(busy) >= len(worker.devices):
+        return Verdict(worker=worker, takes=True, why=f"takes it when a device is free: it trains {', '.join(busy)}")
+    return Verdict(worker=worker, takes=True, why="has a free device and takes it when it is its turn")
+
+
+def _hindrances(settings: config.Settings, worker: Worker, job: Job, training: list[Job]) -> Iterator[str]:
+    """Yield why a worker cannot take a job, the strongest reason first."""
+    if query.silent(worker, settings):
+        yield f"has been silent for {worker.silence:.0f} s"
+    if worker.state is WorkerState.UNHEALTHY:
+        yield "is unhealthy and takes no jobs: `orch doctor` says why"
+    if worker.wish is WorkerWish.DRAIN or worker.state is WorkerState.DRAINING:
+        yield "is draining and takes no jobs"
+    if job.artifact_root is not None and worker.artifact_root != job.artifact_root:
+        yield f"has another artifact folder: the job's checkpoints lie in {job.artifact_root}"
+    known = worker.versions.get("spec")
+    if known is not None and int(known) < job.spec_version:
+        yield f"is older: it knows jobs up to version {known}, this is one of version {job.spec_version}"
+    if job.stage is not Stage.DOWNLOAD and not worker.devices:
+        yield "has no device to train on"
+    if job.stage is Stage.TRAIN:
+        yield from _limited(worker.limits, job, training)
+
+
+def _limited(limits: Limits, job: Job, training: list[Job]) -> Iterator[str]:
+    own = sum(one.user == job.user for one in training)
+    if limits.user_is_full(job.user, own):
+        yield f"keeps to a limit of {limits.of_user(job.user)} at once for {job.user}, who trains {own}"
+    for tag in sorted(limits.full_tags(one.tags for one in training) & set(job.tags)):
+        yield f"keeps to a limit of {limits.of_tag(tag)} at once for the tag {tag}"
+
+
+def _begins(
+    store: Store, job: Job, before: dict[str, int], verdicts: tuple[Verdict, ...], training: list[Job]
+) -> forecast.Interval | None:
+    """Return when a job that waits for its training begins, None where anything before it cannot be foreseen."""
+    takers = [verdict.worker for verdict in verdicts if verdict.takes]
+    if job.state is not JobState.QUEUED or job.stage is not Stage.TRAIN or job.blocked or not takers:
+        return None
+    if sum(before.values()) > FORESEEN:
+        return None
+    queue = [one for user, count in before.items() for one in store.first(user, job.stage, limit=count)]
+    ids = {worker.id for worker in takers}
+    running = [_left(store, one) for one in training if one.worker in ids]
+    ahead = [_left(store, one) for one in queue]
+    known = [one for one in (*running, *ahead) if one is not None]
+    if len(known) < len(running) + len(ahead):
+        return None
+    slots = sum(len(worker.devices) for worker in takers)
+    return forecast.begin(known[: len(running)], known[len(running) :], slots=slots)
+
+
+def _left(store: Store, job: Job) -> forecast.Interval | None:
+    """Return how long a job has still to train, by its own epochs or those of another that takes equally long."""
+    own = store.epochs(job.id)
+    closed = max((metric.epoch for metric in own), default=0)
+    an_epoch = forecast.an_epoch(own) or _of_another(store, job)
+    return an_epoch * forecast.epochs_left(job, closed) if an_epoch else None
+
+
+def _of_another(store: Store, job: Job) -> forecast.Interval | None:
+    seen = store.jobs(JobFilter(states=(JobState.SUCCEEDED, JobState.RUNNING), limit=EXPERIENCE))
+    measured = (forecast.an_epoch(store.epochs(one.id)) for one in seen if forecast.alike(job, one))
+    return next((one for one in measured if one is not None), None)
+
+
+def ended(one: dependencies.Dependency) -> str:
+    """Return how a job that is waited for stands, in words."""
+    if one.ended is None:
+        return "has not ended"
+    return {Ended.SUCCEEDED: "has succeeded", Ended.FAILED: "has failed", Ended.CANCELLED: "was cancelled"}.get(
+        one.ended, "was deleted"
+    )

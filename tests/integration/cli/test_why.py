@@ -1,0 +1,165 @@
+"""`orch why`, `orch worker list|drain|resume|forget`, and what `submit` says of a job's place."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from orchestrator import config
+from orchestrator.core import dependencies, jobs, limits, states
+from orchestrator.service import queueviews
+from orchestrator.store import sql
+from tests.contract import parts
+from tests.integration.cli.conftest import Orch, living_worker
+
+State, Stage = states.JobState, states.Stage
+
+
+@pytest.fixture
+def store(settings: config.Settings) -> Iterator[sql.SqlStore]:
+    """The store by the clock that the commands go by: who was heard of long ago is silent."""
+    with closing(sql.open_store(settings)) as opened:
+        yield opened
+
+
+def trainable(store: sql.SqlStore, **fields: object) -> jobs.Job:
+    """Return a job whose data is there."""
+    job = parts.submit(store, **fields)
+    held = parts.claimed(store, Stage.DOWNLOAD)
+    assert held.id == job.id
+    return store.finish(held, parts.DONE)
+
+
+def worker(name: str, **fields: Any) -> jobs.Worker:
+    known = living_worker()
+    return replace(known, **{"identity": replace(known.identity, id=name), **fields})
+
+
+def ask(orch: Orch, job: jobs.Job) -> queueviews.WhyPayload:
+    return queueviews.WhyPayload.model_validate_json(orch("why", job.id, "--json").out)
+
+
+def test_a_place_in_the_queue_is_told_by_user(orch: Orch, store: sql.SqlStore) -> None:
+    store.register(living_worker())
+    for user in ("bob", "bob", "ada", "ada"):
+        last = parts.submit(store, user=user)
+    rows = orch("why", last.id).rows
+    sentence = "It is queued for download: 3 jobs are ahead of it."
+    assert rows[0] == ["job", last.id, "queued", "download", "3", sentence]
+    assert sorted(row[1:] for row in rows if row[0] == "ahead") == [["ada", "1"], ["bob", "2"]]
+    assert [row for row in rows if row[0] == "worker"] == [
+        ["worker", "worker-a", "true", "takes it when it is its turn"]
+    ]
+
+
+HINDRANCES: dict[str, dict[str, Any]] = {
+    "checkpoints lie in root-x": {"artifact_root": "root-y"},
+    "no device": {"devices": ()},
+    "jobs up to version 1": {"versions": {"spec": "1"}},
+    "limit of 1 at once for ada": {"limits": limits.Limits(users={"*": 1})},
+    "limit of 1 at once for the tag big": {"limits": limits.Limits(tags={"big": 1})},
+}
+
+
+@pytest.mark.parametrize("words", HINDRANCES)
+def test_why_a_worker_does_not_take_it(orch: Orch, store: sql.SqlStore, words: str) -> None:
+    trainable(store, tags=("big",))
+    assert parts.claim(store, Stage.TRAIN)
+    job = trainable(store, tags=("big",))
+    if "root-x" in words:
+        parts.overwrite(store, job.id, artifact_root="root-x")
+    store.register(worker("worker-b", **HINDRANCES[words]))
+    answer = ask(orch, job)
+    assert answer.sentence == "It is queued for train: no worker takes it as things stand."
+    (verdict,) = answer.workers
+    assert not verdict.takes
+    assert words in verdict.why
+
+
+def test_a_worker_that_is_busy_takes_it_later(orch: Orch, store: sql.SqlStore) -> None:
+    running = trainable(store)
+    store.register(living_worker())
+    assert parts.claim(store, Stage.TRAIN)
+    (verdict,) = ask(orch, trainable(store)).workers
+    assert verdict.takes
+    assert running.id in verdict.why
+
+
+def test_what_is_waited_for_is_named(orch: Orch, store: sql.SqlStore) -> None:
+    first = parts.submit(store)
+    second = parts.submit(store, after=(dependencies.Dependency(needs=first.id, rule=states.After.ANY),))
+    answer = ask(orch, second)
+    assert answer.sentence == f"It is queued for download, and waits for {first.id}."
+    assert [(one.needs, one.rule, one.ended) for one in answer.needs] == [(first.id, "any", None)]
+    assert ["needs", first.id, "any", ""] in orch("why", second.id).rows
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+def test_a_job_that_does_not_wait_says_so(orch: Orch, store: sql.SqlStore, verb: str) -> None:
+    job = parts.submit(store)
+    orch(verb, job.id)
+    assert {"pause": "orch resume", "cancel": "been cancelled"}[verb] in ask(orch, job).sentence
+
+
+def test_begin_and_end_are_told_by_epochs_that_were_measured(orch: Orch, store: sql.SqlStore) -> None:
+    running = trainable(store)
+    store.register(worker("worker-a", devices=("CPU",)))
+    held = parts.claimed(store, Stage.TRAIN)
+    store.record_resumed(held, attempt=None, step=0)
+    waiting = trainable(store)
+    assert ask(orch, waiting).begins is None  # nothing was measured yet
+    for epoch, seconds in ((1, 10.0), (2, 14.0)):
+        rows = [replace(row, seconds=seconds / 2) for row in parts.epoch_rows(epoch)]
+        store.record_checkpoint(held, parts.checkpoint(held, 10 * epoch, accuracy=0.5, epoch=epoch), rows)
+    answer, left = ask(orch, waiting), running.spec.epochs - 2
+    assert answer.begins is not None
+    assert (answer.begins.low, answer.begins.high) == (10 * left, 14 * left)
+    assert answer.ends is not None
+    assert answer.ends.low == 10 * left + 10 * waiting.spec.epochs
+    assert ["job", "ends_in", f"{10.0 * left},{14.0 * left}"] in orch("status", running.id).rows
+
+
+def test_drain_resume_and_forget(orch: Orch, store: sql.SqlStore) -> None:
+    store.register(living_worker())
+    job = parts.submit(store)
+    assert orch("worker", "drain", "worker-a").rows == [["worker-a", "draining"]]
+    assert parts.claim(store) is None  # at once, before the worker has heard of it
+    assert store.beat_worker("worker-a", states.WorkerState.ACTIVE) is states.WorkerWish.DRAIN
+    assert "draining" in ask(orch, job).workers[0].why
+    assert orch("worker", "forget", "worker-a").code == 1
+    assert orch("worker", "resume", "worker-a").code == 0
+    assert store.beat_worker("worker-a", states.WorkerState.ACTIVE) is states.WorkerWish.RUN
+    assert parts.claim(store) is not None
+    store.beat_worker("worker-a", states.WorkerState.STOPPED)
+    assert orch("worker", "drain", "worker-a").code == 1
+    assert [row[:2] for row in orch("worker", "list").rows] == [["worker-a", "stopped"]]
+    told = queueviews.WorkerPayload.model_validate_json(orch("worker", "list", "--json").out)
+    assert (told.id, told.state, told.wish) == ("worker-a", "stopped", "run")
+    assert orch("worker", "forget", "worker-a").rows == [["worker-a", "forgotten"]]
+    assert orch("worker", "list").out == ""
+    for verb in ("drain", "resume", "forget"):
+        assert orch("worker", verb, "nobody").code == 3
+
+
+def test_submit_says_what_comes_first(orch: Orch, store: sql.SqlStore) -> None:
+    first = orch("submit", "--data", "digits", "-q").out.strip()
+    second = orch("submit", "--data", "digits", "-q", "--after", f"{first}:any", "--user", "bob").out.strip()
+    assert store.get(second).user == "bob"
+    assert [(one.needs, one.rule) for one in store.dependencies(second)] == [(first, states.After.ANY)]
+    third = orch("submit", "--data", "digits", "-q", "--not-before", "+2h").out.strip()
+    start = store.get(third).start_after
+    assert start is not None
+    assert timedelta(hours=1) < start - datetime.now(UTC) < timedelta(hours=2)
+
+
+@pytest.mark.parametrize(("option", "value", "code"), [("--after", "nothere0", 3), ("--not-before", "soon", 2)])
+def test_submit_refuses_what_it_cannot_wait_for(
+    orch: Orch, store: sql.SqlStore, option: str, value: str, code: int
+) -> None:
+    ran = orch("submit", "--data", "digits", option, value)
+    assert (ran.code, ran.out) == (code, "")
+    assert value in ran.err
+    assert store.jobs(jobs.JobFilter()) == []

@@ -1,0 +1,37 @@
+from orchestrator.core import forecast, jobs
+
+
+def epochs(*seconds: float) -> list[jobs.EpochMetric]:
+    return [
+        jobs.EpochMetric(epoch=number, split=split, loss=1, accuracy=0, images=1, seconds=share)
+        for number, whole in enumerate(seconds, start=1)
+        for split, share in (("train", 0.75 * whole), ("val", 0.25 * whole))
+    ]
+
+
+def between(low: float, high: float) -> forecast.Interval:
+    return forecast.Interval(low=low, high=high)
+
+
+def test_an_epoch_takes_as_long_as_the_recent_ones() -> None:
+    assert forecast.an_epoch([]) is None
+    assert forecast.an_epoch(epochs(4, 8, 6)) == between(4, 8)
+    assert forecast.an_epoch(epochs(100, *[5] * forecast.RECENT)) == between(5, 5)
+
+
+def test_the_next_job_begins_when_the_first_device_is_free() -> None:
+    assert forecast.begin([between(10, 20), between(5, 30)], [], slots=2) == between(5, 20)
+
+
+def test_a_free_device_takes_it_at_once() -> None:
+    assert forecast.begin([between(10, 20)], [], slots=2) == forecast.NOTHING
+
+
+def test_each_job_ahead_takes_the_device_that_is_free_first() -> None:
+    assert forecast.begin([between(10, 10)], [between(3, 3), between(4, 4)], slots=1) == between(17, 17)
+    assert forecast.begin([between(10, 10)], [between(3, 3), between(4, 4)], slots=2) == between(7, 7)
+    assert forecast.begin([], [between(1, 2)] * 4, slots=2) == between(2, 4)
+
+
+def test_without_a_device_nobody_can_say() -> None:
+    assert forecast.begin([], [], slots=0) is None
