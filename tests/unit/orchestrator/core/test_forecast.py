@@ -2,10 +2,11 @@ from orchestrator.core import forecast, jobs
 
 
 def epochs(*seconds: float) -> list[jobs.EpochMetric]:
+    splits: tuple[tuple[jobs.Split, float], ...] = (("train", 0.75), ("val", 0.25))
     return [
-        jobs.EpochMetric(epoch=number, split=split, loss=1, accuracy=0, images=1, seconds=share)
+        jobs.EpochMetric(epoch=number, split=split, loss=1, accuracy=0, images=1, seconds=share * whole)
         for number, whole in enumerate(seconds, start=1)
-        for split, share in (("train", 0.75 * whole), ("val", 0.25 * whole))
+        for split, share in splits
     ]
 
 
