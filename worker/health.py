@@ -20,7 +20,7 @@ def main() -> int:
     """Return 0 where the node's file is young enough, else 1."""
     settings = config.load()
     try:
-        age = time.time() - _file(settings).stat().st_mtime
+        age = abs(time.time() - _file(settings).stat().st_mtime)  # from before the clock was set back: none since
     except FileNotFoundError:
         return 1
     return int(age > PATIENCE * settings.heartbeat)

@@ -1,11 +1,15 @@
 """What a node leaves in its home so that others find it: lock and pid file, sockets, the tally of its jobs."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from orchestrator import config, errors, failpoints, sockets
+
+#: How long a look at the lock may take on a busy machine.
+_LOOK_SECONDS = 1.0
 
 
 def prepare(settings: config.Settings) -> None:
@@ -44,14 +48,12 @@ def only_one(settings: config.Settings) -> Iterator[None]:
     """
     failpoints.reach("node.lock")
     with (settings.run_dir / "node.lock").open("w") as lock:
-        try:
-            flock(lock, LOCK_EX | LOCK_NB)
-        except BlockingIOError as error:
+        if not _taken(lock.fileno()):
             raise errors.OrchError(
                 "It is up already.",
                 why=f"A node holds {lock.name}.",
                 hint="`orch status` shows it, `orch down` ends it.",
-            ) from error
+            )
         pid_file = settings.run_dir / "node.pid"
         try:
             failpoints.reach("node.pid")
@@ -59,3 +61,17 @@ def only_one(settings: config.Settings) -> Iterator[None]:
             yield
         finally:
             pid_file.unlink(missing_ok=True)
+
+
+def _taken(lock: int) -> bool:
+    """Take the lock unless a node holds it; who only looks (`orch up`, `down`, `doctor`) holds it for a moment."""
+    deadline = time.monotonic() + _LOOK_SECONDS
+    while True:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_SECONDS / 20)
+        else:
+            return True

@@ -29,7 +29,11 @@ def up(
         return
     node.prepare(settings)
     with options.opened(context, devices=devices) as opened:  # also says here what is wrong with the database
-        started = node.start(settings, opened.store) if detach else None
+        try:
+            started = node.start(settings, opened.store) if detach else None
+        except KeyboardInterrupt:
+            render.talk("\nThe node goes on starting, if it had begun: `orch down` ends it.")
+            raise
     if started is None:
         node.run(settings, node.ONLY_ONE)
         return

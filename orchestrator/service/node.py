@@ -122,7 +122,8 @@ def start(settings: config.Settings, store: Store) -> Started:
     if process.poll() is not None:
         other = pid(settings)  # of two that are started at once, one gives way
         if other is None or not _until(lambda: _ready(settings, store, other), START_SECONDS):
-            raise _no_start(f"It ended with code {process.returncode}.", log)
+            code = process.returncode
+            raise _no_start(f"It ended with code {code}." if code else "It was told to stop before it was ready.", log)
         return Started(pid=other, log=log, was_running=True)
     return Started(pid=process.pid, log=log, was_running=False)
 

@@ -84,7 +84,8 @@ def evaluation(row: Row[Any]) -> jobs.Evaluation:
 
 def worker(row: Row[Any], held: tuple[str, ...], now: datetime) -> jobs.Worker:
     """Return the worker of a row of `workers`; `held` are the ids of its jobs, `now` is the shared clock's time."""
-    silence = max(0.0, (now - row.beat_at).total_seconds())
+    # A beat from the future is none since the clock was set back: who lives has beaten again by now.
+    silence = abs((now - row.beat_at).total_seconds())
     return _plain(
         jobs.Worker,
         row,

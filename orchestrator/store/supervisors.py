@@ -278,5 +278,6 @@ def _claimed(connection: Connection, job: Row[Any]) -> jobs.Claim:
         attempt=job.attempt,
         checkpoints=line.checkpoints(connection, job.id),
         start=starts.checkpoint(connection, job),
-        ran=sum((row.ended_at - row.started_at for row in times), timedelta()),
+        # A clock that was set back meanwhile must not give hours away.
+        ran=sum((max(row.ended_at - row.started_at, timedelta()) for row in times), timedelta()),
     )

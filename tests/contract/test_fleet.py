@@ -220,3 +220,23 @@ def test_silence_is_told_by_the_server_s_clock_where_there_is_one(
             store.beat_worker("worker-a", WorkerState.ACTIVE)
         (worker,) = store.workers()
     assert worker.silence < 60
+
+
+def test_who_has_not_beaten_since_the_clock_was_set_back_is_silent(any_store: sql.SqlStore, clock: HandClock) -> None:
+    register(any_store, clock, "living")
+    register(any_store, clock, "dead")
+    clock.move(hours=-1)
+    any_store.beat_worker("living", WorkerState.ACTIVE)
+    assert {worker.id: worker.silence for worker in any_store.workers()} == {"living": 0, "dead": 3600}
+
+
+def test_hours_of_running_are_not_given_away_by_a_clock_that_is_set_back(
+    any_store: sql.SqlStore, clock: HandClock
+) -> None:
+    held = parts.training(any_store)
+    clock.move(hours=2)
+    any_store.finish(held, parts.DRAINED)
+    held = parts.claimed(any_store)
+    clock.move(hours=-1)
+    any_store.finish(held, parts.DRAINED)
+    assert parts.claimed(any_store).ran == timedelta(hours=2)

@@ -1,0 +1,48 @@
+"""One node a home: who holds the lock is a node, who looks at it is none."""
+
+import os
+import threading
+import time
+from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
+from pathlib import Path
+
+import pytest
+
+from orchestrator import config, errors
+from worker import health, presence
+
+
+@pytest.fixture
+def lock(settings: config.Settings) -> Path:
+    presence.prepare(settings)
+    return settings.run_dir / "node.lock"
+
+
+def test_a_look_at_the_lock_is_no_node(settings: config.Settings, lock: Path) -> None:
+    with lock.open("w") as looking:
+        flock(looking, LOCK_SH)
+        end = threading.Timer(0.2, flock, (looking, LOCK_UN))
+        end.start()
+        with presence.only_one(settings):
+            assert (settings.run_dir / "node.pid").read_text("ascii") == str(os.getpid())
+        end.join()
+    assert not (settings.run_dir / "node.pid").exists()
+
+
+def test_of_two_nodes_the_second_is_refused(settings: config.Settings, lock: Path) -> None:
+    with lock.open("w") as held:
+        flock(held, LOCK_EX)
+        with pytest.raises(errors.OrchError, match="up already"), presence.only_one(settings):
+            pass
+
+
+@pytest.mark.parametrize(("age", "code"), [(0, 0), (3600, 1), (-3600, 1)], ids=["now", "long ago", "clock set back"])
+def test_health_is_a_beat_of_now(
+    settings: config.Settings, monkeypatch: pytest.MonkeyPatch, age: float, code: int
+) -> None:
+    monkeypatch.setattr(config, "load", lambda: settings)
+    presence.prepare(settings)
+    health.touch(settings)
+    then = time.time() - age
+    os.utime(settings.run_dir / "heartbeat", (then, then))
+    assert health.main() == code
