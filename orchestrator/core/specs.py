@@ -42,6 +42,18 @@ _Channels = tuple[float, float, float]
 _PositiveChannels = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
+#: What the classifier does not see that learns alone: how pictures are augmented, and what is dropped before it.
+_UNSEEN_BY_HEAD = (
+    "crop_scale",
+    "crop_padding",
+    "flip",
+    "randaugment",
+    "mixup",
+    "cutmix",
+    "progressive_sizes",
+    "dropout",
+)
+
 #: Part of the network that learns.
 Part = Literal["all", "last-block", "head"]
 
@@ -282,6 +294,7 @@ class JobSpec(BaseModel):
             "randaugment": () if self.randaugment else ("randaugment_magnitude",),
             "patience": () if self.patience else ("patience_metric",),
             "crop_padding 0": ("crop_scale",) if self.crop_padding else (),
+            "train all or last-block": _UNSEEN_BY_HEAD if self.train == "head" else (),
         }
         fields = type(self).model_fields
         return {

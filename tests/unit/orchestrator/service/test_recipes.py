@@ -39,6 +39,17 @@ def test_the_papers_are_the_papers(name: str, fields: dict[str, Any]) -> None:
     assert (spec.weight_decay, spec.decay_norm, spec.schedule, spec.lr_gamma) == (1e-4, True, "step", 0.1)
 
 
+def test_fine_tuning_lets_the_head_learn_first_and_everything_slowly_after() -> None:
+    resolved = jobfile.resolve(flags=DATA, recipe="finetune")
+    spec = resolved.spec
+    assert [spec.learning(epoch) for epoch in range(spec.epochs)] == ["head"] * 3 + ["all"] * 7
+    assert spec.head_lr is not None
+    assert spec.lr < spec.head_lr
+    assert (spec.mean, resolved.origins["mean"]) == ((0.485, 0.456, 0.406), "weights imagenet")
+    mine = {"weights": "/w.safetensors", "network": "densenet_bc_40_12", "image_size": "32"}
+    assert jobfile.resolve(flags=DATA | mine, recipe="finetune").spec.mean == specs.JobSpec().mean
+
+
 def test_flags_beat_the_file_which_beats_the_recipe_which_beats_presets() -> None:
     file = jobfile.parse(b'recipe = "paper-cifar"\ndata = "digits"\nepochs = 7\nlr = 0.5\n', origin="job.toml")
     resolved = jobfile.resolve(flags={"lr": "0.25"}, file=file)
@@ -76,6 +87,8 @@ IDLE: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"lr_end": "1e-5"}, "schedule cosine", {"schedule": "cosine"}),
     ({"randaugment_magnitude": "5"}, "randaugment", {"randaugment": 2}),
     ({"patience_metric": "loss"}, "patience", {"patience": 3}),
+    ({"train": "head", "weights": "/w.pth", "mixup": "0.2"}, "train all or last-block", {"train": "all"}),
+    ({"train": "head", "weights": "/w.pth", "flip": False}, "train all or last-block", {"train": "last-block"}),
     ({"crop_padding": "4", "crop_scale": ["0.5", "1"]}, "crop_padding 0", {"crop_padding": "0"}),
 ]
 
