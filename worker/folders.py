@@ -20,9 +20,9 @@ def attempts(job_dir: Path) -> Iterator[tuple[int, Path]]:
 
 
 def unfinished(data_dir: Path) -> list[Path]:
-    """Return what is in the cache of data sets for the time of a download only; each name begins with its source's key.
+    """Return what is in the cache for the time of a download only; each name begins with its source's key.
 
-    `worker.data.cache` makes them; who looks whether there are any should not have to import it.
+    `worker.data.cache` and `.weights` make them; who looks whether there are any should not have to import it.
     """
-    patterns = ("archives/*", "locks/*.progress", "sets/.*", "sources/.*")
+    patterns = ("archives/*", "locks/*.progress", "sets/.*", "sources/.*", "weights/*.part", "weights/*.json")
     return [path for pattern in patterns for path in data_dir.glob(pattern)]

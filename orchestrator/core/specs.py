@@ -73,7 +73,7 @@ class JobSpec(BaseModel):
     )
     data_sha256: str | None = Field(None, description="sha256 that the downloaded archive must have")
 
-    network: str = Field("densenet121", description="network by name; sets growth rate and blocks")
+    network: str = Field("densenet121", description="network by name, as `orch models` lists them")
     growth_rate: int = Field(32, ge=1, le=256, description="channels that each layer adds")
     blocks: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
         (6, 12, 24, 16), min_length=1, max_length=8, description="layers of each dense block"

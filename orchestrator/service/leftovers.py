@@ -17,6 +17,8 @@ from orchestrator.store import artifacts, base
 
 #: What stays in the folder of an ended attempt, beside the checkpoints that are kept.
 _LOG = "log.txt"
+#: What there is in the cache for the time of a download.
+_PARTS = ("archives/*", "weights/*.part", "weights/*.json")
 _PID = "pid"
 
 
@@ -79,7 +81,7 @@ def _of_downloads(settings: config.Settings, jobs: list[Job]) -> Iterator[Findin
     """Yield what downloads that nobody works at, or will go on with, have left in the cache of data sets."""
     data = settings.data_dir
     goes_on = any(job.state in states.MAY_GO_ON and job.stage is states.Stage.DOWNLOAD for job in jobs)
-    patterns = ("locks/*.progress", "sets/.*", "sources/.*", *(() if goes_on else ("archives/*",)))
+    patterns = ("locks/*.progress", "sets/.*", "sources/.*", *(() if goes_on else _PARTS))
     for path in sorted(path for pattern in patterns for path in data.glob(pattern)):
         source = path.name.removeprefix(".").partition(".")[0]
         if not _held(data / "locks" / f"{source}.lock"):

@@ -11,7 +11,7 @@ A folder as source is used where it is and never copied: only its manifest is he
 import contextlib
 import errno
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import filelock
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, specs, states
 from worker import durable, folders, protocol
-from worker.data import archive, download, imagefolder, once, sources, zipcheck
+from worker.data import archive, download, imagefolder, once, sources, weights, zipcheck
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -94,16 +94,16 @@ def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
     cache.drop(key, *cache.archives.glob(f"{key}.*"))
 
 
-def clear_up(wanted: Iterable[specs.JobSpec], *, settings: config.Settings) -> None:
+def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> None:
     """Remove what processes that died have left, but for the downloads that jobs of `wanted` specs would go on with."""
     cache = _Cache(settings.data_dir)
-    keep = set()
+    keep = {weights.key(spec) for spec in wanted}
     for spec in wanted:
         with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
             keep.add(sources.parse(spec.data).key)
     for path in folders.unfinished(settings.data_dir):
         key = path.name.removeprefix(".").partition(".")[0]
-        if path.parent != cache.archives or key not in keep:
+        if path.parent not in {cache.archives, settings.data_dir / weights.FOLDER} or key not in keep:
             cache.drop(key, path)
 
 

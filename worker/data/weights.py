@@ -13,6 +13,15 @@ from orchestrator.core import specs, states
 from orchestrator.core import weights as named
 from worker.data import download, once, sources
 
+#: Below the data cache.
+FOLDER = "weights"
+
+
+def key(spec: specs.JobSpec) -> str | None:
+    """Return what the names of the files of a download begin with; None where the job needs none of torchvision's."""
+    name = named.imagenet_file(spec.shape) if spec.weights == named.IMAGENET else None
+    return name and Path(name).stem
+
 
 def ensure(spec: specs.JobSpec, *, settings: config.Settings, report: once.Report) -> Path | None:
     """Return the file of the weights that the job starts from; None where it starts from none, or from a job's.
@@ -40,12 +49,14 @@ def _of_imagenet(spec: specs.JobSpec, settings: config.Settings, report: once.Re
     name = named.imagenet_file(spec.shape)
     if name is None:  # refused at submit
         raise errors.StageFailed("There are no such weights.", reason=states.Reason.USER_ERROR)
-    folder, digest = settings.data_dir / "weights", named.digest(name)
+    folder, locks, digest = settings.data_dir / FOLDER, settings.data_dir / "locks", named.digest(name)
     failpoints.reach("weights.mkdir")
     folder.mkdir(parents=True, exist_ok=True)
-    path, progress = folder / name, folder / f"{name}.progress"
+    locks.mkdir(exist_ok=True)
+    path = folder / name
+    progress = locks / f"{path.stem}.progress"
     failpoints.reach("weights.lock")
-    with once.held(filelock.FileLock(folder / f"{name}.lock"), progress, report):
+    with once.held(filelock.FileLock(locks / f"{path.stem}.lock"), progress, report):
         if _is_whole(path, digest):
             return path
         reporter = once.Reporter(report, progress)

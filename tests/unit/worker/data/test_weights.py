@@ -11,7 +11,8 @@ from orchestrator.core import specs
 from orchestrator.core import weights as named
 from tests.support import httpserver
 from tests.unit.worker.data.conftest import Fails
-from worker.data import weights
+from worker import folders
+from worker.data import cache, weights
 
 Make = Callable[..., config.Settings]
 BODY = b"weights" * 1000
@@ -42,7 +43,8 @@ def test_weights_of_imagenet_come_once(server: httpserver.Server, settings: conf
     assert path.read_bytes() == BODY
     assert ensure(SPEC, settings) == path
     assert len(server.requests) == 1
-    assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, f"{FILE}.lock"])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert folders.unfinished(settings.data_dir) == []
 
 
 def test_a_file_that_has_changed_on_disk_comes_again(server: httpserver.Server, settings: config.Settings) -> None:
@@ -60,7 +62,23 @@ def test_another_file_than_its_name_says_is_refused(
     server.on(f"/models/{FILE}", httpserver.Reply(body=b"x" + BODY[1:]))
     with fails("not the file that was asked for"):
         ensure(SPEC, settings)
-    assert [file.name for file in (settings.data_dir / "weights").iterdir()] == [f"{FILE}.lock"]
+    assert list((settings.data_dir / "weights").iterdir()) == []
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_a_broken_download_left_stays_as_long_as_a_job_wants_it(
+    settings: config.Settings, *, wanted: bool
+) -> None:
+    folder = settings.data_dir / "weights"
+    folder.mkdir(parents=True)
+    (settings.data_dir / "locks").mkdir()
+    left = [folder / f"{Path(FILE).stem}.part", settings.data_dir / "locks" / f"{Path(FILE).stem}.progress"]
+    for path in left:
+        path.write_bytes(b"x")
+    (folder / FILE).write_bytes(BODY)
+    cache.clear_up([SPEC] if wanted else [specs.JobSpec()], settings=settings)
+    assert [path.exists() for path in left] == [wanted, False]
+    assert (folder / FILE).exists()
 
 
 def test_a_file_is_used_where_it_is(settings: config.Settings, tmp_path: Path) -> None:
