@@ -40,6 +40,8 @@ soak: $(STAMP) ## the long forms of the fault tests
 	@$(RUN) python -m tests.faults.resume --schedules 50
 	@$(RUN) python -m tests.faults.machine --examples 1400
 	@$(RUN) python -m tests.faults.resume --schedules 2 --network densenet121
+	@$(RUN) python -m tests.faults.soak --jobs 500 --kills 1000 --report docs/soak-sqlite.md
+	@$(RUN) python -m tests.faults.soak --jobs 500 --kills 1000 --database postgresql --report docs/soak-postgres.md
 
 audit: $(STAMP) ## look up known vulnerabilities of what is installed
 	@$(RUN) .ci/audit

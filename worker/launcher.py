@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -81,6 +81,10 @@ class Process:
         return os.WEXITSTATUS(self.status)
 
 
+class Unwanted(Exception):
+    """Nobody wants the process any more: it was not started."""
+
+
 class Launcher:
     """Asks the fork server of the node for processes."""
 
@@ -89,17 +93,25 @@ class Launcher:
         self._gpu = gpu
         self._locks = tuple(locks)
 
-    def start(self, entry: str, assignment: protocol.Assignment, *, log: Path) -> Process:
+    def start(
+        self,
+        entry: str,
+        assignment: protocol.Assignment,
+        *,
+        log: Path,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> Process:
         """Start `entry` on the assignment; its standard output and error go to `log` from the first moment.
 
         Raises:
+            Unwanted: `unwanted` became true while the fork server did not answer.
             OrchError: the fork server did not answer within two minutes.
 
         """
         request = {"entry": entry, "assignment": assignment.model_dump(mode="json"), "gpu": self._gpu}
         waiting = tenacity.Retrying(
             wait=tenacity.wait_fixed(0.05),
-            stop=tenacity.stop_after_delay(_START_SECONDS),
+            stop=lambda tried: unwanted() or (tried.seconds_since_start or 0) > _START_SECONDS,
             retry=tenacity.retry_if_exception_type(OSError),
         )
         failpoints.reach("launcher.log")
@@ -107,6 +119,8 @@ class Launcher:
             try:
                 process = waiting(self._ask, json.dumps(request).encode() + b"\n", output.fileno())
             except tenacity.RetryError as error:
+                if unwanted():
+                    raise Unwanted from error
                 raise errors.OrchError("The fork server does not answer.", hint="The worker's log says why.") from error
             undo.enter_context(process)
             failpoints.reach("pid.write")

@@ -13,7 +13,7 @@ from orchestrator.core import jobs, specs, states
 from orchestrator.store import base
 from worker import folders, oom, protocol, remains, stage
 from worker.heartbeat import Heartbeat
-from worker.launcher import Launcher, Process
+from worker.launcher import Launcher, Process, Unwanted
 from worker.logtail import LogTail
 from worker.recorder import Recorder
 
@@ -112,8 +112,13 @@ class Supervisor:
         logfile.touch()
         recorder.log = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
         began_at = self._clock.monotonic()
-        entry = protocol.ENTRY_POINTS[claim.job.stage]
-        with self._launcher.start(entry, self._assignment(claim, attempt_dir), log=logfile) as process:
+        try:
+            started = self._start(claim, attempt_dir, heartbeat)
+        except Unwanted:
+            if heartbeat.stale.is_set():
+                raise errors.Stale from None
+            return jobs.Outcome(kind=self._wished(heartbeat) or "drained")
+        with started as process:
             now = self._clock.monotonic()
             watch = _Watch(began_at=began_at, alive_at=now, memory=oom.counter(process.pid))
             while not process.ended:
@@ -125,6 +130,15 @@ class Supervisor:
                 self._steer(claim, process, heartbeat, watch)
             _drain_pipe(process, recorder, watch)
         return _outcome(process, recorder, watch)
+
+    def _start(self, claim: jobs.Claim, attempt_dir: Path, heartbeat: Heartbeat) -> Process:
+        """Start the process. A slot whose node has died waits for a fork server that never comes: until it is to go."""
+        return self._launcher.start(
+            protocol.ENTRY_POINTS[claim.job.stage],
+            self._assignment(claim, attempt_dir),
+            log=attempt_dir / remains.LOG_FILE,
+            unwanted=lambda: heartbeat.stale.is_set() or self._wished(heartbeat) is not None,
+        )
 
     def _hear(self, readable: Any, process: Process, recorder: Recorder, watch: _Watch) -> None:
         if readable is process.ending:

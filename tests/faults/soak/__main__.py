@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=report.Plan.kills)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - no secret
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default=report.Plan.database)
-    parser.add_argument("--every", type=float, default=report.Plan.every, help="seconds between two blows, on average")
+    parser.add_argument("--every", type=float, default=report.Plan.every, help="seconds between two blows at least")
     parser.add_argument("--report", type=Path, help="file to write the report to")
     parser.add_argument("--keep", action="store_true", help="keep the installation for a look")
     given = vars(parser.parse_args())

@@ -19,12 +19,17 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from orchestrator.cli import main as cli
+from orchestrator.core import states
 from orchestrator.service import bell, context, control, query, submit, views  # noqa: F401 - for the children
 
 #: Seconds until a submit that failed is repeated; the database may be away for a while.
 _RETRY_SECONDS = 0.3
 
 _DATABASE_AWAY = 4
+
+#: Jobs of one client that have not ended, and seconds between its looks at the oldest of them.
+_MOST_OPEN = 6
+_LOOK_SECONDS = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +55,33 @@ class Client:
         self._dice = dice
         self._kill_share = kill_share
         self._mine: list[str] = []
+        self._open: list[str] = []  #: those that had not ended when it looked
 
-    def run(self, count: int, *, pause: float) -> None:
-        """Submit `count` jobs, doing something else to earlier ones now and then."""
+    def run(self, count: int) -> None:
+        """Submit `count` jobs, doing something else to earlier ones now and then, and wait where many are open."""
         for number in range(count):
             self._submit(f"{self._name}-{number}")
             if self._dice.random() < 0.5:
                 asked = self._dice.choices(("status", "cancel", "retry", "pause"), (4, 2, 1, 1))[0]
                 self._do(asked, self._dice.choice(self._mine))
-            time.sleep(self._dice.uniform(0, 2 * pause))
+            while len(self._open) > _MOST_OPEN:
+                time.sleep(_LOOK_SECONDS)
+                self._look(self._open[0])
+
+    def _look(self, job: str) -> None:
+        """See how a job is doing, and let it go on where a command that should have done so was killed."""
+        state = self._ask("status", job, job=job).state
+        if state in states.FINAL:
+            self._open.remove(job)
+        elif state == states.JobState.PAUSED:
+            self._ask("resume", job, job=job)
 
     def _submit(self, key: str) -> None:
         while True:
             told = self._ask("submit", self._spec, "--idempotency-key", key, key=key)
             if told.code == 0 and told.job is not None:
                 self._mine.append(told.job)
+                self._open.append(told.job)
                 return
             if told.code not in {None, _DATABASE_AWAY}:
                 raise SystemExit(f"submit ended with code {told.code}")
@@ -148,13 +165,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name, kind in (("name", str), ("spec", str), ("history", Path), ("seed", str), ("jobs", int)):
         parser.add_argument(f"--{name}", type=kind, required=True)
-    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two jobs, on average")
     parser.add_argument("--kill-share", type=float, default=0.1)
     given: Any = parser.parse_args()
     with given.history.open("a", encoding="utf-8") as history:
         dice = random.Random(given.seed)  # noqa: S311 - to be repeated, not to be secret
         client = Client(given.name, given.spec, history, dice, kill_share=given.kill_share)
-        client.run(given.jobs, pause=given.pause)
+        client.run(given.jobs)
 
 
 if __name__ == "__main__":

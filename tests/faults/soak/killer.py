@@ -6,12 +6,11 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psutil
 
-from orchestrator import config
 from orchestrator.queue import embedded
 from tests.support import running
 
@@ -40,7 +39,7 @@ class Blow:
 class Killer:
     """Strikes at what is there; `database` restarts a server, where there is one."""
 
-    settings: config.Settings
+    installed: running.Installation
     dice: random.Random
     database: Callable[[], None] | None
     blows: list[Blow] = field(default_factory=list)
@@ -58,7 +57,7 @@ class Killer:
         while not (found := self._processes(role)):
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.02)
+            time.sleep(0.05)
         with contextlib.suppress(psutil.Error):
             target = self.dice.choice(found)
             at, node, folder = time.time(), _node(target), _folder(target)
@@ -69,11 +68,26 @@ class Killer:
 
     def _processes(self, role: str) -> list[psutil.Process]:
         found = []
-        for process in running.processes_of(self.settings.home):
+        for process in self._brokers() if role == "broker" else self._alive():
             with contextlib.suppress(psutil.Error):
                 if process.status() != psutil.STATUS_STOPPED and _role(process) == role:
                     found.append(process)
         return found
+
+    def _alive(self) -> Iterator[psutil.Process]:
+        """Yield the nodes and all that they have started."""
+        for node in self.installed.nodes:
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(node.pid)
+                yield from (process, *process.children(recursive=True))
+
+    def _brokers(self) -> Iterator[psutil.Process]:
+        """Yield the server at the home's socket: its title has taken the place of its environment."""
+        socket = f"unixsocket:{embedded.socket(self.installed.settings)}"
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if " ".join(process.cmdline()).strip().endswith(socket):
+                    yield process
 
     def thaw(self) -> None:
         """Let everything go on that is frozen."""
@@ -90,7 +104,7 @@ class Killer:
 
     def _freeze(self, target: psutil.Process) -> str:
         past = self.dice.random() < 0.3
-        seconds = self.settings.lease + self.dice.uniform(0.5, 1.5) if past else self.dice.uniform(0.1, 1)
+        seconds = self.installed.settings.lease + self.dice.uniform(0.5, 1.5) if past else self.dice.uniform(0.1, 1)
         target.suspend()
         timer = threading.Timer(seconds, lambda: _resume(target))
         self._frozen.append(timer)
@@ -102,12 +116,12 @@ class Killer:
         if how == "STOP":
             return self._freeze(target)
         if how == "FLUSHALL":
-            with contextlib.suppress(Exception), embedded.client(self.settings) as broker:
+            with contextlib.suppress(Exception), embedded.client(self.installed.settings) as broker:
                 broker.flushall()
             return how
         target.kill()
         if how != "KILL":
-            shutil.rmtree(self.settings.home / "broker", ignore_errors=True)
+            shutil.rmtree(self.installed.settings.home / "broker", ignore_errors=True)
         return how
 
 
@@ -120,7 +134,7 @@ def _role(process: psutil.Process) -> str:
         return "fork server" if parent is not None and "worker" in parent.cmdline() else "training"
     if "worker" in words:
         return "node"
-    return "broker" if any("server" in word for word in words[:1]) else "other"
+    return "broker" if any("unixsocket:" in word for word in words) else "other"
 
 
 def _node(process: psutil.Process) -> int | None:

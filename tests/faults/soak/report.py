@@ -20,7 +20,7 @@ class Plan:
     kills: int = 40
     seed: int
     database: str = "sqlite"
-    every: float = 0.7  #: seconds between two blows, on average
+    every: float = 0.2  #: seconds between two blows at least, on average
 
     @property
     def command(self) -> str:
@@ -95,7 +95,7 @@ def markdown(outcome: Outcome) -> str:
         f"# Soak on {'PostgreSQL' if plan.database == 'postgresql' else 'SQLite'}",
         "",
         f"Written by `{plan.command}`.",
-        "Two nodes of two slots each, two people at their command lines and one broker, all of them real processes,",
+        "Two nodes, two people at their command lines and one broker, all of them real processes,",
         "were struck at random while tiny jobs trained. In the end the history checker held what the people had been",
         "told against the database, and the oracle looked at everything.",
         "",

@@ -415,3 +415,29 @@ def _pause(bench: Bench) -> None:
 
 def _cancel(bench: Bench) -> None:
     bench.store.cancel(bench.job.id, actor="tester")
+
+
+def _drain(bench: Bench) -> None:
+    bench.draining.set()
+
+
+def _take_back(bench: Bench) -> None:
+    until(lambda: bench.store.take_back(*bench.store.leases(), actor="tester", detail="it was silent"))
+
+
+@pytest.mark.parametrize(
+    ("act", "state"), [(_drain, "queued"), (_cancel, "cancelled"), (_pause, "paused"), (_take_back, "queued")]
+)
+def test_who_waits_for_a_fork_server_that_never_comes_still_hears_what_is_wished(
+    act: Callable[[Bench], None], state: str, settings: config.Settings, store: sql.SqlStore, tmp_path: Path
+) -> None:
+    bench = Bench(settings, store, tmp_path / "nobody")
+    claim = bench.claim()
+    beside = threading.Thread(target=bench.supervisor.run, args=(claim,), daemon=True)
+    beside.start()
+    until((settings.artifact_dir / claim.id / "attempt-0001" / "log.txt").exists)
+    act(bench)
+    beside.join(timeout=20)
+    assert not beside.is_alive()
+    job = store.get(bench.job.id)
+    assert (job.state, job.total_retries) == (state, int(act is _take_back))

@@ -1,0 +1,32 @@
+"""Forty jobs under forty blows, on each database: what people were told is so, and the oracle finds nothing."""
+
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.soak import report, run
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path, which PostgreSQL's user may enter, too."""
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_nothing_is_lost_and_nothing_is_run_twice(database: str, folder: Path) -> None:
+    plan = report.Plan(seed=random.randrange(10**6), database=database)  # noqa: S311 - pytest's own seed
+    outcome = run.soak(plan, folder=folder)
+    said = report.markdown(outcome)
+    print(said)  # noqa: T201 - the seed, and what was struck, for whoever reads of a failure
+    assert outcome.faults == [], said
+    assert sum(outcome.states.values()) == plan.jobs
+    assert len(outcome.blows) == plan.kills
+    assert outcome.attempts["lost"] + outcome.attempts["failed"] > 0  # the blows were felt
