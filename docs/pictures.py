@@ -17,7 +17,7 @@ from rich.text import Text
 
 from benchmarks import place
 from docs import markers
-from orchestrator.cli import demo, specflags
+from orchestrator.cli import demo
 
 FOLDER = Path(__file__).parent
 WIDTH, HEIGHT = 100, 50
@@ -33,7 +33,7 @@ def main() -> None:
     """Train the digits as the demo does, draw the job while it trains and after it, and write the session down."""
     # One thread: the digits train as fast beside other work as alone.
     with place.node(user="ada", worker_name="desk", threads="1") as home:
-        session = [spoken(home, "submit", *specflags.written(demo.RECIPE))]
+        session = [spoken(home, "submit", "--recipe", demo.RECIPE)]
         watched = REDRAW.split(recorded(home, "watch", "@latest"))
         training = [frame for frame in watched if "training" in frame.lstrip().partition("\n")[0]]
         draw("watch", training[len(training) * 3 // 4], command="orch watch @latest")

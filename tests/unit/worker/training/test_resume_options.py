@@ -87,10 +87,10 @@ def whole(data: protocol.DatasetInfo, tmp_path_factory: pytest.TempPathFactory) 
     return root, follower
 
 
-def test_all_at_once_stopped_anywhere_ends_the_same(
+def test_all_at_once_stopped_here_and_there_ends_the_same(
     data: protocol.DatasetInfo, root: Path, whole: tuple[Path, support.Follower]
 ) -> None:
-    for stop in range(1, whole[1].looks + 1, 2):
+    for stop in range(2, whole[1].looks + 1, 5):
         assert same(whole, root / str(stop), run(data, root / str(stop), ALL, [stop])), f"stopped at look {stop}"
 
 
