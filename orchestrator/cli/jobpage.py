@@ -52,6 +52,8 @@ def _summary(report: query.Report, settings: config.Settings) -> Iterator[tuple[
         yield "best", f"{words.percent(job.best_accuracy)} validation accuracy"
     yield "recipe", _recipe(job)
     yield "data", _data(report)
+    if job.note:
+        yield "note", job.note
     if job.tags or job.priority:
         priority = [f"priority {job.priority}"] if job.priority else []
         yield "queued with", ", ".join([*(f"tag {tag}" for tag in job.tags), *priority])

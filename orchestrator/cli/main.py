@@ -41,6 +41,9 @@ COMMANDS = {
     "pause": Entry(module="steer", panel=_JOBS, summary="Set jobs aside."),
     "resume": Entry(module="steer", panel=_JOBS, summary="Let paused jobs go on."),
     "retry": Entry(module="steer", panel=_JOBS, summary="Queue failed or cancelled jobs again."),
+    "priority": Entry(module="steer", panel=_JOBS, summary="Change the priority of jobs in the queue."),
+    "tag": Entry(module="steer", panel=_JOBS, summary="Add tags to jobs, or remove some."),
+    "note": Entry(module="steer", panel=_JOBS, summary="Note something of a job."),
     "delete": Entry(module="delete", panel=_JOBS, summary="Remove jobs and all that is known of them."),
     "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
     "recipes": Entry(

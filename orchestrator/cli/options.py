@@ -28,11 +28,11 @@ def complete_recipe(incomplete: str) -> list[str]:
     return [name for name in recipes.names() if name.startswith(incomplete)]
 
 
-_JOB_HELP = "Id, a prefix of three or more characters, a name, @latest or @last-failed."
+JOB_HELP = "Id, a prefix of three or more characters, a name, @latest or @last-failed."
 
-Job = Annotated[str, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=complete_job)]
-Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help=_JOB_HELP, autocompletion=complete_job)]
-MaybeJob = Annotated[str | None, typer.Argument(metavar="JOB", help=_JOB_HELP, autocompletion=complete_job)]
+Job = Annotated[str, typer.Argument(metavar="JOB", help=JOB_HELP, autocompletion=complete_job)]
+Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help=JOB_HELP, autocompletion=complete_job)]
+MaybeJob = Annotated[str | None, typer.Argument(metavar="JOB", help=JOB_HELP, autocompletion=complete_job)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Recipe = Annotated[
     str | None,

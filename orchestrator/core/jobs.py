@@ -20,6 +20,11 @@ MAX_PRIORITY = 1000
 MAX_NAME = 200
 
 
+def is_word(text: str) -> bool:
+    """Whether a text can be a name, a tag or a key."""
+    return bool(text.strip()) and len(text) <= MAX_NAME and text.isprintable()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far the present stage is. Units depend on the stage: bytes, steps or images."""
@@ -107,7 +112,7 @@ class NewJob:
                 hint="Choose a name without the @.",
             )
         for text in (self.name, *self.tags, self.idempotency_key):
-            if text is not None and (not text.strip() or len(text) > MAX_NAME or not text.isprintable()):
+            if text is not None and not is_word(text):
                 raise errors.InvalidSpec(
                     f"{text[:20]!a} cannot be a name, a tag or a key.",
                     why=f"These have 1 to {MAX_NAME} characters, all of them printable.",
@@ -315,6 +320,7 @@ class JobFilter:
     tags: tuple[str, ...] = ()
     user: str | None = None
     ids: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
     limit: int | None = None
 
 

@@ -1,6 +1,6 @@
 """The contract of the store: what every implementation does, and what its one test suite checks.
 
-Five groups of methods: people (submit, look up, steer), places (of jobs that wait), supervisors (claim, then fenced
+Six groups of methods: people (submit, look up), steering, places (of jobs that wait), supervisors (claim, then fenced
 writes), the fleet (workers and the reconciler), and audits. A fenced write raises `errors.Stale` when the job has
 another attempt or is no longer running, and then nothing of it is written. Every change of state writes its event in
 the same transaction. Every method raises `errors.DatabaseUnavailable` when the database is out of reach, and also where
@@ -35,10 +35,11 @@ from orchestrator.core.jobs import (
 )
 from orchestrator.core.limits import NONE, Limits
 from orchestrator.core.states import Stage, Wish, WorkerState, WorkerWish
+from orchestrator.core.verbs import Change, Changed
 
 
 class People(Protocol):
-    """What people do: submit, look at, steer."""
+    """What people do: submit, look at."""
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Store a job as queued for its first stage and return it, and whether it is new.
@@ -69,46 +70,8 @@ class People(Protocol):
         """Return how many jobs stand in each state, and how many could be claimed now at each stage."""
         ...
 
-    def cancel(self, job_id: str, *, actor: str) -> Job:
-        """Cancel: a waiting job at once, a running one by wish. Raises `errors.IllegalMove` on a finished job.
-
-        Cancelling what is cancelled, or is being cancelled, changes nothing and returns the job.
-        """
-        ...
-
-    def pause(self, job_id: str, *, actor: str) -> Job:
-        """Set aside: a waiting job at once, a running one by wish, after a checkpoint at its next step.
-
-        Pausing what is paused, or is being paused, changes nothing and returns the job. Raises `errors.IllegalMove` on
-        a job that has ended or is being cancelled.
-        """
-        ...
-
-    def resume(self, job_id: str, *, actor: str) -> Job:
-        """Queue a paused job at the stage and checkpoint it stands at, or take back the wish to pause a running one.
-
-        Raises `errors.IllegalMove` in every other state.
-        """
-        ...
-
-    def delete(self, job_id: str, *, actor: str) -> tuple[str, ...]:
-        """Remove a job that is not running, for good; return the ids of the artifact roots that hold its files.
-
-        What remains is the note that `deleted` reads. Raises `errors.IllegalMove` on a running job, and while others
-        that have not succeeded start from its checkpoints.
-        """
-        ...
-
     def deleted(self, job_ids: Iterable[str]) -> set[str]:
         """Return which of these ids are those of deleted jobs."""
-        ...
-
-    def retry(self, job_id: str, *, actor: str, from_start: bool = False) -> Job:
-        """Begin a new run of a failed or cancelled job, at the stage it had reached, from its last checkpoint.
-
-        With `from_start` it forgets its checkpoints and begins with its first stage, on any worker. Raises
-        `errors.IllegalMove` in every other state.
-        """
         ...
 
     def attempts(self, job_id: str) -> list[Attempt]:
@@ -141,6 +104,55 @@ class People(Protocol):
 
     def dataset(self, content_hash: str) -> Dataset | None:
         """Return what is known of a data set."""
+        ...
+
+
+class Steering(Protocol):
+    """How people steer jobs."""
+
+    def cancel(self, job_id: str, *, actor: str) -> Job:
+        """Cancel: a waiting job at once, a running one by wish. Raises `errors.IllegalMove` on a finished job.
+
+        Cancelling what is cancelled, or is being cancelled, changes nothing and returns the job.
+        """
+        ...
+
+    def pause(self, job_id: str, *, actor: str) -> Job:
+        """Set aside: a waiting job at once, a running one by wish, after a checkpoint at its next step.
+
+        Pausing what is paused, or is being paused, changes nothing and returns the job. Raises `errors.IllegalMove` on
+        a job that has ended or is being cancelled.
+        """
+        ...
+
+    def resume(self, job_id: str, *, actor: str) -> Job:
+        """Queue a paused job at the stage and checkpoint it stands at, or take back the wish to pause a running one.
+
+        Raises `errors.IllegalMove` in every other state.
+        """
+        ...
+
+    def delete(self, job_id: str, *, actor: str) -> tuple[str, ...]:
+        """Remove a job that is not running, for good; return the ids of the artifact roots that hold its files.
+
+        What remains is the note that `deleted` reads. Raises `errors.IllegalMove` on a running job, and while others
+        that have not succeeded start from its checkpoints.
+        """
+        ...
+
+    def retry(self, job_id: str, *, actor: str, from_start: bool = False) -> Job:
+        """Begin a new run of a failed or cancelled job, at the stage it had reached, from its last checkpoint.
+
+        With `from_start` it forgets its checkpoints and begins with its first stage, on any worker. Raises
+        `errors.IllegalMove` in every other state.
+        """
+        ...
+
+    def steer(self, change: Change, job_ids: Iterable[str], *, actor: str) -> list[Changed]:
+        """Do the same to many jobs, many in one transaction, each with its event.
+
+        What is refused, by the rules of the verbs above, stays as it is and says why.
+        """
         ...
 
 
@@ -309,7 +321,7 @@ class Audits(Protocol):
         ...
 
 
-class Store(People, Places, Supervisors, Fleet, Audits, Protocol):
+class Store(People, Steering, Places, Supervisors, Fleet, Audits, Protocol):
     """The whole store."""
 
     def close(self) -> None:

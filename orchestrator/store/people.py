@@ -1,4 +1,4 @@
-"""The store's side for people: submit, look up, steer."""
+"""The store's side for people: submit and look up."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator import errors
-from orchestrator.core import clock, history, ids, ordering, specs, states
+from orchestrator.core import clock, ids, ordering, specs, states
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -124,70 +124,6 @@ class People(base.People):
             eligible=dict.fromkeys(states.Stage, 0) | dict(ready),
         )
 
-    @engine.writes
-    def cancel(self, connection: Connection, job_id: str, *, actor: str) -> Job:
-        """Cancel: a waiting job at once, a running one by wish."""
-        job = row(connection, job_id, lock=True)
-        if job.state is states.JobState.CANCELLED or job.wish is states.Wish.CANCEL:
-            return rows.job(job)
-        if job.state is states.JobState.RUNNING:
-            return rows.job(self._wish(connection, job, states.Wish.CANCEL, kind="cancel_requested", actor=actor))
-        if not states.may_move(job.state, states.JobState.CANCELLED):
-            raise errors.IllegalMove(f"Job {job_id} has {_ended(job)}: there is nothing to cancel.")
-        now = self.clock.now()
-        return rows.job(moves.apply(connection, job, moves.cancelled(now), actor=actor, now=now))
-
-    @engine.writes
-    def pause(self, connection: Connection, job_id: str, *, actor: str) -> Job:
-        """Set aside: a waiting job at once, a running one by wish."""
-        job = row(connection, job_id, lock=True)
-        if job.state is states.JobState.PAUSED or job.wish is states.Wish.PAUSE:
-            return rows.job(job)
-        if job.wish is states.Wish.CANCEL:
-            raise errors.IllegalMove(f"Job {job_id} is being cancelled: it cannot be paused.")
-        if job.state is states.JobState.RUNNING:
-            return rows.job(self._wish(connection, job, states.Wish.PAUSE, kind="pause_requested", actor=actor))
-        if not states.may_move(job.state, states.JobState.PAUSED):
-            raise errors.IllegalMove(f"Job {job_id} has {_ended(job)}: there is nothing to pause.")
-        return rows.job(moves.apply(connection, job, moves.paused(), actor=actor, now=self.clock.now()))
-
-    @engine.writes
-    def resume(self, connection: Connection, job_id: str, *, actor: str) -> Job:
-        """Let a paused job go on, or take back the wish to pause a running one."""
-        job = row(connection, job_id, lock=True)
-        if job.wish is states.Wish.PAUSE:
-            return rows.job(self._wish(connection, job, states.Wish.RUN, kind="pause_taken_back", actor=actor))
-        if job.state is not states.JobState.PAUSED:
-            again = states.may_move(job.state, states.JobState.QUEUED) and job.state in states.FINAL
-            raise errors.IllegalMove(
-                f"Job {job_id} is {job.state}: only a paused job can be resumed.",
-                hint=f"`orch retry {job_id}` queues it again." if again else None,
-            )
-        move = moves.resumed(self._behind(connection, job))
-        return rows.job(moves.apply(connection, job, move, actor=actor, now=self.clock.now()))
-
-    @engine.writes_at_length
-    def delete(self, connection: Connection, job_id: str, *, actor: str) -> tuple[str, ...]:
-        """Remove every row of a job but for the note that it was deleted."""
-        job = row(connection, job_id, lock=True)
-        if job.state is states.JobState.RUNNING:
-            raise errors.IllegalMove(
-                f"Job {job_id} is running: it cannot be deleted.",
-                hint=f"`orch cancel {job_id}` ends it; delete it then.",
-            )
-        starts.require_free(connection, job_id, doing="deleted")
-        attempt, deleted = models.attempts.c, models.deleted_jobs.c
-        roots = connection.execute(select(attempt.artifact_root).where(attempt.job_id == job_id).distinct())
-        held = tuple(sorted(roots.scalars()))
-        note = {"id": job.id, "state": job.state, "run": job.run, "attempt": job.attempt}
-        note |= {"deleted_by": actor, "deleted_at": self.clock.now()}
-        connection.execute(models.deleted_jobs.delete().where(deleted.id == job_id))  # an id may come twice in an age
-        connection.execute(models.deleted_jobs.insert().values(note))
-        if job.state not in states.FINAL:
-            dependencies.tell(connection, job_id, states.Ended.DELETED, now=self.clock.now())
-        connection.execute(models.jobs.delete().where(_jobs.id == job_id))
-        return held
-
     def deleted(self, job_ids: Iterable[str]) -> set[str]:
         """Return which of these ids are those of deleted jobs."""
         ids = sorted(set(job_ids))
@@ -199,33 +135,6 @@ class People(base.People):
         noted = models.deleted_jobs.c.id
         living = select(_jobs.id).where(_jobs.id == noted).exists()
         return list(connection.execute(select(noted).where(noted.in_(job_ids), ~living)).scalars())
-
-    def _wish(self, connection: Connection, job: Row[Any], wish: states.Wish, *, kind: str, actor: str) -> Row[Any]:
-        """Wish something of a running job whose row is locked, and return its new row."""
-        wished = update(models.jobs).where(_jobs.id == job.id).values(wish=wish)
-        wishing = connection.execute(wished.returning(models.jobs)).one()
-        moves.record(connection, wishing, old=job, kind=kind, actor=actor, now=self.clock.now())
-        return wishing
-
-    @engine.writes
-    def retry(self, connection: Connection, job_id: str, *, actor: str, from_start: bool = False) -> Job:
-        """Begin a new run of a failed or cancelled job, with its checkpoints or without."""
-        job = row(connection, job_id, lock=True)
-        if job.state not in states.FINAL or not states.may_move(job.state, states.JobState.QUEUED):
-            raise errors.IllegalMove(
-                f"Job {job_id} is {job.state}: only a failed or cancelled job can be retried.",
-                hint="`orch submit` starts a new job." if job.state is states.JobState.SUCCEEDED else None,
-            )
-        if from_start:
-            starts.require_free(connection, job_id, doing="trained anew")
-        now = self.clock.now()
-        move = moves.new_run(job, self._behind(connection, job), from_start=from_start)
-        queued = moves.apply(connection, job, move, actor=actor, now=now)
-        if from_start:
-            forgotten = line.forget(connection, job_id)
-            detail = f"{forgotten} checkpoints: the training begins anew"
-            moves.record(connection, queued, old=queued, kind=history.FORGOTTEN, actor=actor, now=now, detail=detail)
-        return rows.job(queued)
 
     @engine.reads
     def attempts(self, connection: Connection, job_id: str) -> list[Attempt]:
@@ -282,11 +191,6 @@ class People(base.People):
         by_hash = select(models.datasets).where(models.datasets.c.hash == content_hash)
         found = connection.execute(by_hash).first()
         return rows.dataset(found) if found else None
-
-    def _behind(self, connection: Connection, job: Row[Any]) -> dict[str, Any]:
-        """Return the values of what stands before a job that is queued again."""
-        asked = job.start_after if job.attempt == 0 else None  # once it has begun, it has
-        return waiting.blocking(dependencies.look_anew(connection, job.id), asked, now=self.clock.now())
 
 
 def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:
@@ -357,10 +261,6 @@ def _missing(connection: Connection, text: str) -> errors.NotFound:
     )
 
 
-def _ended(job: Row[Any]) -> str:
-    return f"been {job.state}" if job.state is states.JobState.CANCELLED else f"{job.state} already"
-
-
 def _search(connection: Connection, text: str) -> list[Row[Any]]:
     """Return the jobs that `text` means, in the first of its meanings that has any."""
     newest_first = select(models.jobs).order_by(_jobs.seq.desc())
@@ -386,4 +286,6 @@ def _conditions(connection: Connection, which: JobFilter) -> list[ColumnElement[
         conditions.append(_jobs.submitted_by == which.user)
     if which.ids:
         conditions.append(_jobs.id.in_(which.ids))
+    if which.reasons:
+        conditions.append(_jobs.reason.in_(which.reasons))
     return conditions

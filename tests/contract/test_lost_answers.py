@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import dependencies, jobs, states
+from orchestrator.core import dependencies, jobs, states, verbs
 from orchestrator.service import reconcile
 from orchestrator.store import sql
 from tests.conftest import HandClock
@@ -91,6 +91,9 @@ def any_store(any_settings: config.Settings, cut: Cut, clock: HandClock) -> Iter
         yield opened
 
 
+CANCEL = verbs.Change(verb=verbs.Verb.CANCEL)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """A write of the store, what comes before it, and what who asks again is told."""
@@ -128,6 +131,12 @@ def lease(store: sql.SqlStore) -> jobs.Lease:
     return store.leases()[0]
 
 
+def gone(store: sql.SqlStore) -> jobs.Worker:
+    known = worker(store)
+    store.beat_worker(known.id, states.WorkerState.STOPPED)
+    return known
+
+
 def due(store: sql.SqlStore) -> str:
     """Leave a job that waited for one that has just been cancelled."""
     needed = waiting(store)
@@ -163,6 +172,9 @@ CASES = {
         counts=True,
     ),
     "lose_worker": Case(scene=worker, act=lambda store, known: store.lose_worker(known.identity.id, beat=known.beat)),
+    "steer": Case(scene=waiting, act=lambda store, job: store.steer(CANCEL, [job], actor="ada")),
+    "wish_worker": Case(scene=worker, act=lambda store, known: store.wish_worker(known.id, states.WorkerWish.DRAIN)),
+    "forget_worker": Case(scene=gone, act=lambda store, known: store.forget_worker(known.id), again=errors.NotFound),
     "unblock": Case(scene=due, act=lambda store, _: store.unblock(actor="reconciler")),
     "take_back": Case(scene=lease, act=lambda store, held: store.take_back(held, actor="reconciler", detail="silent")),
 }

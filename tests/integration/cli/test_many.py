@@ -1,0 +1,137 @@
+"""Steering many jobs at once, and changing what is no state: priority, tags, notes."""
+
+import json
+import time
+
+import pytest
+
+from benchmarks import crowd
+from orchestrator.core import jobs, states, verbs
+from orchestrator.store import sql
+from tests.contract import parts
+from tests.integration.cli.conftest import Orch
+
+State = states.JobState
+
+
+def state_of(store: sql.SqlStore, *ids: str) -> list[states.JobState]:
+    return [store.get(job_id).state for job_id in ids]
+
+
+def test_many_are_cancelled_by_tag_and_user(orch: Orch, store: sql.SqlStore) -> None:
+    mine = [parts.submit(store, tags=("sweep",)).id for _ in range(3)]
+    others = [parts.submit(store, tags=("sweep",), user="bob").id, parts.submit(store).id]
+    ran = orch("cancel", "--tag", "sweep", "--user", "ada", "--yes")
+    assert (ran.code, ran.rows) == (0, [[job_id, "cancelled"] for job_id in mine])
+    assert "3 of 3 jobs changed" in ran.err
+    assert state_of(store, *others) == [State.QUEUED] * 2
+    assert store.events(mine[0])[-1].actor == "tester"
+
+
+def test_a_dry_run_changes_nothing(orch: Orch, store: sql.SqlStore) -> None:
+    ids = [parts.submit(store).id for _ in range(2)]
+    ran = orch("cancel", "--state", "queued", "--dry-run")
+    assert [row[0] for row in ran.rows] == ids
+    assert "2 jobs: nothing was changed" in ran.err
+    assert state_of(store, *ids) == [State.QUEUED] * 2
+
+
+def test_without_a_terminal_many_want_a_yes(orch: Orch, store: sql.SqlStore) -> None:
+    job = parts.submit(store)
+    ran = orch("cancel", "--state", "queued")
+    assert (ran.code, ran.out) == (2, "")
+    assert "1 job" in ran.err
+    assert "--yes" in ran.err
+    assert store.get(job.id) == job
+
+
+@pytest.mark.parametrize(
+    "words", [("cancel",), ("cancel", "abc", "--tag", "x"), ("tag", "abc"), ("priority", "abc", "high")]
+)
+def test_a_command_that_says_too_little_or_too_much_is_code_2(
+    orch: Orch, store: sql.SqlStore, words: tuple[str, ...]
+) -> None:
+    parts.submit(store, name="abc")
+    assert orch(*words).code == 2
+
+
+def test_nothing_to_do_is_no_failure(orch: Orch, store: sql.SqlStore) -> None:
+    parts.submit(store)
+    ran = orch("cancel", "--tag", "nowhere")
+    assert (ran.code, ran.out) == (0, "")
+
+
+def test_what_is_refused_is_said_and_the_rest_is_done(orch: Orch, store: sql.SqlStore) -> None:
+    done, waiting = parts.submit(store), parts.submit(store)
+    store.cancel(done.id, actor="ada")
+    ran = orch("pause", done.id, waiting.id)
+    assert (ran.code, ran.rows) == (1, [[waiting.id, "paused"]])
+    assert f"Job {done.id} has been cancelled" in ran.err
+
+
+def test_pause_and_resume_many(orch: Orch, store: sql.SqlStore) -> None:
+    running = parts.training(store, tags=("x",))
+    waiting = parts.submit(store, tags=("x",))
+    assert orch("pause", "--tag", "x", "-y").rows == [[running.id, "pausing"], [waiting.id, "paused"]]
+    assert orch("resume", "--tag", "x", "-y").rows == [[waiting.id, "queued"]]
+
+
+def test_retry_what_failed_for_a_reason(orch: Orch, store: sql.SqlStore) -> None:
+    for reason in (states.Reason.DIVERGED, states.Reason.BAD_INPUT):
+        parts.submit(store, name=str(reason))
+        store.finish(parts.claimed(store), parts.failed(reason))
+    parts.submit(store, name="cancelled")
+    store.cancel(store.find("cancelled").id, actor="ada")
+    ran = orch("retry", "--failed", "--reason", "diverged", "--yes")
+    assert ran.rows == [[store.find("diverged").id, "queued"]]
+    assert "The broker is away" in ran.err
+    assert len(orch("retry", "--failed", "--yes").rows) == 1
+    assert len(orch("retry", "--user", "ada", "--yes").rows) == 1
+
+
+def test_priority_moves_a_job_in_the_queue(orch: Orch, store: sql.SqlStore) -> None:
+    first, second = parts.submit(store), parts.submit(store)
+    assert orch("priority", second.id, "5").rows == [[second.id, "queued"]]
+    assert store.ahead(first.id) == 1
+    assert (store.events(second.id)[-1].kind, store.events(second.id)[-1].detail) == ("prioritised", "priority 0 to 5")
+    assert parts.claimed(store).id == second.id
+    assert orch("priority", first.id, "1001").code == 2
+    assert orch("priority", first.id, "--", "-3").code == 0
+    assert store.get(first.id).priority == -3
+    store.cancel(first.id, actor="ada")
+    assert orch("priority", first.id, "1").code == 1
+
+
+def test_tags_are_added_and_removed(orch: Orch, store: sql.SqlStore) -> None:
+    job = parts.submit(store, tags=("a", "b"))
+    assert orch("tag", job.id, "--add", "c", "--add", "a", "--remove", "b").code == 0
+    assert store.get(job.id).tags == ("a", "c")
+    assert store.events(job.id)[-1].detail == "tags: a, c"
+    before = len(store.events(job.id))
+    assert orch("tag", "--tag", "c", "--add", "c", "--yes").code == 0
+    assert len(store.events(job.id)) == before  # nothing changed
+    assert orch("tag", job.id, "--add", "\n").code == 2
+
+
+def test_a_note_is_kept_and_shown(orch: Orch, store: sql.SqlStore) -> None:
+    job = parts.submit(store)
+    assert orch("note", job.id, "the baseline").code == 0
+    assert json.loads(orch("status", job.id, "--json").out)["job"]["note"] == "the baseline"
+    assert store.events(job.id)[-1].detail == "the baseline"
+    assert orch("note", job.id, "").code == 0
+    assert store.get(job.id).note is None
+    assert orch("note", job.id, "\x1b[31m").code == 2
+    assert orch("note", "nothere0", "x").code == 3
+
+
+def test_two_thousand_jobs_are_cancelled_in_seconds(any_store: sql.SqlStore) -> None:
+    crowd.fill(any_store, 2500)
+    ids = [job.id for job in any_store.jobs(jobs.JobFilter(states=(State.QUEUED,), limit=2000))]
+    began = time.process_time()
+    done = any_store.steer(verbs.Change(verb=verbs.Verb.CANCEL), ids, actor="ada")
+    took = time.process_time() - began
+    assert {one.job.state for one in done if one.job} == {State.CANCELLED}
+    assert len(done) == 2000
+    assert any_store.counts().states[State.CANCELLED] == 2000
+    assert parts.kinds(any_store, ids[-1])[-1] == "cancelled"
+    assert took < 20  # seconds of this process; two at most on a quiet machine
