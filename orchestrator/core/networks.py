@@ -4,6 +4,7 @@ Depths and growth rates are those of Huang et al., "Densely Connected Convolutio
 https://arxiv.org/abs/1608.06993, tables 1 and 2.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -128,6 +129,7 @@ def model(name: str, shape: Shape, *, image_size: int | None = None, classes: in
     )
 
 
+@functools.cache  # of a few shapes, asked for each of thousands of jobs
 def smallest_image(shape: Shape) -> int:
     """Return the smallest side in pixels that leaves a feature map of at least 1 x 1 after every transition."""
     size = 1
@@ -136,6 +138,7 @@ def smallest_image(shape: Shape) -> int:
     return size
 
 
+@functools.cache
 def keeps_channels(shape: Shape) -> bool:
     """Whether every transition leaves at least one channel."""
     return all(each.outputs > 0 for each in _convolutions(shape, 1))

@@ -1,6 +1,7 @@
 """Rows to domain objects: what leaves the store is frozen and knows nothing of SQL."""
 
 import functools
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from datetime import datetime
@@ -119,6 +120,12 @@ def _picked(row: Row[Any], names: Iterable[str]) -> dict[str, Any]:
 
 def _spec(stored: dict[str, Any]) -> specs.JobSpec:
     """Return the spec; of one that this orch would refuse, the fields it knows: whatever is stored can be looked at."""
+    return _parsed(json.dumps(stored))
+
+
+@functools.lru_cache(maxsize=4096)  # the jobs of a sweep or a person are much alike, and a check takes half a ms
+def _parsed(text: str) -> specs.JobSpec:
+    stored = json.loads(text)
     try:
         return specs.JobSpec.restored(stored)
     except pydantic.ValidationError:
