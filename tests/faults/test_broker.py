@@ -60,13 +60,6 @@ def at_work(site: Site, data: str) -> jobs.Job:
 
 
 @contextmanager
-def _killed(site: Site) -> Iterator[None]:
-    site.broker.kill()
-    yield
-    site.broker.start()
-
-
-@contextmanager
 def _killed_and_forgetful(site: Site) -> Iterator[None]:
     site.broker.kill()
     shutil.rmtree(site.broker.folder / "appendonlydir")
@@ -124,7 +117,6 @@ def _measured(what: str, began: float) -> float:
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        (_killed, "Connection reset|Connection closed"),
         (_killed_and_forgetful, "Connection reset|Connection closed"),
         (_hung, "Timeout"),
         (_silent, "Timeout"),
