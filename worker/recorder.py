@@ -1,14 +1,13 @@
 """What the working process says, written to the database: in order, once, and through the journal where it is away."""
 
-import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator import errors, failpoints, log
+from orchestrator import errors, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs
 from orchestrator.store import base
@@ -16,6 +15,7 @@ from worker import folders, protocol, remains
 from worker.heartbeat import Heartbeat
 from worker.journal import FILE, Journal, Record
 from worker.logtail import LogTail
+from worker.shelf import Shelf
 
 _log = log.get("recorder")
 
@@ -37,7 +37,7 @@ class Recorder:
         self._claim = claim
         self._root = root
         self._clock = clock
-        self._paths = {checkpoint.path for checkpoint in claim.checkpoints}  # of files that are there
+        self._shelf = Shelf(root, claim.checkpoints)
         self._journal_file = folders.attempt(root, claim.id, claim.attempt) / FILE
         self._journal = Journal(self._journal_file)
         self._waiting: deque[Record] = deque()
@@ -49,6 +49,7 @@ class Recorder:
         """Take in what the process says; `flush` writes it."""
         if isinstance(message, protocol.CheckpointWritten):
             self.last_step = message.checkpoint.step
+            self._shelf.add(_checkpoint(message))
         if isinstance(message, protocol.Progress):
             self._progress = jobs.Progress(**_fields(message), at=self._clock.now())
         elif not isinstance(message, protocol.Failed | protocol.Ended):  # they become the outcome
@@ -124,6 +125,8 @@ class Recorder:
 
     def _spill(self) -> None:
         """Move what waits into the journal. On a disk that takes nothing more, only step values are given up."""
+        if self.away:
+            self._shelf.thin_out()
         try:
             while self._waiting:
                 self._journal.append(self._waiting[0])
@@ -152,7 +155,7 @@ class Recorder:
                     claim, [jobs.StepMetric(step=step, name=name, value=value) for step, name, value in message.values]
                 )
             case protocol.CheckpointWritten() as message:
-                self._checkpoint(message)
+                self._write_checkpoint(message)
             case protocol.Resumed() as message:
                 store.record_resumed(claim, attempt=message.attempt, step=message.step)
             case protocol.DataReady() as message:
@@ -167,13 +170,14 @@ class Recorder:
                 self._clear_up()
                 self.ended = store.finish(claim, outcome)
 
-    def _checkpoint(self, message: protocol.CheckpointWritten) -> None:
-        checkpoint = jobs.Checkpoint(**message.checkpoint.model_dump())
+    def _write_checkpoint(self, message: protocol.CheckpointWritten) -> None:
+        checkpoint = _checkpoint(message)
         metrics = [jobs.EpochMetric(**metric.model_dump()) for metric in message.metrics]
-        self._paths.add(checkpoint.path)
-        kept = {point.path for point in self._store.record_checkpoint(self._claim, checkpoint, metrics)}
-        self._delete(self._paths - kept)
-        self._paths = kept
+        if self._shelf.has(checkpoint):
+            kept = self._store.record_checkpoint(self._claim, checkpoint, metrics)
+            self._shelf.settle(kept)
+        elif metrics:
+            self._store.record_epoch(self._claim, metrics, step=checkpoint.step)
 
     def _clear_up(self) -> None:
         """Remove what is not needed, while the job is ours: once it has ended, nobody may come to do so."""
@@ -181,12 +185,9 @@ class Recorder:
         needed = remains.files(self._root, self._store.checkpoints(job.id)) | {self._journal_file}
         remains.clear(self._root, job, needed, up_to=self._claim.attempt)
 
-    def _delete(self, paths: Iterable[str]) -> None:
-        # Their rows are gone with the commit: a file that stays behind is only space.
-        for path in paths:
-            with contextlib.suppress(OSError):
-                failpoints.reach("retention.unlink")
-                (self._root / path).unlink()
+
+def _checkpoint(message: protocol.CheckpointWritten) -> jobs.Checkpoint:
+    return jobs.Checkpoint(**message.checkpoint.model_dump())
 
 
 def _fields(message: BaseModel) -> dict[str, Any]:

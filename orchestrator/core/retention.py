@@ -1,11 +1,23 @@
 """Which checkpoints stay on disk: a pure rule. Only the holder of a job's lease deletes the others."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from orchestrator.core.jobs import Checkpoint
 
 #: The newest ones that stay, so that a damaged last one costs little.
 KEEP_LAST = 2
+
+
+def marked(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """Return the checkpoints of a line, newest first, with the flags `best` and `last` on the right ones.
+
+    Of equally accurate checkpoints the earliest is the best.
+    """
+    line = sorted(checkpoints, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt), reverse=True)
+    measured = [checkpoint for checkpoint in reversed(line) if checkpoint.accuracy is not None]
+    best = max(measured, key=lambda checkpoint: checkpoint.accuracy or 0.0, default=None)
+    return tuple(replace(checkpoint, best=checkpoint is best, last=checkpoint is line[0]) for checkpoint in line)
 
 
 def superfluous(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:

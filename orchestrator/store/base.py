@@ -231,6 +231,10 @@ class Supervisors(Protocol):
         """
         ...
 
+    def record_epoch(self, claim: Claim, metrics: Iterable[EpochMetric], *, step: int) -> None:
+        """Store an epoch that ended with `step`, whose checkpoint was superseded before the database heard of it."""
+        ...
+
     def record_dataset(self, claim: Claim, dataset: Dataset) -> None:
         """Store the data set and fix the job to its content hash."""
         ...

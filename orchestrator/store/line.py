@@ -5,7 +5,6 @@ lowest such s, so that a row counts exactly where its step is not beyond its att
 """
 
 from collections.abc import Container
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, or_, select, update
@@ -45,13 +44,9 @@ def cut(connection: Connection, job_id: str, *, attempt: int, step: int) -> None
 
 
 def mark(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, ...]:
-    """Let the flags `best` and `last` and the job's best accuracy follow the line, and return its checkpoints.
-
-    Of equally accurate checkpoints the earliest is the best.
-    """
-    line = checkpoints(connection, job_id)
-    measured = [checkpoint for checkpoint in reversed(line) if checkpoint.accuracy is not None]
-    best = max(measured, key=lambda checkpoint: checkpoint.accuracy or 0.0, default=None)
+    """Let the flags `best` and `last` and the job's best accuracy follow the line, and return its checkpoints."""
+    line = retention.marked(checkpoints(connection, job_id))
+    best = next((checkpoint for checkpoint in line if checkpoint.best), None)
     connection.execute(
         update(models.checkpoints)
         .where(_checkpoints.job_id == job_id)
@@ -60,7 +55,7 @@ def mark(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, ...]:
     connection.execute(
         update(models.jobs).where(models.jobs.c.id == job_id).values(best_accuracy=best.accuracy if best else None)
     )
-    return tuple(replace(checkpoint, best=checkpoint is best, last=checkpoint is line[0]) for checkpoint in line)
+    return line
 
 
 def forget(connection: Connection, job_id: str) -> int:

@@ -166,6 +166,14 @@ class Supervisors(base.Supervisors):
         return line.prune(connection, claim.id, line.mark(connection, claim.id), held=held)
 
     @engine.writes
+    def record_epoch(
+        self, connection: Connection, claim: jobs.Claim, metrics: Iterable[jobs.EpochMetric], *, step: int
+    ) -> None:
+        """Store an epoch that ended with `step`, whose checkpoint has gone already."""
+        _own(connection, claim)
+        _add(connection, models.epoch_metrics, claim, [asdict(metric) | {"step": step} for metric in metrics])
+
+    @engine.writes
     def record_dataset(self, connection: Connection, claim: jobs.Claim, dataset: jobs.Dataset) -> None:
         """Store the data set and fix the job to its content hash."""
         _own(connection, claim, data_hash=dataset.hash)

@@ -32,6 +32,7 @@ WRITES: dict[str, Callable[[sql.SqlStore, jobs.Claim], object]] = {
     "resumed": lambda store, held: store.record_resumed(held, attempt=None, step=0),
     "steps": lambda store, held: store.record_steps(held, parts.losses(1, 3)),
     "checkpoint": lambda store, held: store.record_checkpoint(held, parts.checkpoint(held, 99), parts.epoch_rows(1)),
+    "epoch": lambda store, held: store.record_epoch(held, parts.epoch_rows(1), step=99),
     "dataset": lambda store, held: store.record_dataset(held, DATASET),
     "evaluation": lambda store, held: store.record_evaluation(held, EVALUATION),
     "log": lambda store, held: store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=0, text="late")),

@@ -155,6 +155,7 @@ CASES = {
     "record_resumed": Case(act=lambda store, held: store.record_resumed(held, attempt=1, step=0)),
     "record_steps": fenced("steps"),
     "record_checkpoint": fenced("checkpoint"),
+    "record_epoch": fenced("epoch"),
     "record_dataset": fenced("dataset"),
     "record_evaluation": fenced("evaluation"),
     "record_log": fenced("log"),

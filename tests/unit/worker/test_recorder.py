@@ -1,6 +1,7 @@
 """The recorder writes in order and once; what cannot be written now waits, what never can is dropped."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from orchestrator import errors
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
+from tests.contract import parts
 from worker import folders, identity, journal, protocol
 from worker.recorder import Recorder, recover
 
@@ -33,13 +35,24 @@ def _step(number: int) -> protocol.Steps:
     return protocol.Steps(values=((number, "loss", 1.0),))
 
 
-def _written(root: Path, claim: jobs.Claim, step: int) -> protocol.CheckpointWritten:
-    """Write a file and return the message of its checkpoint."""
+def _written(
+    root: Path, claim: jobs.Claim, step: int, *, epoch: int = 0, accuracy: float | None = None
+) -> protocol.CheckpointWritten:
+    """Write a file and return the message of its checkpoint, which closes an epoch where that was measured."""
     (root / f"step-{step}").write_bytes(b"weights")
     info = protocol.CheckpointInfo(
-        attempt=claim.attempt, epoch=0, step=step, path=f"step-{step}", bytes=7, sha256="0" * 64
+        attempt=claim.attempt,
+        epoch=epoch,
+        step=step,
+        path=f"step-{step}",
+        bytes=7,
+        sha256="0" * 64,
+        accuracy=accuracy,
     )
-    return protocol.CheckpointWritten(checkpoint=info)
+    rows = parts.epoch_rows(epoch, accuracy=accuracy) if accuracy is not None else []
+    fields = [{name: value for name, value in asdict(row).items() if value is not None} for row in rows]
+    metrics = tuple(protocol.EpochMetrics(**each) for each in fields)
+    return protocol.CheckpointWritten(checkpoint=info, metrics=metrics)
 
 
 class Away:
@@ -224,3 +237,30 @@ def test_what_retention_lets_go_is_deleted_though_the_answer_was_lost(
     clock.move(seconds=2)
     assert recorder.flush()
     assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-3"]
+
+
+def test_checkpoints_do_not_pile_up_while_the_database_is_away(
+    *, recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path, away: Away, clock: HandClock
+) -> None:
+    def files() -> list[int]:
+        return sorted(int(path.name.removeprefix("step-")) for path in tmp_path.glob("step-*"))
+
+    accuracies = {1: 0.5, 2: 0.6, 3: 0.4, 4: 0.9, 5: 0.7, 6: 0.8, 7: 0.7, 8: 0.9}
+    _journal(tmp_path, claim)
+    away.on = False
+    for step, accuracy in accuracies.items():
+        away.on = step > 2
+        recorder.take(_written(tmp_path, claim, step, epoch=step, accuracy=accuracy))
+        assert recorder.flush() is (step <= 2)
+    # What has a row stays, for the row must mean something, and what was offered; else the last two and the best.
+    assert files() == [1, 2, 3, 4, 7, 8]
+    away.on = False
+    clock.move(seconds=2)
+    assert recorder.flush()
+    assert files() == [4, 7, 8]
+    assert [(point.step, point.best, point.last) for point in store.checkpoints(claim.id)] == [
+        (8, False, True),
+        (7, False, False),
+        (4, True, False),
+    ]
+    assert [row.epoch for row in store.epochs(claim.id) if row.split == "val"] == list(accuracies)
