@@ -44,7 +44,7 @@ def load(
 def _from_job(network: densenet.DenseNet, assignment: protocol.Assignment, job: str, classes: tuple[str, ...]) -> str:
     info = assignment.start
     if info is None:
-        raise _gone(job, why="The job was deleted.")
+        raise _gone(job, why="The job was deleted, or no database knows of it here.")
     root = Path(assignment.artifact_root)
     try:
         found = checkpoint.read(checkpoint.below(root, info.path), size=info.bytes, sha256=info.sha256)
