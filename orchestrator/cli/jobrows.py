@@ -1,9 +1,11 @@
 """Jobs in a row: the columns that `list` and `status` share."""
 
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from orchestrator import errors
 from orchestrator.cli import render, words
 from orchestrator.core import masking
 from orchestrator.core.jobs import Job
@@ -14,9 +16,47 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-def show(jobs: Iterable[Job], *, silent: Container[str], to: render.Mode, prefix: str | None = None) -> None:
-    """Print jobs, one a line; `silent` are the ids of workers that have not been heard of."""
-    render.table(columns(silent), jobs, to=to, prefix=prefix)
+#: Columns that are shown only where they are asked for.
+_ON_DEMAND = ("PRIORITY", "STAGE", "EPOCHS", "LR", "PARENT", "NOTE")
+
+
+def show(
+    jobs: Iterable[Job],
+    *,
+    silent: Container[str],
+    to: render.Mode,
+    prefix: str | None = None,
+    only: Sequence[str] | None = None,
+) -> None:
+    """Print jobs, one a line; `silent` are the ids of workers that have not been heard of, `only` names columns."""
+    render.table(chosen(silent, only), jobs, to=to, prefix=prefix)
+
+
+def chosen(silent: Container[str], only: Sequence[str] | None = None) -> Sequence[render.Column[Job]]:
+    """Return the columns that are named, whole; without names, the usual ones. Raises UsageError."""
+    if only is None:
+        return [column for column in columns(silent) if column.title not in _ON_DEMAND]
+    known = {_key(column.title): column for column in columns(silent)}
+    return [replace(_known(known, name), wide=False) for name in only]
+
+
+def ordered(jobs: Iterable[Job], silent: Container[str], key: str) -> list[Job]:
+    """Return jobs by the value of a column, the highest first where a - stands before it; those without one last."""
+    column = _known({_key(column.title): column for column in columns(silent)}, key.removeprefix("-"))
+    valued = [(column.value(job), job) for job in jobs]
+    having: list[tuple[Any, Job]] = [pair for pair in valued if pair[0] is not None]
+    having.sort(key=lambda pair: pair[0], reverse=key.startswith("-"))
+    return [job for _, job in having] + [job for value, job in valued if value is None]
+
+
+def _known(known: dict[str, render.Column[Job]], name: str) -> render.Column[Job]:
+    if name.lower() not in known:
+        raise errors.UsageError(f"There is no column {name[:20]!a}.", hint=f"Known are {', '.join(known)}.")
+    return known[name.lower()]
+
+
+def _key(title: str) -> str:
+    return title.lower().replace(" ", "_")
 
 
 def state(job: Job, silent: Container[str]) -> "Text":
@@ -26,7 +66,7 @@ def state(job: Job, silent: Container[str]) -> "Text":
 
 
 def columns(silent: Container[str]) -> Sequence[render.Column[Job]]:
-    """Return the columns of a job."""
+    """Return all columns of a job."""
     now = datetime.now(UTC)
     return (
         render.Column(title="JOB", value=lambda job: job.id),
@@ -63,6 +103,12 @@ def columns(silent: Container[str]) -> Sequence[render.Column[Job]]:
             right=True,
             wide=True,
         ),
+        render.Column(title="PRIORITY", value=lambda job: job.priority, right=True),
+        render.Column(title="STAGE", value=lambda job: job.stage),
+        render.Column(title="EPOCHS", value=lambda job: job.spec.epochs, right=True),
+        render.Column(title="LR", value=lambda job: job.spec.lr, right=True),
+        render.Column(title="PARENT", value=lambda job: job.parent),
+        render.Column(title="NOTE", value=lambda job: job.note, elastic=True),
     )
 
 

@@ -41,6 +41,7 @@ COMMANDS = {
     "pause": Entry(module="steer", panel=_JOBS, summary="Set jobs aside."),
     "resume": Entry(module="steer", panel=_JOBS, summary="Let paused jobs go on."),
     "retry": Entry(module="steer", panel=_JOBS, summary="Queue failed or cancelled jobs again."),
+    "clone": Entry(module="clone", panel=_JOBS, summary="Queue a job like another one, with some fields changed."),
     "priority": Entry(module="steer", panel=_JOBS, summary="Change the priority of jobs in the queue."),
     "tag": Entry(module="steer", panel=_JOBS, summary="Add tags to jobs, or remove some."),
     "note": Entry(module="steer", panel=_JOBS, summary="Note something of a job."),

@@ -113,18 +113,11 @@ def report(store: Store, text: str) -> Report:
     )
 
 
-def jobs(
-    store: Store, *, states: tuple[JobState, ...] = (), tags: tuple[str, ...] = (), limit: int | None = None
-) -> list[Job]:
-    """Return the jobs of these states and tags, the newest first."""
-    return store.jobs(JobFilter(states=states, tags=tags, limit=limit))
-
-
-def recent(store: Store, *, tags: tuple[str, ...] = ()) -> list[Job]:
+def recent(store: Store, *, tags: tuple[str, ...] = (), user: str | None = None) -> list[Job]:
     """Return what waits and runs, and the last finished, the newest first."""
     unfinished = tuple(state for state in JobState if state not in FINAL)
-    rows = store.jobs(JobFilter(states=unfinished, tags=tags))
-    rows += store.jobs(JobFilter(states=tuple(FINAL), tags=tags, limit=LAST_FINISHED))
+    rows = store.jobs(JobFilter(states=unfinished, tags=tags, user=user))
+    rows += store.jobs(JobFilter(states=tuple(FINAL), tags=tags, user=user, limit=LAST_FINISHED))
     return sorted(rows, key=lambda job: job.seq, reverse=True)
 
 

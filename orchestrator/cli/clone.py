@@ -1,0 +1,49 @@
+"""`orch clone`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli import options, render, specflags
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Examples:\n\norch clone k3f9m2qa\n\norch clone @last-failed --lr 3e-5 --name gentler")
+@specflags.add
+def clone(
+    *,
+    context: typer.Context,
+    job: options.Job,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="A name to find it by.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag more; may be given again.")] = None,
+    priority: Annotated[int | None, typer.Option(metavar="N", help="Else that of the first job.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Whose job it is. Else the login name.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")] = False,
+    as_json: options.AsJson = False,
+    fields: dict[str, Any],
+) -> None:
+    """Queue a job like another one, with some fields changed.
+
+    It trains from the beginning and knows the first one as its parent; tags and priority are the same, the name is not.
+    """
+    from orchestrator.service import clone as service  # noqa: PLC0415 - not for help
+
+    to = render.mode(as_json=as_json)
+    with options.opened(context, user=user) as opened:
+        done = service.clone(
+            opened.settings, opened.store, job, flags=fields, name=name, tags=tuple(tag or ()), priority=priority
+        )
+    if quiet:
+        render.line(done.job.id)
+    elif to is render.Mode.JSON:
+        from orchestrator.service import views  # noqa: PLC0415
+
+        render.document(views.SubmittedPayload(job=views.job(done.job), is_new=True, ahead=done.ahead, notes=()))
+    elif to is render.Mode.PIPE:
+        render.line(done.job.id, done.job.state, done.ahead)
+    else:
+        render.console().print(render.state(f"{done.job.id}  {done.job.state}", of=done.job.state))
+        render.following([f"orch watch {done.job.id}", f"orch why {done.job.id}", f"orch cancel {done.job.id}"])
+    if done.broker is not None:
+        render.note(f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves.")

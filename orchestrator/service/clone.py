@@ -1,0 +1,51 @@
+"""A job like another one."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator import config
+from orchestrator.core import specs
+from orchestrator.core.jobs import NewJob
+from orchestrator.service import bell, jobfile, submit
+from orchestrator.store.base import Store
+
+
+def clone(
+    settings: config.Settings,
+    store: Store,
+    text: str,
+    *,
+    flags: Mapping[str, Any],
+    name: str | None = None,
+    tags: tuple[str, ...] = (),
+    priority: int | None = None,
+) -> submit.Submitted:
+    """Submit a job with the spec of the one that `text` means, but for `flags`.
+
+    Raises:
+        NotFound: no job, or (Ambiguous) several.
+        InvalidSpec: the spec with the flags cannot be run.
+
+    """
+    parent = store.find(text)
+    likeness = jobfile.JobFile(origin=f"job {parent.id}", fields=chosen(parent.spec))
+    new = NewJob(
+        spec=jobfile.resolve(flags=flags, file=likeness).spec,
+        user=submit.user(settings),
+        name=name,
+        tags=tuple(dict.fromkeys([*parent.tags, *tags])),
+        priority=parent.priority if priority is None else priority,
+        parent=parent.id,
+    )
+    return submit.submit(store, new, ring=functools.partial(bell.ring, settings))
+
+
+def chosen(spec: specs.JobSpec) -> dict[str, Any]:
+    """Return the fields of a spec that neither defaults nor its data's and its network's names stand for.
+
+    With another network or data set in their place, the others still mean what they meant.
+    """
+    names = {"data": spec.data, "network": spec.network}
+    usual = specs.JobSpec.model_validate(names)
+    return names | {name: value for name, value in spec if value != getattr(usual, name)}

@@ -1,0 +1,51 @@
+"""`orch clone`, and what `list` chooses, sorts and shows."""
+
+import pytest
+
+from orchestrator.core import jobs, specs
+from orchestrator.service import clone
+from orchestrator.store import sql
+from tests.contract import parts
+from tests.integration.cli.conftest import Orch
+
+
+def test_a_clone_is_the_same_but_for_what_is_said(orch: Orch, store: sql.SqlStore) -> None:
+    spec = specs.parse({"data": "digits", "network": "densenet_tiny", "lr": 0.01, "epochs": 3})
+    first = parts.submit(store, spec=spec, name="first", tags=("a",), priority=4)
+    copy = store.get(orch("clone", first.id, "--lr", "0.002", "--tag", "b", "-q").out.strip())
+    assert copy.spec == first.spec.model_copy(update={"lr": 0.002})
+    assert (copy.parent, copy.name, copy.tags, copy.priority) == (first.id, None, ("a", "b"), 4)
+    assert (copy.state, copy.attempt, copy.start_step, copy.user) == ("queued", 0, None, "tester")
+    plain = store.get(orch("clone", "first", "-q", "--name", "second").out.strip())
+    assert (plain.spec_hash, plain.name) == (first.spec_hash, "second")
+
+
+def test_what_a_name_stands_for_is_not_taken_along() -> None:
+    small = specs.parse({"network": "densenet_tiny", "epochs": 3})
+    other = specs.parse({**clone.chosen(small), "network": "densenet169"})
+    assert other == specs.parse({"network": "densenet169", "epochs": 3})
+
+
+@pytest.mark.parametrize(("words", "code"), [(("nothere0",), 3), (("first", "--lr", "-1"), 2)])
+def test_a_clone_that_cannot_be_leaves_nothing(
+    orch: Orch, store: sql.SqlStore, words: tuple[str, ...], code: int
+) -> None:
+    parts.submit(store, name="first")
+    ran = orch("clone", *words)
+    assert (ran.code, ran.out) == (code, "")
+    assert len(store.jobs(jobs.JobFilter())) == 1
+
+
+def test_list_by_user_column_and_order(orch: Orch, store: sql.SqlStore) -> None:
+    ids = {
+        name: parts.submit(store, user=user, name=name, priority=priority).id
+        for name, user, priority in (("x", "ada", 1), ("y", "bob", 3), ("z", "ada", 2))
+    }
+    parts.overwrite(store, ids["x"], best_accuracy=0.5)
+    parts.overwrite(store, ids["z"], best_accuracy=0.75)
+    assert orch("list", "--user", "ada", "--columns", "name,priority").rows == [["z", "2"], ["x", "1"]]
+    assert orch("list", "--sort", "-best", "--columns", "name").rows == [["z"], ["x"], ["y"]]
+    assert orch("list", "-n", "2", "--sort", "priority", "--columns", "name").rows == [["x"], ["z"]]
+    assert orch("list", "--columns", "colour").code == 2
+    assert "priority" in orch("list", "--sort", "colour").err
+    assert orch("list", "--watch").code == 2
