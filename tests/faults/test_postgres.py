@@ -181,14 +181,19 @@ COMMANDS = (
     "resume ID",
     "retry ID",
     "delete --yes ID",
+    "why ID",
+    "tag ID --add best",
+    "note ID words",
+    "priority ID 5",
+    "worker list",
     "predict ID picture.png",
     "up -d",
     "db current",
     "db check",
     "db upgrade",
 )
-#: Those that do not: they need none, wait for it, use one of their own, or say it among other things.
-OTHERS = {"down", "config", "worker", "demo", "doctor"}
+#: Those that do not: they need none, use one of their own, or say it among other things.
+OTHERS = {"down", "config", "demo", "doctor", "models", "recipes"}
 
 
 def words_of(command: str) -> list[str]:
