@@ -8,8 +8,9 @@ from rich.text import Text
 
 from orchestrator import config
 from orchestrator.cli import jobpipe, jobrows, render, words
-from orchestrator.core import masking
+from orchestrator.core import masking, weights
 from orchestrator.core.jobs import Checkpoint, EpochMetric, Evaluation, Job
+from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState
 from orchestrator.service import query
 
@@ -102,8 +103,18 @@ def _recipe(job: Job) -> str:
     batch = f"{spec.accumulate} x {spec.batch_size}" if spec.accumulate > 1 else spec.batch_size
     return (
         f"{spec.network}, {spec.image_size} px, batch {batch}, {words.plural(spec.epochs, 'epoch')}, "
-        f"{spec.optimizer} lr {spec.lr:g}, seed {spec.seed}"
+        f"{spec.optimizer} lr {spec.lr:g}, seed {spec.seed}{_start(spec)}"
     )
+
+
+def _start(spec: JobSpec) -> str:
+    """Return what the network starts from and what of it learns, where that is not the usual."""
+    if spec.weights is None:
+        return ""
+    source = spec.weights.replace(weights.JOB, "job ", 1) if weights.job(spec.weights) else spec.weights
+    part = {"all": "", "head": ", head alone", "last-block": ", last block alone"}[spec.train]
+    first = f", head first for {words.plural(spec.head_epochs, 'epoch')}" if spec.head_epochs else ""
+    return f", from {source}{first}{part}"
 
 
 def _data(report: query.Report) -> str:

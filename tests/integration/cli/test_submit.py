@@ -172,6 +172,8 @@ def test_weights_may_be_a_jobs_by_its_name(orch: Orch, store: base.Store) -> Non
     ran = orch("submit", "--weights", "mother", "--train", "head", "-q")
     job = store.get(ran.out.strip())
     assert (job.spec.weights, job.spec.train, job.parent) == (f"job:{held.id}", "head", held.id)
+    cloned = store.get(orch("clone", job.id).rows[0][0])
+    assert (cloned.spec, cloned.start_step) == (job.spec, 3)
     refused = orch("submit", "--weights", "mother", "--network", "densenet_bc_40_12")
     assert refused.code == 2
     assert "do not fit the network" in refused.err
