@@ -7,7 +7,7 @@ import safetensors.torch
 
 from orchestrator.core import specs
 from tests.faults import resume
-from tests.support import driving
+from tests.support import driving, options
 from worker.models import zoo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -48,3 +48,8 @@ def test_kills_change_no_bit_of_a_training_of_parts(fork_server: Path, tmp_path:
     safetensors.torch.save_file(zoo.build(specs.JobSpec(network="densenet_tiny"), 5).state_dict(), path)
     bench = resume.Bench(fork_server, tmp_path, weights=str(path), **part)
     assert bench.check(0, seed=SEED, most_kills=3).kills > 0
+
+
+def test_kills_change_no_bit_of_a_training_with_every_option_on(fork_server: Path, tmp_path: Path) -> None:
+    bench = resume.Bench(fork_server, tmp_path, **options.ALL | {"patience": None})
+    assert sum(bench.check(number, seed=SEED).kills for number in (0, 3)) > 1  # alone, and with two loader processes

@@ -6,7 +6,8 @@ import pytest
 
 from docs import markers, settings
 from orchestrator.cli import main
-from orchestrator.service import models
+from orchestrator.core import specs
+from orchestrator.service import models, recipes
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,3 +50,14 @@ def test_networks_page_has_the_table_of_orch_models() -> None:
     told = [(name.strip("| `"), number, macs) for name, _, _, number, macs, _ in rows]
     known = models.models()
     assert told == [(model.name, f"{model.parameters:,}", f"{(model.macs or 0) / 1e9:.3f} G") for model in known]
+
+
+def test_every_recipe_is_in_its_page() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    assert sorted(re.findall(r"^\| `([a-z][a-z-]*)` \|", page, re.MULTILINE)) == recipes.names()
+
+
+def test_every_field_of_the_recipes_page_is_a_flag() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    known = {name.replace("_", "-") for name in specs.JobSpec.model_fields} | {"recipe", "dry-run"}
+    assert set(re.findall(r"--([a-z][a-z-]*)", page)) <= known

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -64,6 +65,20 @@ def test_a_job_passes_all_stages_and_a_node_leaves_when_idle(installed: running.
     assert {checkpoint.best for checkpoint in store.checkpoints(job.id)} == {True, False}
     (worker,) = store.workers()
     assert worker.state is states.WorkerState.STOPPED
+
+
+def test_a_training_that_gets_no_better_ends_early_and_succeeds(at_work: running.Installation, data: str) -> None:
+    job = at_work.submit(tiny(data, epochs=100, patience=1, schedule="cosine", ema=0.5))
+    at_work.wait(job.id, states.JobState.SUCCEEDED)
+    report = json.loads(at_work.orch("status", job.id, "--json").stdout)
+    closed = len(report["epochs"]) // 2
+    assert 2 <= closed < 20  # each epoch but the last found another of the few validation pictures
+    said = f"after {closed} of 100 epochs: the validation accuracy has been no better than epoch {closed - 1}'s"
+    assert report["stopped_early"].startswith(said)
+    assert [event.detail for event in at_work.store.events(job.id) if event.kind == "stopped_early"] == [
+        report["stopped_early"]
+    ]
+    assert {value.name for value in at_work.store.steps(job.id, name="lr")} == {"lr"}
 
 
 def test_max_jobs_takes_no_job_more(installed: running.Installation, data: str) -> None:

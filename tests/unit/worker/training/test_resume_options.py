@@ -5,33 +5,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.options import ALL
 from tests.unit.worker.training import support
 from worker import protocol
 from worker.data import loader
 from worker.training import stage
-
-#: Everything at once; `patience` ends it before its last epoch.
-ALL: dict[str, Any] = {
-    "optimizer": "sgd",
-    "nesterov": True,
-    "weight_decay": 1e-3,
-    "schedule": "cosine",
-    "warmup_epochs": 1.5,
-    "clip_norm": 1.0,
-    "batch_size": 2,
-    "accumulate": 2,
-    "label_smoothing": 0.1,
-    "ema": 0.9,
-    "mixup": 0.4,
-    "cutmix": 1.0,
-    "randaugment": 2,
-    "progressive_sizes": (8,),
-    "progressive_until": (0.3,),
-    "image_size": 12,
-    "dropout": 0.2,
-    "epochs": 6,
-    "patience": 2,
-}
 
 #: Each option, alone or with what it needs.
 EACH: list[dict[str, Any]] = [
