@@ -1,8 +1,9 @@
 """Looking at the queue: one job in full, jobs in a row, everything at a glance."""
 
 import math
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from orchestrator.store.base import Store
 
 #: Worker states in which it takes or finishes jobs.
 LIVING = frozenset({WorkerState.ACTIVE, WorkerState.DRAINING, WorkerState.UNHEALTHY})
+
+#: States of jobs that a glance lists.
+ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 #: How many of the finished jobs a short list shows.
 LAST_FINISHED = 10
@@ -82,10 +86,12 @@ class Curves:
 
 
 def overview(settings: config.Settings, store: Store) -> Overview:
-    """Return the queue and the workers at a glance."""
-    active = store.jobs(JobFilter(states=(JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)))
+    """Return the queue and the workers at a glance; what is counted and what is listed agree."""
+    counts = store.counts()
+    active = store.jobs(JobFilter(states=ACTIVE))
+    found = Counter(job.state for job in active)
     return Overview(
-        counts=store.counts(),
+        counts=replace(counts, states=counts.states | {state: found[state] for state in ACTIVE}),
         active=tuple(reversed(active)),
         workers=living(store),
         broker=health.broker(settings),
@@ -115,10 +121,10 @@ def report(store: Store, text: str) -> Report:
 
 def recent(store: Store, *, tags: tuple[str, ...] = (), user: str | None = None) -> list[Job]:
     """Return what waits and runs, and the last finished, the newest first."""
-    unfinished = tuple(state for state in JobState if state not in FINAL)
-    rows = store.jobs(JobFilter(states=unfinished, tags=tags, user=user))
+    rows = store.jobs(JobFilter(states=ACTIVE, tags=tags, user=user))
     rows += store.jobs(JobFilter(states=tuple(FINAL), tags=tags, user=user, limit=LAST_FINISHED))
-    return sorted(rows, key=lambda job: job.seq, reverse=True)
+    once = {job.id: job for job in rows}  # one that has ended between the two looks is in both
+    return sorted(once.values(), key=lambda job: job.seq, reverse=True)
 
 
 def living(store: Store) -> tuple[Worker, ...]:

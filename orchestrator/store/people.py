@@ -105,6 +105,8 @@ class People(base.People):
         )
         if not which.states:
             return [rows.job(row) for row in connection.execute(chosen)]
+        # Or a job that moves on between two queries would be there twice, or not at all.
+        engine.at_one_moment(connection)
         # One query a state: each walks its own stretch of the index (state, seq) and stops at the limit.
         found = [row for state in which.states for row in connection.execute(chosen.where(_jobs.state == state))]
         found.sort(key=lambda row: row.seq, reverse=True)
