@@ -67,6 +67,11 @@ def leave_in_silence(_assignment: protocol.Assignment, _connection: Connection) 
     return 3
 
 
+def lose_its_pipe(_assignment: protocol.Assignment, _connection: Connection) -> int:
+    """End as where a read of the pipe fails, though the supervisor lives."""
+    return protocol.EXIT_FENCED
+
+
 def fail(_assignment: protocol.Assignment, connection: Connection) -> int:
     """Raise what nobody foresaw."""
 

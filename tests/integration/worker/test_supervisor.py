@@ -120,6 +120,12 @@ def test_a_crash_is_a_lost_attempt_that_names_the_signal(bench: Bench, stage: Ca
     assert "SIGSEGV" in str(bench.store.events(bench.job.id)[-1].detail)
 
 
+def test_a_process_that_lost_its_pipe_is_a_lost_attempt(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("lose_its_pipe")
+    bench.run()
+    assert bench.attempt.reason is states.Reason.LOST
+
+
 def test_a_silent_end_keeps_its_last_words(bench: Bench, stage: Callable[[str], None]) -> None:
     stage("leave_in_silence")
     bench.run()

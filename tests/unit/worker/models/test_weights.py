@@ -1,5 +1,6 @@
 """Weights from outside: torchvision's give its logits, what does not fit is named, what is no data is refused."""
 
+import errno
 import hashlib
 import io
 import os
@@ -217,3 +218,12 @@ def test_another_files_bytes_are_not_even_parsed(tmp_path: Path, monkeypatch: py
 def test_a_file_that_is_not_there_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(errors.StageFailed, match="cannot be read"):
         weights.read(tmp_path / "gone")
+
+
+def test_a_host_that_cannot_read_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_path: Path) -> bytes:
+        raise OSError(errno.EIO, "by design")
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match="by design"):
+        weights.read(tmp_path / "w")
