@@ -4,12 +4,12 @@ import contextlib
 import time
 from datetime import UTC, datetime
 
-from orchestrator import config
+from orchestrator import config, errors
 from orchestrator.core import jobs, states
 from orchestrator.queue import embedded
 from orchestrator.service import context
 from orchestrator.service import node as nodes
-from orchestrator.store import sql
+from orchestrator.store import base, sql
 from tests.faults import homes
 from tests.faults.scenarios import work
 from worker import children, devices
@@ -63,25 +63,63 @@ def untidy(home: homes.Home) -> None:
 
 def lost(home: homes.Home) -> None:
     """A worker of another host falls silent."""
+    with contextlib.closing(sql.open_store(home.settings)) as store:
+        _register_far_one(store)
+    home.arm()
+    home.until(lambda: home.rows("SELECT 1 FROM workers WHERE id = 'far-1' AND state = 'lost'"))
+
+
+def forgotten(home: homes.Home) -> None:
+    """A worker that has stopped is forgotten."""
+    with contextlib.closing(sql.open_store(home.settings)) as store:
+        _register_far_one(store)
+        store.beat_worker("far-1", states.WorkerState.STOPPED)
+    home.arm()
+
+    def forget(settings: config.Settings) -> None:
+        # A command that died behind its commit finds it gone.
+        with context.opened(settings) as it, contextlib.suppress(errors.NotFound):
+            it.store.forget_worker("far-1")
+
+    home.call(forget)
+    assert not home.rows("SELECT 1 FROM workers")
+
+
+def wished(home: homes.Home) -> None:
+    """A worker is asked to take nothing more, and then to go on."""
+    ((worker,),) = home.until(lambda: home.rows("SELECT id FROM workers WHERE state = 'active'"))
+    home.arm()
+
+    def wish(wanted: states.WorkerWish) -> None:
+        def ask(settings: config.Settings) -> None:
+            with context.opened(settings) as it:
+                it.store.wish_worker(worker, wanted)
+
+        home.call(ask)
+
+    wish(states.WorkerWish.DRAIN)
+    job_id = home.submit()
+    wish(states.WorkerWish.RUN)
+    work.succeeds(home, job_id)
+
+
+def _register_far_one(store: base.Store) -> None:
     far = jobs.WorkerIdentity(
         id="far-1", host="far", boot_id="another", pid_namespace="another", pid=1, pid_started=1.0
     )
     now = datetime.now(UTC)
-    with contextlib.closing(sql.open_store(home.settings)) as store:
-        store.register(
-            jobs.Worker(
-                identity=far,
-                state=states.WorkerState.ACTIVE,
-                devices=(),
-                versions={},
-                artifact_root="elsewhere",
-                started_at=now,
-                beat=0,
-                beat_at=now,
-            )
+    store.register(
+        jobs.Worker(
+            identity=far,
+            state=states.WorkerState.ACTIVE,
+            devices=(),
+            versions={},
+            artifact_root="elsewhere",
+            started_at=now,
+            beat=0,
+            beat_at=now,
         )
-    home.arm()
-    home.until(lambda: home.rows("SELECT 1 FROM workers WHERE id = 'far-1' AND state = 'lost'"))
+    )
 
 
 def up(home: homes.Home) -> None:

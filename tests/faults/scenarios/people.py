@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from orchestrator import config, errors
-from orchestrator.core import jobs
+from orchestrator.core import jobs, states, verbs
 from orchestrator.service import context, control, predict, schema
 from orchestrator.store import base
 from tests.faults import homes
@@ -12,8 +12,8 @@ from tests.faults.scenarios import work
 
 #: What people ask of the store.
 QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
-    "ahead": lambda store, job_id: store.ahead(job_id),
     "attempts": lambda store, job_id: store.attempts(job_id),
+    "before": lambda store, job_id: store.before(job_id),
     "checkpoints": lambda store, job_id: store.checkpoints(job_id),
     "dataset": lambda store, _: store.dataset("0" * 64),
     "dependencies": lambda store, job_id: store.dependencies(job_id),
@@ -21,10 +21,12 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "evaluation": lambda store, job_id: store.evaluation(job_id),
     "events": lambda store, job_id: store.events(job_id),
     "find": lambda store, job_id: store.find(job_id),
+    "first": lambda store, _: store.first("walker", states.Stage.DOWNLOAD, limit=1),
     "get": lambda store, job_id: store.get(job_id),
     "history": lambda store, job_id: store.history(job_id),
     "jobs": lambda store, _: store.jobs(jobs.JobFilter()),
     "logs": lambda store, job_id: store.logs(job_id),
+    "running": lambda store, _: store.running(states.Stage.TRAIN),
     "steps": lambda store, job_id: store.steps(job_id),
 }
 
@@ -104,6 +106,19 @@ def retried(home: homes.Home) -> None:
 
     home.call(retry)
     assert home.ends(job_id) == "succeeded"
+
+
+def steered(home: homes.Home) -> None:
+    """Many jobs are cancelled at once."""
+    job_ids = [home.submit(), home.submit(seed=1)]
+    home.promised |= dict.fromkeys(job_ids, "cancelled")
+    home.arm()
+
+    def steer(settings: config.Settings) -> int:
+        with context.opened(settings) as it:
+            return len(it.store.steer(verbs.Change(verb=verbs.Verb.CANCEL), job_ids, actor="walker"))
+
+    assert home.call(steer) == len(job_ids)
 
 
 def deleted(home: homes.Home) -> None:

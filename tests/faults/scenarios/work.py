@@ -47,6 +47,16 @@ def unheard(home: homes.Home) -> None:
     life(home)
 
 
+def waiting(home: homes.Home) -> None:
+    """No slot takes the job until the place is reached."""
+    home.set("store.is_worth_it.begin", "hold", "hold")
+    home.arm()
+    job_id = home.submit()
+    home.until(home.reached)
+    home.let_go("store.is_worth_it.begin")
+    succeeds(home, job_id)
+
+
 def unhurried(home: homes.Home) -> None:
     """The training takes as long as it takes until the place is reached: longer than a heartbeat."""
     home.set("checkpoint.open", "hold")
