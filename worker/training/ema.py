@@ -29,6 +29,7 @@ class Average:
 def decay(most: float, *, step: int) -> float:
     """Return the share of the average that stays at step `step` (from 1): nothing of what was there before the first.
 
-    Then less at first than in the end: min(most, (1 + step) / (10 + step)), of https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
+    Then less at first than in the end: min(most, (1 + step) / (10 + step)), of
+    https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
     """
     return min(most, (1 + step) / (10 + step)) if step > 1 else 0.0
