@@ -1,0 +1,32 @@
+"""An audit of an installation at work finds nothing: what is merely under way is no broken promise."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core import specs, states
+from tests.support import oracle, pictures, running
+from tests.support.waiting import until
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_audit_finds_nothing_while_jobs_begin_train_and_end(tmp_path: Path) -> None:
+    data = str(pictures.write(tmp_path / "data", pictures.members(size=(16, 16))))
+    recipe = {"data": data, "network": "densenet_tiny", "image_size": 8, "checkpoint_steps": 2, "loader_workers": 0}
+    with running.installation(tmp_path / "home", slots_per_device=2) as installed:
+        store = installed.store
+        chosen = [installed.submit(specs.parse({**recipe, "epochs": 20, "seed": seed})).id for seed in range(6)]
+        cancelled = installed.submit(specs.parse({**recipe, "epochs": 100_000})).id
+        installed.start_node()
+        until(lambda: any(store.epochs(job) for job in chosen), seconds=120)
+        looks = 0
+        while not all(store.get(job).final for job in chosen):
+            oracle.judge(installed.settings, store, promised=[*chosen, cancelled])
+            looks += 1
+        assert looks > 1
+        until(lambda: store.checkpoints(cancelled), seconds=120)
+        oracle.judge(installed.settings, store, promised=[*chosen, cancelled])
+        assert store.get(cancelled).state is states.JobState.RUNNING
+        store.cancel(cancelled, actor="tester")
+        oracle.holds(installed, promised=[*chosen, cancelled])
