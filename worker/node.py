@@ -62,6 +62,7 @@ class Node:
         self._exit_when_idle = exit_when_idle
         self._asked_to_go = 0  #: by signals; a handler that set an event could hang on the lock it interrupted
         self._stop = threading.Event()
+        self._ring_soon = threading.Event()  #: something waits that did not wait before
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
@@ -207,12 +208,13 @@ class Node:
             self._recover()
             for job in reconciler.sweep():
                 self._clear(job.id, job.attempt)
+                self._ring_soon.set()
             if time.monotonic() >= files_due:
                 files_due = time.monotonic() + _FILES_SECONDS
                 remains.sweep(self._store, self._settings)
 
         _round(lambda: remains.clear_all(self._settings.artifact_dir, self._store))
-        self._every_sweep(sweep)
+        self._every_sweep(sweep, sooner=threading.Event())
 
     def _ring(self) -> None:
         with dispatch.Doorbell(self._settings, queue_app.WORKER) as doorbell:
@@ -222,11 +224,15 @@ class Node:
                     embedded.ensure(self._settings)
                 reconcile.top_up(self._store, doorbell)
 
-            self._every_sweep(ring)
+            self._every_sweep(ring, sooner=self._ring_soon)
 
-    def _every_sweep(self, work: Callable[[], None]) -> None:
-        while not self._stop.wait(self._settings.sweep):
-            _round(work)
+    def _every_sweep(self, work: Callable[[], None], *, sooner: threading.Event) -> None:
+        """Do a round at every sweep, the next one at once where `sooner` is set, until the node drains."""
+        while not self._stop.is_set():
+            sooner.wait(self._settings.sweep)
+            sooner.clear()
+            if not self._stop.is_set():
+                _round(work)
 
     def _beat(self, state: states.WorkerState) -> None:
         self._beat_at = time.monotonic() + self._settings.heartbeat

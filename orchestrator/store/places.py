@@ -20,6 +20,7 @@ class Places(base.Places):
     @engine.reads
     def before(self, connection: Connection, job_id: str) -> dict[str, int]:
         """Return how many jobs of each user these are."""
+        engine.at_one_moment(connection)  # a job that is claimed between two reads would stand nowhere
         job = people.row(connection, job_id)
         if job.state is not states.JobState.QUEUED:
             return {}

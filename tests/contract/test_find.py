@@ -1,8 +1,10 @@
+from typing import Any
+
 import pytest
 
 from orchestrator import errors
 from orchestrator.core import ids, jobs, states
-from orchestrator.store import sql
+from orchestrator.store import claims, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 
@@ -105,6 +107,19 @@ def test_counts_tell_what_could_be_claimed_now(any_store: sql.SqlStore, clock: H
     assert counts.eligible == {states.Stage.DOWNLOAD: 1, states.Stage.TRAIN: 1, states.Stage.EVALUATE: 0}
     clock.move(minutes=10)
     assert any_store.counts().eligible[states.Stage.DOWNLOAD] == 2
+
+
+def test_a_job_that_is_claimed_while_its_place_is_counted_still_has_one(
+    any_store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, standing = parts.submit(any_store), claims.standing
+
+    def claimed_meanwhile(*given: Any) -> Any:
+        parts.claimed(any_store)
+        return standing(*given)
+
+    monkeypatch.setattr(claims, "standing", claimed_meanwhile)
+    assert any_store.ahead(job.id) == 0
 
 
 def test_ahead_counts_who_is_claimed_earlier(any_store: sql.SqlStore, clock: HandClock) -> None:

@@ -45,6 +45,8 @@ def measure(installed: running.Installation, spec: specs.JobSpec, *, kills: int)
         holder = stand_by
     for job in chosen:
         store.cancel(job.id, actor="recovery")
+    installed.start_node()  # it clears away what the last dead one left
+    until(lambda: sum(worker.state == "active" for worker in store.workers()) > 1, seconds=120, every=0.2)
     oracle.holds(installed, promised=[job.id for job in chosen])
     return seconds
 
