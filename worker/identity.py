@@ -1,16 +1,18 @@
 """Which process a worker is, so that its own host can tell whether it still lives."""
 
 import hashlib
+import importlib.metadata
 import os
+import platform
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 from orchestrator import failpoints
-from orchestrator.core import jobs
+from orchestrator.core import jobs, specs
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
@@ -105,3 +107,12 @@ def _boot_id() -> str:
 
 def _pid_namespace() -> str:
     return str(_PID_NAMESPACE.readlink())
+
+
+def versions() -> dict[str, str]:
+    """Return which versions this process runs, by the names of the packages."""
+    found = {"python": platform.python_version(), "spec": str(specs.SPEC_VERSION)}
+    for name in ("orch", "torch", "torchvision", "celery"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -2,9 +2,7 @@
 
 import argparse
 import functools
-import importlib.metadata
 import os
-import platform
 import signal
 import sys
 import threading
@@ -13,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from orchestrator import config, errors, log, sockets
 from orchestrator.core import clock as clocks
@@ -22,7 +20,7 @@ from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
-from worker import app, devices, health, identity, presence, protocol, recorder, remains
+from worker import app, children, devices, health, identity, presence, protocol, recorder, remains
 from worker.children import Child
 from worker.permits import Permits
 
@@ -36,20 +34,6 @@ _DATABASE_RETRY_SECONDS = 1.0
 _GOODBYE_SECONDS = 10.0
 #: Seconds between two looks for files that no job needs.
 _FILES_SECONDS = 60.0
-
-#: glibc gives big buffers back to the kernel at every step, and the page faults cost up to half of the time.
-ALLOCATOR = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-FORK_SERVER_ENVIRONMENT = {
-    **ALLOCATOR,
-    # OpenBLAS would start threads at import, and threads do not survive a fork.
-    "OPENBLAS_NUM_THREADS": "1",
-    # Threads that spin while they wait for each other made steps four times as long beside another busy process.
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
 
 
 class Node:
@@ -285,7 +269,7 @@ class Node:
                 identity=self._identity,
                 state=states.WorkerState.ACTIVE,
                 devices=tuple(device.label for device in self._devices),
-                versions=_versions(),
+                versions=identity.versions(),
                 artifact_root=self._root,
                 started_at=now,
                 beat=0,
@@ -323,7 +307,7 @@ class Node:
         return Child(
             "fork server",
             "worker.forkserver",
-            environment=config.child_environment(self._settings, **FORK_SERVER_ENVIRONMENT),
+            environment=config.child_environment(self._settings, **children.FORK_SERVER_ENVIRONMENT),
             arguments=["--socket", str(self._socket)],
         )
 
@@ -407,14 +391,6 @@ def _built(arguments: argparse.Namespace, resources: ExitStack) -> Node:
             why=f"{error.strerror or error}: {error.filename or settings.home}",
             hint="Check permissions and free space; `orch config paths` names every folder.",
         ) from error
-
-
-def _versions() -> dict[str, str]:
-    versions: dict[str, Any] = {"python": platform.python_version(), "spec": str(specs.SPEC_VERSION)}
-    for name in ("orch", "torch", "torchvision", "celery"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 import math
 from dataclasses import replace
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -10,6 +10,8 @@ from orchestrator.store import models, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 from tests.contract.test_fences import DATASET, EVALUATION
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def test_progress_is_stored_whole(any_store: sql.SqlStore, clock: HandClock) -> None:
@@ -121,7 +123,7 @@ def test_note_changes_no_state(any_store: sql.SqlStore) -> None:
     [
         ({"worker": "worker-a"}, "running_has_worker"),
         ({"state": states.JobState.RUNNING, "worker": "worker-a"}, "running_has_attempt"),
-        ({"state": states.JobState.FAILED}, "failed_has_reason"),
+        ({"state": states.JobState.FAILED, "finished_at": NOON}, "failed_has_reason"),
         ({"reason": states.Reason.OOM}, "failed_has_reason"),
         ({"state": states.JobState.CANCELLED}, "final_has_end"),
         ({"wish": states.Wish.CANCEL}, "wish_is_of_running"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator import config
 from tests.support.waiting import until
-from worker import node
+from worker import children
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def server(socket: Path) -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen(
         [sys.executable, "-m", "worker.forkserver", "--socket", str(socket)],
         stdin=subprocess.PIPE,
-        env=config.child_environment(config.Settings(), **node.FORK_SERVER_ENVIRONMENT),
+        env=config.child_environment(config.Settings(), **children.FORK_SERVER_ENVIRONMENT),
         cwd=Path(__file__).parents[2],
     )
     with process:
