@@ -44,6 +44,7 @@ class Recorder:
         self._progress: jobs.Progress | None = None  # the newest says all, however long it must wait
         self._chunk: jobs.LogChunk | None = None
         self._retry_at = 0.0
+        self._written_step: int | None = None  #: of the last checkpoint that the database knows
 
     def take(self, message: Any) -> None:
         """Take in what the process says; `flush` writes it."""
@@ -62,8 +63,8 @@ class Recorder:
     def flush(self) -> bool:
         """Write what waits; False where some of it still does, which is then in the journal.
 
-        A write that fails in any other way than by a database away (`Stale` among them) is dropped and raises: it
-        would fail again.
+        A write that fails in any other way than by a database away (`Stale` among them) is dropped with all behind
+        it, and raises: it would fail again.
         """
         if self.away and self._clock.monotonic() < self._retry_at:
             self._spill()
@@ -119,9 +120,15 @@ class Recorder:
         except errors.DatabaseUnavailable:
             raise
         except Exception:
-            forget()
+            self._give_up()
             raise
         forget()
+
+    def _give_up(self) -> None:
+        """Let go of all that was said: what came behind a record that can never be written may rest on it."""
+        self._journal.discard()
+        self._waiting.clear()
+        self.last_step = self._written_step
 
     def _spill(self) -> None:
         """Move what waits into the journal. On a disk that takes nothing more, only step values are given up."""
@@ -178,6 +185,7 @@ class Recorder:
             self._shelf.settle(kept)
         elif metrics:
             self._store.record_epoch(self._claim, metrics, step=checkpoint.step)
+        self._written_step = checkpoint.step
 
     def _clear_up(self) -> None:
         """Remove what is not needed, while the job is ours: once it has ended, nobody may come to do so."""

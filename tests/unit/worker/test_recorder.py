@@ -192,7 +192,7 @@ def test_a_disk_that_takes_no_journal_costs_step_values_alone(
     assert "odd" in [event.kind for event in store.events(claim.id)]
 
 
-def test_a_write_that_can_never_succeed_is_dropped(
+def test_a_write_that_can_never_succeed_is_dropped_with_all_behind_it(
     recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_claim: jobs.Claim, **_: object) -> None:
@@ -204,7 +204,10 @@ def test_a_write_that_can_never_succeed_is_dropped(
     with pytest.raises(ValueError, match="by design"):
         recorder.flush()
     assert recorder.flush()
-    assert len(store.steps(claim.id)) == 1
+    assert store.steps(claim.id) == []
+    recorder.end(jobs.Outcome(kind="failed", reason=states.Reason.INTERNAL))
+    assert recorder.flush()
+    assert recorder.ended is not None
 
 
 def test_only_the_holder_of_the_lease_deletes_checkpoints(
