@@ -25,7 +25,7 @@ import psutil
 import psycopg
 from pydantic import SecretStr
 
-from orchestrator import config, failpoints
+from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, retry, specs, states
 from orchestrator.service import bell, context
 from orchestrator.service import submit as submitting
@@ -64,7 +64,10 @@ class Slot:
             self._thread.start()
 
     def keep(self) -> None:
-        """Nothing: a thread that dies is a defect, and the case runs into its deadline."""
+        """Start it again where it could not begin, the database being away: as a process it would have died of that."""
+        if self._module == "worker.app" and not self.running:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
 
     def ask_to_stop(self) -> None:
         self._draining.set()
@@ -82,7 +85,11 @@ class Slot:
     def _run(self) -> None:
         settings = config.load()
         plan = app.Plan.model_validate_json(self._plan).model_copy(update={"fork_server": settings.home / "fork.sock"})
-        slot = app.build(plan, settings, self._draining)
+        try:
+            slot = app.build(plan, settings, self._draining)
+        except errors.DatabaseUnavailable as error:
+            sys.stderr.write(f"slot {self.name} does not start: {error.why}\n")
+            return
         ring_afar = slot._ring
 
         def ring(stage: states.Stage) -> None:
