@@ -1,7 +1,7 @@
 """Names on the wire: a task and a queue for each stage.
 
-A message is a doorbell: it carries nothing, and says only that something waits at a stage. Names end in a version, so
-that a worker of another generation never hears it.
+A message is a doorbell: it carries nothing, and says only that something waits at a stage. Nobody reads more of it
+than which queue it lies in.
 """
 
 from orchestrator.core.states import Stage
