@@ -22,7 +22,7 @@ def server(socket: Path) -> Iterator["subprocess.Popen[bytes]"]:
     )
     with process:
         try:
-            until(socket.exists, seconds=60)
+            until(socket.exists, seconds=180)
             yield process
         finally:
             process.kill()
