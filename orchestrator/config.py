@@ -6,7 +6,6 @@ default.
 
 import difflib
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from orchestrator import errors
+from orchestrator import errors, settingsfiles
 from orchestrator.core import brokerurl, limits
 
 PREFIX = "ORCH_"
@@ -38,9 +37,6 @@ NOT_SETTINGS = frozenset({"ORCH_TEST_FAILPOINTS", "ORCH_TEST_PHOTOS", "ORCH_TEST
 SHARED = Path("/tmp")  # noqa: S108 - what is made in it is checked for its owner
 
 SECRETS = ("database_url", "broker_url")
-
-#: Bytes; a file that is longer is no URL, and /dev/zero has no end.
-_LONGEST_SECRET = 4096
 
 
 def _default_home() -> Path:
@@ -272,7 +268,7 @@ def sources(**flags: Any) -> list[tuple[str, dict[str, Any]]]:
         ("environment", _from_variables(os.environ, "the environment")),
     ]
     if dotenv.is_file():
-        found.append((str(dotenv), _from_variables(_read_dotenv(dotenv), str(dotenv))))
+        found.append((str(dotenv), _from_variables(settingsfiles.dotenv(dotenv), str(dotenv))))
     files = [path for path in (Path.cwd() / PROJECT_FILE, user_file()) if path is not None and path.is_file()]
     found.extend((str(path), _from_toml(path)) for path in files)
     return [(origin, values) for origin, values in found if values]
@@ -345,7 +341,7 @@ def _from_variables(variables: Mapping[str, str], where: str) -> dict[str, Any]:
             continue  # an empty variable is one that is not set; no data root at all is a choice
         of_file = name.removesuffix("_file")
         if of_file in SECRETS and name != of_file:
-            values[of_file] = _read_secret(key, Path(text))
+            values[of_file] = settingsfiles.secret(key, Path(text))
         elif name in Settings.model_fields:
             values[name] = tuple(filter(None, text.split(os.pathsep))) if name == "data_roots" else text
         else:
@@ -354,11 +350,7 @@ def _from_variables(variables: Mapping[str, str], where: str) -> dict[str, Any]:
 
 
 def _from_toml(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else _said(error)
-        raise errors.InvalidSetting(f"{path} cannot be read.", why=why, hint="It must be valid TOML.") from None
+    values = settingsfiles.toml(path)
     for name in values:
         if name not in Settings.model_fields:
             raise _unknown(name, list(Settings.model_fields), str(path))
@@ -372,37 +364,3 @@ def _unknown(name: str, known: list[str], where: str) -> errors.InvalidSetting:
         why=f"Did you mean {close[0]}?" if close else None,
         hint="`orch config show` lists every setting.",
     )
-
-
-def _read_dotenv(path: Path) -> dict[str, str]:
-    from dotenv import dotenv_values  # noqa: PLC0415 - most folders have no .env, and the import costs 15 ms
-
-    try:
-        return {key: value for key, value in dotenv_values(path).items() if value is not None}
-    except (OSError, ValueError) as error:
-        raise errors.InvalidSetting(
-            f"{path} cannot be read.", why=_said(error), hint="Write it anew as lines of KEY=value, in UTF-8."
-        ) from None
-
-
-def _read_secret(key: str, path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST_SECRET + 1)
-        text = content.decode("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise errors.InvalidSetting(
-            f"{key} names a file that cannot be read.", why=_said(error), hint="It must hold a URL and nothing else."
-        ) from None
-    if not text or len(content) > _LONGEST_SECRET:
-        raise errors.InvalidSetting(
-            f"{key} names a file that holds no URL.",
-            why="It is empty." if not text else f"It is longer than {_LONGEST_SECRET} bytes.",
-            hint="It must hold a URL and nothing else.",
-        )
-    return text
-
-
-def _said(error: OSError | ValueError) -> str:
-    """Return why a file cannot be read; a decoder's own words would hold a piece of it."""
-    return f"{error.strerror}." if isinstance(error, OSError) else "It is not text in UTF-8."
