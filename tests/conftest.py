@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from orchestrator import config
+from orchestrator import config, errors, sockets
 from orchestrator.core import ids
 from orchestrator.store import migrations, sql
 from tests.support import forking
@@ -56,10 +56,13 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> config.Settings:
-    return config.Settings(
+def settings(tmp_path: Path) -> Iterator[config.Settings]:
+    chosen = config.Settings(
         home=tmp_path / "home", lock_dir=tmp_path / "locks", user="tester", heartbeat=0.3, lease=3, sweep=0.3
     )
+    yield chosen
+    with suppress(errors.InvalidSetting):  # where the home's path is long, its sockets lie outside of it
+        shutil.rmtree(sockets.folder(chosen), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
