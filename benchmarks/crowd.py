@@ -33,7 +33,7 @@ def fill(store: sql.SqlStore, count: int) -> None:
     for start in range(0, count, _AT_ONCE):
         rows = [common | _row(number) for number in range(start, min(count, start + _AT_ONCE))]
         store.database.write(functools.partial(_insert, rows))
-    store.database.write(lambda connection: connection.execute(text("ANALYZE")))
+    store.database.write(lambda connection: connection.execute(text("ANALYZE")), patience=600)
 
 
 def _insert(rows: list[dict[str, Any]], connection: Connection) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from orchestrator.core import history, jobs, states
+from orchestrator.core import dependencies, history, jobs, states
 from orchestrator.store import models, sql
 from tests.conftest import HandClock
 
@@ -16,7 +16,7 @@ FINAL = {State.SUCCEEDED, State.FAILED, State.CANCELLED}
 #: Our own copy of what may follow what: a change of the real table is to be noticed.
 LEGAL = {
     None: {State.QUEUED},
-    State.QUEUED: {State.RUNNING, State.PAUSED, State.CANCELLED},
+    State.QUEUED: {State.RUNNING, State.PAUSED, State.CANCELLED, State.FAILED},
     State.RUNNING: {State.QUEUED, State.PAUSED, State.SUCCEEDED, State.FAILED, State.CANCELLED},
     State.PAUSED: {State.QUEUED, State.CANCELLED},
     State.SUCCEEDED: set(),
@@ -69,6 +69,7 @@ class Account:
         self._clock = clock
         self.promised: list[str] = []
         self.deleted: set[str] = set()
+        self.needs: dict[str, dependencies.Dependency] = {}  #: what jobs were told to wait for
         self.crashed: set[str] = set()  #: workers
         self.away = 0.0  #: seconds without the database
         self.signs: dict[tuple[str, int], float] = {}  #: when an attempt's lease was last seen to move, by its holder
@@ -143,12 +144,31 @@ class Account:
         assert row.new_state in LEGAL[before], f"{before} to {row.new_state}"
         if before is State.RUNNING:
             self._check_end_of_attempt(row)
-        elif before is not None and row.kind != "claimed":
+        elif row.new_state is State.FAILED:
+            assert row.reason is states.Reason.DEPENDENCY, f"a {before} job failed for {row.reason}"
+            assert not self._has_come(self.needs[job_id]), "it failed though what it waited for has come"
+        elif row.kind == "claimed":
+            assert job_id not in self.needs or self._has_come(self.needs[job_id]), "it did not wait"
+        elif before is not None:
             assert row.actor == "ada", f"{row.actor} moved a {before} job"
         self._state[job_id] = row.new_state
         if row.new_state in FINAL:
             self._ends[job_id, row.run] += 1
             assert self._ends[job_id, row.run] == 1, "a run ended twice"
+
+    def waits_in_vain(self, job: jobs.Job) -> bool:
+        """Whether the job waits for one that stays paused, or that itself waits so."""
+        need = self.needs.get(job.id)
+        if not job.blocked or need is None or need.needs in self.deleted:
+            return False
+        needed = self._store.get(need.needs)
+        return needed.state is State.PAUSED or self.waits_in_vain(needed)
+
+    def _has_come(self, need: dependencies.Dependency) -> bool:
+        if self._state[need.needs] is State.SUCCEEDED:
+            return True
+        ended = need.needs in self.deleted or any(job_id == need.needs for job_id, _ in self._ends)
+        return need.rule is states.After.ANY and ended
 
     def _check_end_of_attempt(self, row: Any) -> None:
         wish = self._wished.pop(row.job_id, Wish.RUN)

@@ -10,7 +10,7 @@ from hypothesis import stateful
 from hypothesis import strategies as st
 
 from orchestrator import errors
-from orchestrator.core import jobs, states
+from orchestrator.core import dependencies, jobs, states
 from orchestrator.service import reconcile
 from tests.contract import parts
 from tests.faults.machine.checks import FINAL, LEADS, LEASE
@@ -56,14 +56,20 @@ class Machine(stateful.RuleBasedStateMachine):
             worker.take(parts.ALL_STAGES)
 
     @stateful.precondition(lambda self: len(self.account.promised) < 8)
-    @stateful.rule(lost=st.booleans())
-    def submit(self, lost: bool) -> None:
+    @stateful.rule(lost=st.booleans(), behind=st.none() | ANY, rule=st.sampled_from(states.After))
+    def submit(self, lost: bool, behind: int | None = None, rule: states.After = states.After.OK) -> None:
         """Submit; whoever loses the answer repeats it with the same key, and has submitted once."""
-        key = f"key {len(self.account.promised)}"
+        needed = None if behind is None else self._pick(behind)
+        need = dependencies.Dependency(needs=needed, rule=rule) if needed else None
+        new = parts.new_job(
+            spec=SPEC, idempotency_key=f"key {len(self.account.promised)}", after=(need,) if need else ()
+        )
         if lost:
-            self.world.lose(lambda: self.store.submit(parts.new_job(spec=SPEC, idempotency_key=key)))
-        job, is_new = self.store.submit(parts.new_job(spec=SPEC, idempotency_key=key))
+            self.world.lose(lambda: self.store.submit(new))
+        job, is_new = self.store.submit(new)
         assert is_new is not lost
+        if need:
+            self.account.needs[job.id] = need
         self.account.promised.append(job.id)
         self.world.ring(job.stage)
 
@@ -255,7 +261,10 @@ class Machine(stateful.RuleBasedStateMachine):
         self.queue.away = False
         self.workers = [self._new_worker() for _ in range(3)]
         for _ in range(600):
-            unfinished = [job for job in self.store.jobs(jobs.JobFilter()) if job.state not in FINAL | {State.PAUSED}]
+            there = self.store.jobs(jobs.JobFilter())
+            unfinished = [
+                job for job in there if job.state not in FINAL | {State.PAUSED} and not self.account.waits_in_vain(job)
+            ]
             if not unfinished:
                 break
             self.clock.move(seconds=BEAT)
