@@ -186,17 +186,17 @@ class Home:
 
     def submit(self, data: str | None = None, **fields: Any) -> str:
         # 4 pictures a class in batches of four: a checkpoint at every second step, so that retention has work.
-        spec = specs.JobSpec(
-            data=data or f"{self.shared.url}/tiny.zip",
-            growth_rate=2,
-            blocks=(1,),
-            image_size=8,
-            epochs=EPOCHS,
-            batch_size=4,
-            checkpoint_steps=1,
-            loader_workers=0,
-            **fields,
-        )
+        usual: dict[str, Any] = {
+            "data": data or f"{self.shared.url}/tiny.zip",
+            "growth_rate": 2,
+            "blocks": (1,),
+            "image_size": 8,
+            "epochs": EPOCHS,
+            "batch_size": 4,
+            "checkpoint_steps": 1,
+            "loader_workers": 0,
+        }
+        spec = specs.JobSpec(**usual | fields)
         key = f"key-{next(self._numbers)}"
 
         def submit(settings: config.Settings) -> str:

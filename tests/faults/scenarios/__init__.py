@@ -54,6 +54,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.lose_worker": Scenario(nodes.lost),
     "store.note": Scenario(work.damaged),
     "store.pause": Scenario(people.paused),
+    "store.record_epoch": Scenario(work.outlasted),
     "store.record_log": Scenario(work.noisy),
     "store.resume": Scenario(people.paused),
     "store.retry": Scenario(people.retried),

@@ -41,6 +41,13 @@ def journalled(home: homes.Home) -> None:
     life(home)
 
 
+def outlasted(home: homes.Home) -> None:
+    """The database is away longer than a training keeps all its checkpoints: their epochs are written all the same."""
+    home.set("store.record_resumed.begin", *["enospc"] * 5)
+    home.arm()
+    succeeds(home, home.submit(epochs=3))
+
+
 def unheard(home: homes.Home) -> None:
     """A claim is committed, and its answer is lost."""
     home.set("store.claim.committed", "enospc")
