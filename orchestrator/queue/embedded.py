@@ -128,7 +128,18 @@ def _kill_hung(settings: config.Settings) -> bool:
     if (settings.run_dir / _LOCK_FILE).resolve() not in opened:  # the pid has been given to another process
         return False
     process.kill()
-    return _until(lambda: not _alive(process.pid), seconds=_SHUTDOWN_SECONDS)
+    return _until(lambda: _cleared(settings), seconds=_SHUTDOWN_SECONDS)
+
+
+def _cleared(settings: config.Settings) -> bool:
+    """Remove the socket of a server that was killed, once its lock says that all of it has gone."""
+    try:
+        with (settings.run_dir / _LOCK_FILE).open("w") as lock:
+            flock(lock, LOCK_EX | LOCK_NB)
+            socket(settings).unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _alive(pid: int) -> bool:

@@ -54,6 +54,7 @@ CALLS = frozenset(
 #: Functions without a place of their own, and why.
 EXCEPTIONS = {
     "orchestrator/queue/dispatch.py:_length": "`waiting`, its one caller, has it",
+    "orchestrator/queue/embedded.py:_cleared": "every failure means that the server has not gone yet",
     "orchestrator/queue/embedded.py:_kill_hung": "every failure means that there is none to kill",
     "orchestrator/queue/embedded.py:_last_line": "words for an error that is raised already",
     "orchestrator/service/completion.py:jobs": "completion of words at a prompt: every failure is an empty list",

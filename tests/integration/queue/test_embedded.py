@@ -84,6 +84,7 @@ def test_a_server_that_hangs_is_killed_and_what_it_acknowledged_is_kept(settings
     server.suspend()
     assert embedded.stop(settings)
     assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+    assert not embedded.socket(settings).exists()
     assert not embedded.stop(settings)  # the pid in its file is nobody's now
     embedded.ensure(settings)
     with dispatch.Doorbell(settings) as doorbell:
