@@ -15,7 +15,7 @@ from tests.faults import cases, failpoints
 _MOST = 6
 
 #: Tests that draw their cases.
-_DRAWS = 4
+_DRAWS = 3
 
 
 def _groups() -> dict[str, list[cases.Case]]:
