@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
 
 from orchestrator import config, errors, failpoints, sockets
 
@@ -20,14 +21,15 @@ def prepare(settings: config.Settings) -> None:
         for folder in folders:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise _unusable(settings, why=error.strerror) from error
-    if not all(os.access(folder, os.W_OK) for folder in folders):
-        raise _unusable(settings, why="It is read-only.")
+        raise _unusable(error.filename or settings.home, why=error.strerror) from error
+    for folder in folders:
+        if not os.access(folder, os.W_OK):
+            raise _unusable(folder, why="It is read-only.")
 
 
-def _unusable(settings: config.Settings, *, why: str | None) -> errors.InvalidSetting:
+def _unusable(folder: Path | str, *, why: str | None) -> errors.InvalidSetting:
     return errors.InvalidSetting(
-        f"The home folder {settings.home} cannot be used.", why=why, hint="Set ORCH_HOME to one that you may write to."
+        f"The folder {folder} cannot be used.", why=why, hint="Set ORCH_HOME to a folder that you may write to."
     )
 
 

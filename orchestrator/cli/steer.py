@@ -139,7 +139,7 @@ def priority(
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> int:
-    """Change the priority of jobs where they stand in the queue.
+    """Change the priority of jobs in the queue.
 
     A point is worth an hour of waiting, among the jobs of the same user: between users, turns are taken.
     """
@@ -185,7 +185,10 @@ def note(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to note; an empty text removes it.")],
     as_json: options.AsJson = False,
 ) -> int:
-    """Note something of a job: `orch status` shows it, `orch events` who noted it and when."""
+    """Note something of a job.
+
+    `orch status` shows it, `orch events` who noted it and when.
+    """
     change = Change(verb=Verb.NOTE, note=text.strip() or None)
     return _steer(context, change, _Which(jobs=[job]), yes=True, dry_run=False, as_json=as_json)
 

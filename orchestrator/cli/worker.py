@@ -32,7 +32,7 @@ def worker(
     max_jobs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many jobs.")] = None,
     exit_when_idle: Annotated[bool, typer.Option("--exit-when-idle", help="Stop when nothing waits.")] = False,
 ) -> None:
-    """Run a worker in the foreground; or look at workers and steer them.
+    """Run a worker in the foreground, or steer workers.
 
     Ctrl-C or SIGTERM drains it: trainings write a checkpoint and go back to the queue. A second one stops it now.
     """

@@ -51,28 +51,30 @@ def test_a_home_that_may_not_be_written_is_named(settings: config.Settings, home
     assert {path.name for path in home.iterdir()} == {"run", "artifacts"}
 
 
-@pytest.mark.parametrize("what", [".", "orch.db"])
+@pytest.mark.parametrize(("what", "code"), [(".", 2), ("orch.db", 4)])
 def test_a_worker_does_not_wait_for_a_database_that_it_may_not_write(
-    settings: config.Settings, home: Path, what: str
+    settings: config.Settings, home: Path, what: str, code: int
 ) -> None:
     sql.open_store(settings).close()
     mode = stat.S_IMODE((home / what).stat().st_mode)
     (home / what).chmod(mode & 0o555)
     ran = orch(settings, "worker")
     (home / what).chmod(mode)
-    assert ran.returncode == 4
+    assert ran.returncode == code
     assert "read-only" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
-@pytest.mark.parametrize("folder", ["run", "artifacts"])
+@pytest.mark.parametrize(
+    ("folder", "words"), [("run", "The folder {} cannot be used."), ("artifacts", "Permission denied: {}")]
+)
 def test_a_folder_of_the_home_that_may_not_be_written_is_named(
-    settings: config.Settings, home: Path, folder: str
+    settings: config.Settings, home: Path, folder: str, words: str
 ) -> None:
     (home / folder).chmod(0o500)
     ran = orch(settings, "up", "-d", "--devices", "cpu")
     assert ran.returncode == 1
-    assert f"The node cannot work here. Permission denied: {home / folder}" in ran.stderr
+    assert words.format(home / folder) in ran.stderr
     assert "Traceback" not in ran.stderr + (home / "node.log").read_text("utf-8")
 
 
