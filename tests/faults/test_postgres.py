@@ -180,6 +180,7 @@ COMMANDS = (
     "pause ID",
     "resume ID",
     "retry ID",
+    "clone ID --lr 0.1",
     "delete --yes ID",
     "why ID",
     "tag ID --add best",

@@ -33,7 +33,7 @@ class Trained:
             jobs.Checkpoint(**{**message.checkpoint.model_dump(), "attempt": self.held.attempt, "accuracy": accuracy})
             for message, accuracy in zip(follower.of(protocol.CheckpointWritten), (0.5, 0.6), strict=True)
         )
-        store.record_dataset(self.held, jobs.Dataset(**data.model_dump()))
+        store.record_dataset(self.held, jobs.Dataset(**data.model_dump(exclude={"shared"})))
         store.record_checkpoint(self.held, self.first)
         self.picture = next(Path(data.path).rglob("*.png"))
         self._store = store

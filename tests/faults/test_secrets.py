@@ -41,8 +41,10 @@ def commands() -> dict[tuple[str, ...], Any]:
     found: dict[tuple[str, ...], Any] = {}
     for name in main.COMMANDS:
         command = main.load(name)
-        members = getattr(command, "commands", None)
-        found |= {(name, member): each for member, each in members.items()} if members else {(name,): command}
+        members = getattr(command, "commands", {})
+        found |= {(name, member): each for member, each in members.items()}
+        if not members or command.invoke_without_command:
+            found[name,] = command
     return found
 
 

@@ -58,7 +58,7 @@ _ALIASES = b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]\n"
 JOB_FILES = [
     job("unknown key", b"epoch = 3", "unknown key 'epoch': did you mean 'epochs'?"),
     job("key of a queue", b"tag = ['a']", "unknown key 'tag': did you mean 'tags'?"),
-    job("a table", b"[train]\nepochs = 3", "unknown key 'train'"),
+    job("a table", b"[training]\nepochs = 3", "unknown key 'training'"),
     job("a key that is a number", b"3: 4\nlr: 1", "unknown key 3"),
     job("a key of a thousand letters", b"k" * 1000 + b": 1", "unknown key 'kkkk"),
     job("negative", b"epochs: -3", "epochs = -3: input should be greater than or equal to 1"),

@@ -291,7 +291,7 @@ def test_a_stage_that_stalls_is_killed_with_its_children_and_tried_twice_more(
     job: jobs.Job | None = bench.job
     while job is not None and not job.final:
         job = bench.run()
-        assert not [process for process in psutil.process_iter() if _writes_below(settings.artifact_dir, process)]
+        until(lambda: not any(_writes_below(settings.artifact_dir, each) for each in psutil.process_iter()))
         clock.move(hours=1)  # past the pause before the next try
     assert job is not None
     assert (job.state, job.reason, job.total_retries) == (states.JobState.FAILED, states.Reason.STALLED, 2)
