@@ -21,7 +21,7 @@ LATER = (2, 3, 5, 8)
 SAMPLE, SAMPLE_LATER, SAMPLE_POSTGRESQL = 10, 5, 6
 
 #: Reached after an absence of the database: a kill and one more absence behind it would be three faults of one job.
-#: Not on PostgreSQL: what is behind it in the pipe when it breaks off is repeated, and the audit counts that too strictly.
+#: Not on PostgreSQL: what is behind it in the pipe when it breaks off is done again, which the audit does not allow.
 _APART = "store.record_epoch."
 #: What only the embedded database has.
 _EMBEDDED = re.compile(r"(schema|home)\.")
