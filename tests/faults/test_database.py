@@ -84,7 +84,13 @@ def _trains_on(file: Path, *, seconds: float) -> None:
     until(file.exists, seconds=30)
     size = file.stat().st_size
     threading.Event().wait(seconds)
-    assert file.stat().st_size > size
+    until(lambda: file.stat().st_size > size, seconds=30)  # a write may just then wait for the answer of a server
+
+
+def _records(installed: running.Installation, job_id: str) -> None:
+    """Wait until more epochs have come into the database that is there again."""
+    known = len(installed.store.epochs(job_id))
+    until(lambda: len(installed.store.epochs(job_id)) > known, seconds=60)
 
 
 def test_a_training_outlives_a_database_that_another_keeps_locked(tmp_path: Path, undisturbed: str) -> None:
@@ -105,9 +111,9 @@ def test_a_training_outlives_a_server_that_is_cut_off_hangs_and_crashes(tmp_path
             between.silence()
             _trains_on(file, seconds=SILENT_SECONDS)
             between.heal()
-            until(lambda: not file.exists(), seconds=60)
+            _records(installed, job_id)
             with server.frozen():
                 _trains_on(file, seconds=1)
-            until(lambda: not file.exists(), seconds=60)
+            _records(installed, job_id)
             server.restart()
         assert _weights(installed, job_id) == undisturbed
