@@ -6,7 +6,7 @@ import re
 import select
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,14 +117,27 @@ def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None, recipe: st
     asked = [name for fields in layers.values() for name in fields]
     if recipe is not None:
         layers[f"recipe {recipe}"] = recipes.load(recipe).fields
-    given = {name: value for fields in reversed(layers.values()) for name, value in fields.items()}
-    if isinstance(given.get("data"), str):
-        given["data"] = _placed(given["data"])
-    if isinstance(given.get("weights"), str):
-        given["weights"] = _weights(given["weights"])
+    given = _found({name: value for fields in reversed(layers.values()) for name, value in fields.items()})
     spec = specs.parse(given)
     _refuse_idle(spec, asked)
     return Resolved(spec=spec, origins={name: _origin(name, layers, given) for name in specs.JobSpec.model_fields})
+
+
+def placed(spec: specs.JobSpec) -> specs.JobSpec:
+    """Return a spec that a program has made, its data found and the path of that made whole, as `resolve` does.
+
+    Raises:
+        InvalidSpec: its data or weights are nothing that orch knows or finds.
+
+    """
+    return specs.parse(_found(dict(spec)))
+
+
+def _found(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with the paths of data and weights made whole."""
+    whole: dict[str, Callable[[str], str]] = {"data": _placed, "weights": _weights}
+    texts = {name: given[name] for name in whole if isinstance(given.get(name), str)}
+    return given | {name: whole[name](text) for name, text in texts.items()}
 
 
 def _refuse_idle(spec: specs.JobSpec, asked: Iterable[str]) -> None:

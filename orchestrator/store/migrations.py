@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.engine import Connection
 
-import orchestrator
 from orchestrator import errors, failpoints
 from orchestrator.store import engine, models
 
@@ -99,7 +98,7 @@ def check(url: str) -> None:
 
 def scripts() -> Path:
     """Return the folder of the migrations: in the package when it is installed, else in the checkout."""
-    package = Path(orchestrator.__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "_alembic"
     return installed if installed.is_dir() else package.parent / "alembic"
 

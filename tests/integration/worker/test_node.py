@@ -4,6 +4,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,23 @@ def test_a_training_that_gets_no_better_ends_early_and_succeeds(at_work: running
         report["stopped_early"]
     ]
     assert {value.name for value in at_work.store.steps(job.id, name="lr")} == {"lr"}
+
+
+def test_the_notebook_of_the_client_runs(
+    at_work: running.Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in at_work.environment.items():
+        monkeypatch.setenv(name, value)
+    cells = json.loads((running.ROOT / "docs" / "client.ipynb").read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for cell in code:
+        exec(compile(cell, "docs/client.ipynb", "exec"), names)  # noqa: S102 - our own page
+    said = capsys.readouterr().out
+    assert "did you mean 'epochs'" in said
+    assert "2 val   loss" in said
+    assert len(names["prediction"].guesses) == 3
+    assert [job.state for job in at_work.store.jobs(jobs.JobFilter(tags=("notebook",)))] == ["cancelled", "succeeded"]
 
 
 def test_max_jobs_takes_no_job_more(installed: running.Installation, data: str) -> None:

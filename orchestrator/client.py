@@ -1,0 +1,227 @@
+"""orch from Python: what the command line does, as methods that return frozen objects and raise `orchestrator.errors`.
+
+from orchestrator import Client
+
+with Client() as client:
+    job = client.submit(data="digits", network="densenet_tiny", image_size=16, epochs=3)
+    job = client.wait(job)
+    print(job.best_accuracy, client.predict(job, ["seven.png"])[0].guesses)
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from orchestrator import config, errors
+from orchestrator.core.jobs import EpochMetric, Evaluation, Job, JobFilter, NewJob
+from orchestrator.core.specs import JobSpec
+from orchestrator.core.states import JobState
+from orchestrator.service import bell, context, control, follow, jobfile
+from orchestrator.service import predict as prediction
+from orchestrator.service import submit as submitting
+
+
+class Metrics(tuple[EpochMetric, ...]):
+    """The closed epochs of a job, by epoch, train before val: rows as they are, or a table for pandas."""
+
+    __slots__ = ()
+
+    def to_dataframe(self) -> Any:
+        """Return a `pandas.DataFrame`, a row for each epoch and split, a column for each field of `EpochMetric`.
+
+        Raises:
+            OrchError: pandas is not installed.
+
+        """
+        try:
+            import pandas  # noqa: ICN001, PLC0415 - an extra, and half a second
+        except ModuleNotFoundError as error:
+            raise errors.OrchError(
+                "There is no table without pandas.",
+                why="It is not installed.",
+                hint="pip install 'orch[pandas]'; or use the rows themselves: `for row in client.metrics(job)`.",
+            ) from error
+        columns = [field.name for field in dataclasses.fields(EpochMetric)]
+        return pandas.DataFrame([dataclasses.asdict(row) for row in self], columns=columns)
+
+
+class Client:
+    """One installation: its jobs, and what can be done with them. Threads may share one; processes may not.
+
+    A job is given as a `Job`, or as text like on the command line: an id, a prefix of three or more characters, a name,
+    `@latest`, `@last-failed`. Methods raise `NotFound`, or `Ambiguous`, where no job answers to that, and
+    `DatabaseUnavailable` where the database is out of reach.
+    """
+
+    def __init__(self, home: str | PathLike[str] | None = None) -> None:
+        """Open the installation in `home`, else the one that the settings name, as the command line does.
+
+        Raises:
+            InvalidSetting: a setting that cannot be used.
+            DatabaseUnavailable: the database is out of reach.
+            SchemaMismatch: it has another version than this orch.
+
+        """
+        settings = config.load(home=None if home is None else Path(home))
+        with ExitStack() as resources:
+            opened = resources.enter_context(context.opened(settings))
+            self._resources = resources.pop_all()
+        self._settings, self._store = opened.settings, opened.store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._resources.close()
+
+    def submit(
+        self,
+        spec: JobSpec | None = None,
+        *,
+        recipe: str | None = None,
+        name: str | None = None,
+        tags: Iterable[str] = (),
+        priority: int = 0,
+        after: Iterable[str | Job] = (),
+        not_before: datetime | None = None,
+        user: str | None = None,
+        idempotency_key: str | None = None,
+        require_broker: bool = False,
+        **fields: Any,
+    ) -> Job:
+        """Queue a job, and return it once it is on disk.
+
+        What to train is a whole `spec`, or `fields` of one (`epochs=5, lr=1e-4`), over a `recipe` where one is named.
+        `after` are jobs whose success it waits for, as text also `JOB:any` for any end. A known `idempotency_key`
+        returns the earlier job. A broker that is away costs nothing: workers find the job by themselves.
+
+        Raises:
+            InvalidSpec: it cannot be run; every fault of it is named.
+            IdempotencyConflict: the key belongs to a job with another spec.
+            BrokerUnavailable: with `require_broker`; the job is stored all the same.
+
+        """
+        new = NewJob(
+            spec=_spec(spec, fields, recipe),
+            user=user or submitting.user(self._settings),
+            name=name,
+            tags=tuple(dict.fromkeys(tags)),
+            priority=priority,
+            idempotency_key=idempotency_key,
+            after=submitting.dependencies(self._store, map(_text, after)),
+            not_before=_moment(not_before),
+        )
+        ring = functools.partial(bell.ring, self._settings)
+        return submitting.submit(self._store, new, ring=ring, require_broker=require_broker).job
+
+    def get(self, job: str | Job) -> Job:
+        """Return the job as it is now."""
+        return self._store.find(_text(job))
+
+    def list(
+        self,
+        *,
+        states: Iterable[JobState | str] = (),
+        tags: Iterable[str] = (),
+        user: str | None = None,
+        limit: int | None = None,
+    ) -> tuple[Job, ...]:
+        """Return jobs, the newest first: all, or those of some states that have all these tags and that user."""
+        which = JobFilter(states=tuple(map(_state, states)), tags=tuple(tags), user=user, limit=limit)
+        return tuple(self._store.jobs(which))
+
+    def wait(self, job: str | Job, *, timeout: float | None = None, check: bool = True) -> Job:
+        """Return the job once it has ended; with `check` only where it has succeeded.
+
+        Raises:
+            TimedOut: it has not ended after `timeout` seconds; it goes on.
+            JobFailed: it has failed, and `check` is set.
+            JobCancelled: it was cancelled, and `check` is set.
+
+        """
+        (ended,) = follow.wait(self._store, [self.get(job).id], timeout=timeout)
+        if check:
+            follow.verdict([ended])
+        return ended
+
+    def metrics(self, job: str | Job) -> Metrics:
+        """Return loss, accuracy and time of every epoch that is closed; `.to_dataframe()` makes a table of them."""
+        return Metrics(self._store.epochs(self.get(job).id))
+
+    def evaluation(self, job: str | Job) -> Evaluation | None:
+        """Return what the best checkpoint does on the validation pictures; None before the end of a training."""
+        return self._store.evaluation(self.get(job).id)
+
+    def logs(self, job: str | Job) -> str:
+        """Return the output of all attempts of the job, in order."""
+        return "\n".join(follow.lines(self._store, self.get(job).id))
+
+    def cancel(self, job: str | Job) -> Job:
+        """End a job for good: at once where it waits, within seconds where it runs; raises IllegalMove."""
+        return control.cancel(self._settings, self._store, _text(job))
+
+    def pause(self, job: str | Job) -> Job:
+        """Set a job aside: at once where it waits, after its next step where it runs; raises IllegalMove."""
+        return control.pause(self._settings, self._store, _text(job))
+
+    def resume(self, job: str | Job) -> Job:
+        """Let a paused job go on where it stands; raises IllegalMove."""
+        return control.resume(self._settings, self._store, _text(job))[0]
+
+    def retry(self, job: str | Job, *, from_start: bool = False) -> Job:
+        """Queue a failed or cancelled job again, from its last checkpoint or `from_start`; raises IllegalMove."""
+        return control.retry(self._settings, self._store, _text(job), from_start=from_start)[0]
+
+    def predict(
+        self, job: str | Job, images: Iterable[str | PathLike[str]], *, top: int = 1
+    ) -> tuple[prediction.Prediction, ...]:
+        """Return what the best checkpoint of the job makes of each picture, in their order, folders opened up.
+
+        A picture that cannot be read has an `error` in place of guesses. Needs torch, in a process of its own.
+
+        Raises:
+            NotFound: there is no such picture, or the job has no checkpoint on this host.
+            OrchError: torch is missing, or the process failed.
+
+        """
+        paths = [Path(image) for image in images]
+        return tuple(prediction.predict(self._settings, self._store, _text(job), paths, top=top))
+
+
+def _text(job: str | Job) -> str:
+    return job.id if isinstance(job, Job) else job
+
+
+def _spec(spec: JobSpec | None, fields: Mapping[str, Any], recipe: str | None) -> JobSpec:
+    if spec is None:
+        return jobfile.resolve(flags=fields, recipe=recipe).spec
+    if fields or recipe:
+        raise errors.UsageError(
+            "Give a whole spec, or fields of one, not both.",
+            hint="`spec.model_copy(update={…})` changes fields of a spec.",
+        )
+    return jobfile.placed(spec)
+
+
+def _state(text: JobState | str) -> JobState:
+    try:
+        return JobState(text)
+    except ValueError:
+        raise errors.UsageError(f"{text!a} is no state.", why=f"Known are {', '.join(JobState)}.") from None
+
+
+def _moment(moment: datetime | None) -> datetime | None:
+    """Return a moment with its zone: one without is the local time, as on the command line."""
+    return moment.astimezone() if moment is not None and moment.tzinfo is None else moment
