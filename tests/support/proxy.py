@@ -27,6 +27,8 @@ Place = tuple[str, int] | Path
 _PIECE_BYTES = 65_536
 _LOOK_SECONDS = 0.01
 _REPLY_SECONDS = 10
+#: Rounds of the loop in which an accepted connection is a task, then a transport, then a task of ours, then closed.
+_ROUNDS = 10
 #: SO_LINGER with no time to linger: a close sends a reset.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -139,6 +141,10 @@ class Proxy:
 
     async def _shut(self) -> None:
         if self._server is not None:
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            for _ in range(_ROUNDS):  # a server that is closed gives what it has accepted no transport
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         await self._reset()
@@ -239,11 +245,12 @@ async def _pump(lane: Lane, reader: asyncio.StreamReader, writer: asyncio.Stream
 
 async def _end_all() -> None:
     """End what a connection that has just been accepted began, and let it close its socket."""
-    while left := asyncio.all_tasks() - {asyncio.current_task()}:
+    for _ in range(_ROUNDS):
+        left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-    await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
 
 def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:

@@ -1,10 +1,11 @@
 """What the proxy of the fault tests does to a server that answers each line with the same line in capitals."""
 
+import gc
 import socket
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,11 @@ def test_both_sides_may_be_unix_sockets(server: proxy.Place, tmp_path: Path) -> 
         outer.refuse()
         with closing(socket.socket(socket.AF_UNIX)) as client, pytest.raises(ConnectionRefusedError):
             client.connect(str(tmp_path / "b"))
+
+
+def test_what_is_accepted_at_the_end_leaves_no_socket(server: proxy.Place) -> None:
+    for _ in range(20):
+        with ExitStack() as clients, proxy.Proxy(server) as standing:
+            for _ in range(3):
+                clients.enter_context(_connected(standing))
+    gc.collect()  # what was left would be found here, and warned of
