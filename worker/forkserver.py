@@ -123,6 +123,8 @@ class Server:
             if pid == 0:
                 # It keeps its own asker open, whose end tells of its own end should this server be dead by then.
                 self._become(request, descriptors)
+            with suppress(OSError):  # it has ended already
+                os.setpgid(pid, pid)  # here as well as there: it may be stopped before it has run at all
             self._askers[pid] = asker
             _tell(asker, {"pid": pid})
         finally:
@@ -136,7 +138,7 @@ class Server:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.setsid()
+            os.setpgid(0, 0)
             for mine in (self._listener, self._wake, self._wakeup, *self._askers.values()):
                 mine.close()
             self._selector.close()

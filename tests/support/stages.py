@@ -82,8 +82,8 @@ def fail(_assignment: protocol.Assignment, connection: Connection) -> int:
 
 
 def tell_environment(_assignment: protocol.Assignment, connection: Connection) -> int:
-    """Report by exit code whether it leads its own session, has no GPU and sees no input."""
-    leads = os.getsid(0) == os.getpid()
+    """Report by exit code whether it leads its own group, has no GPU and sees no input."""
+    leads = os.getpgid(0) == os.getpid()
     blind = os.popen("printenv CUDA_VISIBLE_DEVICES").read().strip() == ""  # noqa: S605 - what a child would see
     silent = sys.stdin is None or os.read(0, 1) == b""
     connection.close()

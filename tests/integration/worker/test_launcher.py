@@ -77,13 +77,19 @@ def test_a_kill_takes_the_whole_group(fork_server: Path, attempt_dir: Path) -> N
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_a_process_leads_its_group_before_it_runs(fork_server: Path, attempt_dir: Path) -> None:
+    for _ in range(20):
+        with _start(fork_server, attempt_dir, "ignore_stop") as process:
+            assert os.getpgid(process.pid) == process.pid
+
+
 def test_a_process_that_crashes_tells_its_signal(fork_server: Path, attempt_dir: Path) -> None:
     with _start(fork_server, attempt_dir, "crash") as process:
         _wait(process)
         assert process.killed_by == signal.SIGSEGV
 
 
-def test_a_process_leads_its_session_sees_no_gpu_and_reads_nothing(fork_server: Path, attempt_dir: Path) -> None:
+def test_a_process_leads_its_group_sees_no_gpu_and_reads_nothing(fork_server: Path, attempt_dir: Path) -> None:
     with _start(fork_server, attempt_dir, "tell_environment") as process:
         _wait(process)
         assert process.exit_code == 40 + 1 + 2 + 4

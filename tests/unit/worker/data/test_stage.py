@@ -35,7 +35,7 @@ def assignment(url: str, folder: Path) -> protocol.Assignment:
 
 
 def _work(message: str, connection: Connection) -> None:
-    os.setsid()
+    os.setpgid(0, 0)
     raise SystemExit(stage.main(protocol.Assignment.model_validate_json(message), connection))
 
 
