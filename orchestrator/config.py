@@ -80,13 +80,6 @@ Seconds = Annotated[float, Field(gt=0, le=31 * 24 * 3600)]
 Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 
 
-def _limits(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    pairs = [part.rpartition("=") for part in given.split(",") if part.strip()]
-    return {name.strip(): count.strip() for name, _, count in pairs}
-
-
 def _named(limits: dict[str, int]) -> dict[str, int]:
     if not all(name and name.isprintable() and "," not in name for name in limits):
         raise ValueError("it must be like *=2,ada=4")
@@ -94,7 +87,7 @@ def _named(limits: dict[str, int]) -> dict[str, int]:
 
 
 #: How many for each name, as a table or as `name=count,…`.
-Limit = Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_limits), AfterValidator(_named)]
+Limit = Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(limits.pairs), AfterValidator(_named)]
 
 
 class Settings(BaseModel):

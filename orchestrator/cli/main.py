@@ -30,6 +30,7 @@ _JOBS, _RESULTS, _MACHINE = "Jobs", "Results", "This machine"
 
 COMMANDS = {
     "submit": Entry(module="submit", panel=_JOBS, summary="Queue a training job."),
+    "init": Entry(module="init", panel=_JOBS, summary="Write a job file with every field at its default."),
     "status": Entry(module="status", panel=_JOBS, summary="Show everything about one job, or the queue at a glance."),
     "list": Entry(module="listing", panel=_JOBS, summary="List jobs."),
     "why": Entry(module="why", panel=_JOBS, summary="Say why a job waits, and when it begins."),
@@ -53,6 +54,7 @@ COMMANDS = {
     "models": Entry(
         module="models", panel=_RESULTS, summary="List the networks that a job can name, and what each costs."
     ),
+    "schema": Entry(module="schema", panel=_RESULTS, summary="Print the JSON Schema of job files, for editors."),
     "up": Entry(module="up", panel=_MACHINE, summary="Start broker, database and worker on this machine."),
     "down": Entry(module="up", panel=_MACHINE, summary="Drain the worker of this machine and stop its broker."),
     "demo": Entry(module="demo", panel=_MACHINE, summary="Train the packaged sample, from submit to prediction."),

@@ -11,7 +11,7 @@ from orchestrator.cli import options
 from orchestrator.core import networks, specs
 
 #: The panel of the help that a field stands under; all others are about training.
-_PANELS = {
+PANELS = {
     "Data": ("data", "data_sha256", "loader_workers"),
     "Pictures": (
         *("image_size", "crop_scale", "crop_padding", "val_crop", "flip", "randaugment", "randaugment_magnitude"),
@@ -22,9 +22,10 @@ _PANELS = {
         *("schedule", "lr_steps", "lr_gamma", "lr_end", "warmup_epochs"),
     ),
     "Network": ("network", *networks.FIELDS),
+    "Checkpoints and retries": ("checkpoint_minutes", "checkpoint_steps", "max_duration", "retries"),
     "Start": ("weights", "weights_sha256", "train", "head_epochs", "head_lr"),
 }
-_TRAINING = "Training"
+TRAINING = "Training"
 
 
 def add(function: Callable[..., None]) -> Callable[..., None]:
@@ -57,8 +58,7 @@ def written(fields: dict[str, Any]) -> list[str]:
 
 
 def _flag(name: str, info: FieldInfo) -> inspect.Parameter:
-    panel = next((panel for panel, names in _PANELS.items() if name in names), _TRAINING)
-    common: dict[str, Any] = {"help": info.description, "rich_help_panel": panel}
+    common: dict[str, Any] = {"help": info.description, "rich_help_panel": panel(name)}
     if info.annotation is bool:
         annotation: Any = Annotated[bool, typer.Option(f"{_spelling(name)}/--no-{_spelling(name)[2:]}", **common)]
         default: Any = info.default
@@ -68,6 +68,11 @@ def _flag(name: str, info: FieldInfo) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
+def panel(name: str) -> str:
+    """Return the panel that a field stands under."""
+    return next((panel for panel, names in PANELS.items() if name in names), TRAINING)
+
+
 def _spelling(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
@@ -75,11 +80,15 @@ def _spelling(name: str) -> str:
 def _metavar(info: FieldInfo) -> str:
     if get_origin(info.annotation) is tuple:
         return "A,B,…"
+    if get_origin(info.annotation) is dict:
+        return "NAME=N,…"
     kind = str(info.annotation)
     return "N" if "int" in kind else "X" if "float" in kind else "TEXT"
 
 
 def _as_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{name}={count}" for name, count in value.items())
     return ",".join(str(item) for item in value) if isinstance(value, tuple | list) else str(value)
 
 

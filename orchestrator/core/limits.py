@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 #: Stands for everybody, or every tag, that is not named.
 OTHERS = "*"
@@ -39,3 +40,11 @@ class Limits:
 
 
 NONE = Limits()
+
+
+def pairs(given: Any) -> Any:
+    """Return the table that a text such as `a=1,b=2` stands for; what is no text as it is."""
+    if not isinstance(given, str):
+        return given
+    parts = [part.rpartition("=") for part in given.split(",") if part.strip()]
+    return {name.strip(): count.strip() for name, _, count in parts}

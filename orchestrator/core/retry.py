@@ -1,6 +1,7 @@
 """Whether a failed attempt is tried again, and after how long: a pure rule."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,6 +17,9 @@ LIMITS: dict[Reason, int] = {
     Reason.OOM: 1,
     Reason.INTERNAL: 1,
 }
+
+#: What trying again may change. A job says for these how often; every other fault would only come again.
+REPEATABLE = frozenset({*LIMITS, Reason.DIVERGED})
 
 #: Retries of one run in all, whatever progress it makes: an end to every loop.
 ABSOLUTE_LIMIT = 50
@@ -37,14 +41,21 @@ class Decision:
         return self.delay is not None
 
 
-def decide(*, reason: Reason, retries: int, total: int, random_source: random.Random | None = None) -> Decision:
-    """Decide on a failed attempt.
+def decide(
+    *,
+    reason: Reason,
+    retries: int,
+    total: int,
+    limits: Mapping[Reason, int] | None = None,
+    random_source: random.Random | None = None,
+) -> Decision:
+    """Decide on a failed attempt; `limits` are the job's own, which win.
 
     `retries` counts earlier retries since the last progress (a checkpoint beyond every earlier one), `total` all
     earlier retries of the run. Backoff is exponential with full jitter in its upper half; the first retry of a lost
     attempt has none, since the next worker is most likely fine.
     """
-    limit = LIMITS.get(reason, 0)
+    limit = (LIMITS | dict(limits or {})).get(reason, 0)
     if limit == 0:
         return Decision(delay=None, why=f"{reason} is not retried")
     if total >= ABSOLUTE_LIMIT:

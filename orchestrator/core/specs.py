@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orchestrator import errors
-from orchestrator.core import masking, networks, weights
+from orchestrator.core import limits, masking, networks, retry, weights
+from orchestrator.core.states import Reason
 
 #: Raised when a spec means something else to the worker than before; older workers decline newer specs.
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 
 #: Version 1's fields. Later ones are kept and hashed only where they differ from their defaults: so a spec that says
 #: nothing new keeps its digest, and an older worker can read the checkpoints of a job that was its own.
@@ -165,6 +166,11 @@ class JobSpec(BaseModel):
     checkpoint_minutes: float = Field(10, gt=0, le=1440, description="minutes between checkpoints inside an epoch")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")
     max_duration: float | None = Field(None, gt=0, description="hours of running after which the job is failed")
+    retries: dict[Reason, Annotated[int, Field(ge=0, le=retry.ABSOLUTE_LIMIT)]] = Field(
+        {},
+        description="how often to try again without progress, by reason of the failure, such as lost=10,oom=0; the "
+        "others as usual: " + ", ".join(f"{reason}={count}" for reason, count in retry.LIMITS.items()),
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -179,6 +185,19 @@ class JobSpec(BaseModel):
         if name not in networks.NETWORKS:
             raise ValueError(f"unknown network {masking.value(name)}{nearest(name, networks.NETWORKS)}")
         return name
+
+    @field_validator("retries", mode="before")
+    @classmethod
+    def _retries_may_be_text(cls, given: Any) -> Any:
+        return limits.pairs(given)
+
+    @field_validator("retries")
+    @classmethod
+    def _retries_may_help(cls, given: dict[Reason, int]) -> dict[Reason, int]:
+        if in_vain := sorted(given.keys() - retry.REPEATABLE):
+            known = ", ".join(sorted(retry.REPEATABLE))
+            raise ValueError(f"{in_vain[0]} would only come again: retries are for {known}")
+        return given
 
     @field_validator("weights")
     @classmethod

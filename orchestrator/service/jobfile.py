@@ -12,14 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import errors
-from orchestrator.core import masking, specs, weburl, weights
+from orchestrator.core import masking, networks, specs, weburl, weights
+from orchestrator.core.jobs import MAX_NAME, MAX_PRIORITY
 from orchestrator.service import recipes
-
-#: Keys of a job file that say how to queue the job, not what to train.
-QUEUE_KEYS = ("name", "tags", "priority")
 
 #: Key of a job file that names the recipe it stands on.
 RECIPE_KEY = "recipe"
+
+#: Keys of a job file that say how to queue the job, not what to train, as JSON Schema.
+QUEUE_KEYS: dict[str, dict[str, Any]] = {
+    RECIPE_KEY: {
+        "type": "string",
+        "description": "a way to train, as `orch recipes` lists them; the file wins over it",
+    },
+    "name": {"type": "string", "maxLength": MAX_NAME, "description": "a name to find it by"},
+    "tags": {
+        "type": ["array", "string"],
+        "items": {"type": "string", "maxLength": MAX_NAME},
+        "default": [],
+        "description": "tags, by which jobs are listed and steered together",
+    },
+    "priority": {
+        "type": "integer",
+        "default": 0,
+        "minimum": -MAX_PRIORITY,
+        "maximum": MAX_PRIORITY,
+        "description": "one point is worth an hour of waiting",
+    },
+}
 
 #: No recipe is longer: whatever is, was meant for something else.
 MAX_BYTES = 100_000
@@ -85,7 +105,7 @@ def parse(content: bytes, *, origin: str) -> JobFile:
     except UnicodeDecodeError as error:
         raise errors.InvalidSpec(f"{origin} is no job file.", why="It is not text in UTF-8.", hint=_HINT) from error
     values = _table(text, origin)
-    known = [*specs.JobSpec.model_fields, *QUEUE_KEYS, RECIPE_KEY]
+    known = [*specs.JobSpec.model_fields, *QUEUE_KEYS]
     for key in values:
         if key not in known:
             raise errors.InvalidSpec(
@@ -138,6 +158,20 @@ def _found(given: dict[str, Any]) -> dict[str, Any]:
     whole: dict[str, Callable[[str], str]] = {"data": _placed, "weights": _weights}
     texts = {name: given[name] for name in whole if isinstance(given.get(name), str)}
     return given | {name: whole[name](text) for name, text in texts.items()}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job file, for editors of TOML and YAML."""
+    of_spec = specs.JobSpec.model_json_schema()
+    properties = QUEUE_KEYS | of_spec.pop("properties")
+    properties["network"] = properties["network"] | {"enum": list(networks.NETWORKS)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **of_spec,
+        "title": "A job of orch",
+        "description": "What `orch submit FILE` queues. Whatever is left out has its default.",
+        "properties": properties,
+    }
 
 
 def _refuse_idle(spec: specs.JobSpec, asked: Iterable[str]) -> None:

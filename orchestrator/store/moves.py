@@ -146,11 +146,12 @@ def record(
 
 def _after_failure(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Move:
     reason = outcome.reason or states.Reason.INTERNAL
-    decision = retry.decide(reason=reason, retries=job.retries, total=job.total_retries)
+    own = job.spec.get("retries", {})  # a job of an earlier version has none
+    decision = retry.decide(reason=reason, retries=job.retries, total=job.total_retries, limits=own)
     detail = f"{outcome.error} ({decision.why})" if outcome.error else decision.why
     if decision.delay is None:
         error, hint = outcome.error or decision.why, outcome.hint
-        if reason is states.Reason.LOST:
+        if reason is states.Reason.LOST and job.total_retries:
             # One worker after the other vanished with this job: it is the job that kills them.
             reason, hint = states.Reason.POISON, f"`orch logs {job.id}` shows how far it came each time."
         return _ended(states.JobState.FAILED, now, detail=detail, reason=reason, error=error, hint=hint)

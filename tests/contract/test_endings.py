@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator import errors
-from orchestrator.core import jobs, retry, states
+from orchestrator.core import jobs, retry, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.contract import parts
@@ -50,6 +50,20 @@ def test_retries_run_out(any_store: sql.SqlStore, clock: HandClock) -> None:
     job = any_store.finish(held, parts.failed(Reason.GPU_ERROR))
     assert (job.state, job.reason) == (State.FAILED, Reason.GPU_ERROR)
     assert "used up" in str(any_store.events(job.id)[-1].detail)
+
+
+@pytest.mark.parametrize(("reason", "count"), [(Reason.LOST, 0), (Reason.LOST, 6), (Reason.DIVERGED, 2)])
+def test_a_job_may_say_itself_how_often_it_is_tried_again(
+    any_store: sql.SqlStore, clock: HandClock, reason: states.Reason, count: int
+) -> None:
+    held = parts.training(any_store, spec=specs.JobSpec(retries={reason: count}))
+    for _ in range(count):
+        assert any_store.finish(held, parts.failed(reason)).state is State.QUEUED
+        clock.move(minutes=10)
+        held = parts.claimed(any_store)
+    job = any_store.finish(held, parts.failed(reason))
+    poisonous = reason is Reason.LOST and count > 0  # one loss alone proves nothing of the job
+    assert (job.state, job.reason) == (State.FAILED, Reason.POISON if poisonous else reason)
 
 
 def test_job_that_kills_every_worker_is_poison(any_store: sql.SqlStore, clock: HandClock) -> None:

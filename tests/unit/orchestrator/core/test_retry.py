@@ -43,6 +43,13 @@ def test_progress_does_not_help_past_the_absolute_limit(reason: Reason) -> None:
     assert "used up" in past.why
 
 
+def test_a_jobs_own_limit_wins_and_the_others_stay() -> None:
+    own = {Reason.OOM: 3, Reason.LOST: 0}
+    assert retry.decide(reason=Reason.OOM, retries=2, total=2, limits=own).why == "retry 3 of 3"
+    assert not retry.decide(reason=Reason.LOST, retries=0, total=0, limits=own).again
+    assert retry.decide(reason=Reason.GPU_ERROR, retries=4, total=4, limits=own).why == "retry 5 of 5"
+
+
 def test_first_loss_has_no_backoff() -> None:
     assert retry.decide(reason=Reason.LOST, retries=0, total=7).delay == timedelta(0)
     second = retry.decide(reason=Reason.LOST, retries=1, total=8).delay

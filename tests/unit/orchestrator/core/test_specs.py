@@ -169,6 +169,21 @@ def test_a_later_field_is_kept_and_hashed_only_where_it_says_something() -> None
     assert len({plain.digest(), new.digest(), specs.JobSpec(optimizer="sgd").digest()}) == 3
 
 
+def test_retries_are_a_table_or_a_text_of_reasons_that_may_pass() -> None:
+    spec = specs.parse({"retries": "lost=10, oom=0"})
+    assert spec == specs.parse({"retries": {"lost": 10, "oom": 0}})
+    assert spec.kept() == specs.JobSpec().kept() | {"retries": {"lost": 10, "oom": 0}}
+    assert specs.JobSpec.restored(json.loads(json.dumps(spec.kept()))) == spec
+    for given_text, said in [
+        ("bad_input=1", "would only come again"),
+        ("lost", "retries"),
+        ("lots=1", "retries"),
+        ("lost=51", "less than or equal to 50"),
+    ]:
+        with pytest.raises(errors.InvalidSpec, match=said):
+            specs.parse({"retries": given_text})
+
+
 @pytest.mark.parametrize("side", [8, 32, 64, 100, 224, 299, 331, 2048])
 def test_the_default_validation_resizes_as_the_notebook_does(side: int) -> None:
     assert specs.JobSpec(image_size=side).resize == int(side * 256 / 224)
