@@ -27,7 +27,7 @@ def show(report: query.Report, settings: config.Settings) -> None:
         shown = report.epochs[-2 * _EPOCHS :]
         console.print(render.grid(_wide_epochs(report.epochs), _by_epoch(shown), width=console.width))
     if report.evaluation:
-        _evaluation(console, report.evaluation)
+        evaluation(report.evaluation, "Evaluation of the best checkpoint")
     if report.checkpoints:
         _heading(console, "Checkpoints")
         for checkpoint in report.checkpoints:
@@ -178,28 +178,30 @@ def _checkpoint(console: Console, checkpoint: Checkpoint, settings: config.Setti
     console.print(f"  sha256 {checkpoint.sha256}", style="dim", soft_wrap=True)
 
 
-def _evaluation(console: Console, evaluation: Evaluation) -> None:
-    _heading(console, "Evaluation of the best checkpoint")
+def evaluation(found: Evaluation, title: str) -> None:
+    """Print what a checkpoint does on a split, under a title."""
+    console = render.console()
+    _heading(console, render.clean(title))
     console.print(
-        f"accuracy {words.percent(evaluation.accuracy)}, loss {evaluation.loss:.4f}, {evaluation.images} images, "
-        f"step {evaluation.checkpoint_step}"
+        f"accuracy {words.percent(found.accuracy)}, loss {found.loss:.4f}, {found.images} images, "
+        f"step {found.checkpoint_step}"
     )
-    numbers = range(len(evaluation.classes))
+    numbers = range(len(found.classes))
     columns: list[render.Column[int]] = [
-        render.Column(title="TRUTH", value=lambda number: evaluation.classes[number]),
+        render.Column(title="TRUTH", value=lambda number: found.classes[number]),
         render.Column(
             title="PRECISION",
-            value=lambda number: evaluation.precision[number],
-            shown=lambda number: words.percent(evaluation.precision[number]),
+            value=lambda number: found.precision[number],
+            shown=lambda number: words.percent(found.precision[number]),
             right=True,
         ),
         render.Column(
             title="RECALL",
-            value=lambda number: evaluation.recall[number],
-            shown=lambda number: words.percent(evaluation.recall[number]),
+            value=lambda number: found.recall[number],
+            shown=lambda number: words.percent(found.recall[number]),
             right=True,
         ),
-        *(_predicted(evaluation, number) for number in numbers),
+        *(_predicted(found, number) for number in numbers),
     ]
     console.print(render.grid(columns, numbers, width=console.width))
 

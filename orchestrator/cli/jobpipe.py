@@ -18,7 +18,7 @@ def show(report: query.Report, settings: config.Settings) -> None:
     render.table(_epoch_columns(), report.epochs, to=pipe, prefix="epoch")
     render.table(_checkpoint_columns(settings), report.checkpoints, to=pipe, prefix="checkpoint")
     if report.evaluation:
-        _evaluation_to_pipe(report.evaluation)
+        evaluation(report.evaluation)
     render.table(attempt_columns(), report.attempts, to=pipe, prefix="attempt")
 
 
@@ -61,11 +61,11 @@ def _facts(report: query.Report, silent: Container[str]) -> Iterator[tuple[str, 
         yield name, getattr(job, name)
 
 
-def _evaluation_to_pipe(evaluation: Evaluation) -> None:
-    render.line("evaluation", evaluation.loss, evaluation.accuracy, evaluation.images, evaluation.checkpoint_sha256)
-    for number, name in enumerate(evaluation.classes):
-        counts = evaluation.confusion[number]
-        render.line("class", name, evaluation.precision[number], evaluation.recall[number], *counts)
+def evaluation(found: Evaluation) -> None:
+    """Print what a checkpoint does on a split."""
+    render.line("evaluation", found.loss, found.accuracy, found.images, found.checkpoint_sha256)
+    for number, name in enumerate(found.classes):
+        render.line("class", name, found.precision[number], found.recall[number], *found.confusion[number])
 
 
 def _epoch_columns() -> tuple[render.Column[EpochMetric], ...]:

@@ -48,6 +48,10 @@ COMMANDS = {
     "note": Entry(module="steer", panel=_JOBS, summary="Note something of a job."),
     "delete": Entry(module="delete", panel=_JOBS, summary="Remove jobs and all that is known of them."),
     "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
+    "evaluate": Entry(module="evaluate", panel=_RESULTS, summary="Measure a job's network on other data."),
+    "export": Entry(
+        module="export", panel=_RESULTS, summary="Write a job's network as safetensors, torch.export or ONNX."
+    ),
     "recipes": Entry(
         module="recipes", panel=_RESULTS, summary="List the recipes that a job can name, or print one as a job file."
     ),

@@ -1,6 +1,8 @@
 """`orch predict`."""
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +17,20 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog="Examples:\n\norch predict k3f9m2qa cat.jpg\n\norch predict @latest photos/ --top 3")
+@app.command(
+    epilog="Examples:\n\norch predict k3f9m2qa cat.jpg\n\norch predict @latest photos/ --top 3\n\n"
+    "find . -newer list.txt -name '*.jpg' | orch predict @latest - --json"
+)
 def predict(
     context: typer.Context,
     job: options.Job,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="So many classes for each picture.")] = 1,
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them; -: their names on stdin, one a line."),
+    ],
+    top: Annotated[
+        int, typer.Option("--top", "--top-k", min=1, metavar="N", help="So many classes for each picture.")
+    ] = 1,
     as_json: options.AsJson = False,
 ) -> None:
     """Classify pictures with the best checkpoint of a job."""
@@ -29,11 +39,21 @@ def predict(
     to = render.mode(as_json=as_json)
     unread = 0
     with options.opened(context) as opened:
-        for prediction in service.predict(opened.settings, opened.store, job, images, top=top):
+        for prediction in service.predict(opened.settings, opened.store, job, list(_named(images)), top=top):
             show(prediction, to=to)
             unread += prediction.error is not None
     if unread:
         raise errors.OrchError(f"{words.plural(unread, 'picture')} could not be read.")
+
+
+def _named(images: list[Path]) -> Iterator[Path]:
+    """Yield the pictures, those that stdin names in the place of each `-`."""
+    for image in images:
+        if image == Path("-"):
+            named = os.fsdecode(sys.stdin.buffer.read()) if sys.stdin else ""
+            yield from (Path(line) for line in named.split("\n") if line)
+        else:
+            yield image
 
 
 def show(prediction: "Prediction", *, to: render.Mode) -> None:

@@ -155,7 +155,7 @@ def placed(spec: specs.JobSpec) -> specs.JobSpec:
 
 def _found(given: dict[str, Any]) -> dict[str, Any]:
     """Return the fields with the paths of data and weights made whole."""
-    whole: dict[str, Callable[[str], str]] = {"data": _placed, "weights": _weights}
+    whole: dict[str, Callable[[str], str]] = {"data": data_source, "weights": _weights}
     texts = {name: given[name] for name in whole if isinstance(given.get(name), str)}
     return given | {name: whole[name](text) for name, text in texts.items()}
 
@@ -185,8 +185,11 @@ def _refuse_idle(spec: specs.JobSpec, asked: Iterable[str]) -> None:
             )
 
 
-def _placed(data: str) -> str:
-    """Return `data` with the path of a folder or archive made whole: workers do not run where people stand."""
+def data_source(data: str) -> str:
+    """Return `data` with the path of a folder or archive made whole: workers do not run where people stand.
+
+    Raises InvalidSpec for what names no data.
+    """
     if _WEB.match(data):
         if (why := weburl.fault(data)) is not None:
             raise errors.InvalidSpec(

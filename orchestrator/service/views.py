@@ -6,6 +6,7 @@ Times are ISO 8601 in UTC, durations seconds, sizes bytes, accuracies 0 to 1.
 
 from collections.abc import Container
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -272,6 +273,32 @@ class PredictionPayload(Payload):
     image: str
     guesses: tuple[GuessPart, ...]
     error: str | None
+
+
+class MeasuredPayload(Payload):
+    """The best checkpoint of a job on a split of any data set."""
+
+    job: str
+    data: str
+    data_hash: str
+    split: str = Field(description="train or val")
+    evaluation: EvaluationPart
+
+
+class ExportPayload(Payload):
+    """An exported network."""
+
+    job: str
+    format: str
+    path: Path
+    preprocessing: Path
+    card: Path
+    checkpoint: str = Field(description="sha256 of the checkpoint that was exported")
+    bytes: int
+    sha256: str
+    difference: float = Field(description="largest difference between a logit of the file and of the network")
+    images: int = Field(description="pictures that were compared")
+    pictures: str = Field(description="validation, or generated where this host has not the data")
 
 
 class CheckPart(Part):

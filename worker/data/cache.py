@@ -88,6 +88,17 @@ def ensure_data(
     return found
 
 
+def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -> protocol.DatasetInfo | None:
+    """Return a job's data set of that content where this host has it; nothing is fetched."""
+    source, cache = sources.parse(spec.data), _Cache(settings.data_dir)
+    try:
+        sources.check_allowed(source, settings)
+        found = cache.known_set(content_hash) or cache.find(source, spec.data_sha256)
+    except (OSError, errors.StageFailed):
+        return None
+    return found if found is not None and found.hash == content_hash else None
+
+
 def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
     """Remove what a cancelled job has downloaded so far, unless another process is at it."""
     cache, key = _Cache(settings.data_dir), sources.parse(spec.data).key

@@ -1,14 +1,24 @@
-"""One pass over pictures without learning: sums and confusion matrix."""
+"""One pass over pictures without learning: sums and confusion matrix.
 
+`python -m worker.training.evaluate` measures a checkpoint on any data set, apart from the job's own evaluation.
+"""
+
+import functools
+import math
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from worker.training import metrics
+from orchestrator import config, errors
+from orchestrator.core import jobs
+from worker import protocol
+from worker.data import cache, loader
+from worker.training import answers, checkpoint, metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +59,86 @@ def measure(
         sums.loss += loss * size
     sums.seconds = time.monotonic() - started
     return Measured(sums=sums, confusion=confusion)
+
+
+def report(measured: Measured, *, step: int, sha256: str, classes: tuple[str, ...]) -> protocol.Evaluated:
+    """Return the result as it is told, of the checkpoint of that step and digest."""
+    return protocol.Evaluated(
+        checkpoint_step=step,
+        checkpoint_sha256=sha256,
+        loss=measured.sums.mean_loss,
+        accuracy=measured.sums.accuracy,
+        images=measured.sums.images,
+        classes=classes,
+        precision=metrics.precision(measured.confusion),
+        recall=metrics.recall(measured.confusion),
+        confusion=measured.confusion.tolist(),
+        seconds=measured.sums.seconds,
+    )
+
+
+class Request(answers.Request):
+    """Which checkpoint, and on which split of which data set; `data` as in a job."""
+
+    data: str
+    data_sha256: str | None = None
+    split: jobs.Split
+    threads: int
+
+
+def main() -> int:
+    """Answer the request on standard input."""
+    return answers.serve(Request, elsewhere)
+
+
+def elsewhere(request: Request, saved: checkpoint.Checkpoint, say: answers.Say) -> None:
+    """Fetch the data set where it is not here, and measure the checkpoint on it; classes are found by their names.
+
+    Raises:
+        OrchError: the data set cannot be had, has other classes, or the loss on it is not finite.
+
+    """
+    torch.set_num_threads(request.threads)
+    spec = request.spec.model_copy(update={"data": request.data, "data_sha256": request.data_sha256})
+    tell = functools.partial(_tell, say)
+    data = cache.ensure_data(spec, expected_hash=None, settings=config.load(), report=tell)
+    label = torch.tensor(_labels(request.classes, data.classes))
+    batches = loader.Loader(data, spec)
+    total = data.counts[request.split]
+
+    def mapped() -> Iterator[loader.Batch]:
+        done = 0
+        for images, targets in batches.validation() if request.split == "val" else batches.unaugmented():
+            yield images, label[targets]
+            done += len(targets)
+            tell(protocol.Progress(done=done, total=total, unit="images"))
+
+    measured = measure(
+        answers.network(request, saved), mapped(), num_classes=len(request.classes), device=torch.device("cpu")
+    )
+    if not math.isfinite(measured.sums.loss):
+        raise errors.OrchError("The loss on these pictures is not finite.", why="The training of the job diverged.")
+    result = report(measured, step=saved.state.step, sha256=request.sha256, classes=request.classes)
+    say({"evaluation": result.model_dump(mode="json", exclude={"type"}), "hash": data.hash, "source": data.source})
+
+
+def _labels(known: Sequence[str], found: Sequence[str]) -> list[int]:
+    """Return the index of the network's logit for each class of the data."""
+    if set(known) != set(found):
+        missing, extra = (", ".join(sorted(names)) for names in (set(known) - set(found), set(found) - set(known)))
+        sides = [f"only the network has {missing}"] * bool(missing) + [f"only the data has {extra}"] * bool(extra)
+        said = "; ".join(sides)
+        raise errors.OrchError(
+            "The data set has other classes than the network.",
+            why=f"{said[0].upper()}{said[1:]}.",
+            hint="Classes are the folders of a split: name them as those that the network was trained on.",
+        )
+    return [known.index(name) for name in found]
+
+
+def _tell(say: answers.Say, progress: protocol.Progress) -> None:
+    say({"progress": {"done": progress.done, "total": progress.total, "unit": progress.unit}})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,7 +17,7 @@ from orchestrator.core import specs, states
 from worker import protocol, stage
 from worker.data import cache, loader
 from worker.models import densenet, zoo
-from worker.training import checkpoint, evaluate, loop, metrics, numerics, report, start, trainer
+from worker.training import checkpoint, evaluate, loop, numerics, report, start, trainer
 
 #: A stage's work, once its data is on this host.
 Work = Callable[[protocol.DatasetInfo, protocol.Assignment, report.Link], protocol.Ended]
@@ -101,20 +101,7 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
             why=f"The training diverged at a learning rate of {spec.lr:g}.",
             hint="Try a smaller --lr.",
         )
-    link.send(
-        protocol.Evaluated(
-            checkpoint_step=info.step,
-            checkpoint_sha256=info.sha256,
-            loss=measured.sums.loss / measured.sums.images,
-            accuracy=measured.sums.accuracy,
-            images=measured.sums.images,
-            classes=data.classes,
-            precision=metrics.precision(measured.confusion),
-            recall=metrics.recall(measured.confusion),
-            confusion=measured.confusion.tolist(),
-            seconds=measured.sums.seconds,
-        )
-    )
+    link.send(evaluate.report(measured, step=info.step, sha256=info.sha256, classes=data.classes))
     return protocol.Ended(how="done", last_step=info.step)
 
 

@@ -43,7 +43,6 @@ SCENARIOS: dict[str, Scenario] = {
     "node.lock": Scenario(nodes.only_one),
     "node.pid": Scenario(nodes.only_one),
     "permits": Scenario(nodes.one_job_each),
-    "predict.start": Scenario(people.predicted),
     "root.look": Scenario(people.deleted),
     "schema": _FRESH,
     "store.beat": _UNHURRIED,
@@ -63,6 +62,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.wish_worker": Scenario(nodes.wished),
     "store.wish": Scenario(work.unhurried, settings={"heartbeat": 2, "lease": 6}),
     **{f"store.{question}": Scenario(people.looked) for question in people.QUESTIONS},
+    "trained.start": Scenario(people.predicted),
     "up": Scenario(nodes.up),
     "weights": Scenario(data.weighted),
 }

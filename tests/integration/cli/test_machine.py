@@ -1,5 +1,6 @@
 """The commands about this machine: settings, database, doctor, and a whole installation brought up and down."""
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -108,7 +109,17 @@ def test_the_systemd_unit_holds_settings_but_no_secrets(
     assert "-m worker --only-one" in unit
 
 
-@pytest.mark.parametrize("words", [("worker",), ("up", "-d"), ("predict", "@latest", "picture.png"), ("demo",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("worker",),
+        ("up", "-d"),
+        ("predict", "@latest", "picture.png"),
+        ("export", "@latest"),
+        ("evaluate", "@latest"),
+        ("demo",),
+    ],
+)
 def test_without_torch_the_extra_is_named(
     orch: Orch, store: base.Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -123,11 +134,32 @@ def test_without_torch_the_extra_is_named(
     assert "pip install 'orch[worker]'" in ran.err
 
 
+def test_export_refuses_before_it_begins(
+    orch: Orch, store: base.Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = parts.submit(store)
+    (tmp_path / "there.md").touch()
+    monkeypatch.chdir(tmp_path)
+    assert "no checkpoint yet" in orch("export", job.id).err
+    for output, said in (
+        ("a.pt", "does not end in .safetensors"),
+        ("no/a.safetensors", "no folder"),
+        ("there.safetensors", "exists"),
+    ):
+        refused = orch("export", job.id, "-o", output)
+        assert (refused.code, said in refused.err) == (2, True), refused.err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert "pip install 'orch[worker,onnx]'" in orch("export", job.id, "--format", "onnx").err
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["there.md"]
+
+
 def test_predict_needs_pictures_and_a_checkpoint(orch: Orch, store: base.Store, tmp_path: Path) -> None:
     parts.submit(store)
     (tmp_path / "empty").mkdir()
     for words in (str(tmp_path / "gone.png"), str(tmp_path / "empty"), __file__):
         assert orch("predict", "@latest", words).code == 3
+    assert "no picture b?.png" in orch("predict", "@latest", "-", stdin=b"\nb\xff.png\n").err
+    assert orch("predict", "@latest", "-").code == 3
     assert "no checkpoint yet" in orch("predict", "@latest", __file__).err
 
 
@@ -182,6 +214,18 @@ def test_from_up_to_prediction_and_down(installed: running.Installation, tmp_pat
         assert Path(image).is_file()
         assert label in {"cats", "dogs"}
         assert 0.5 <= float(probability) <= 1
+        status = json.loads(installed.orch("status", job, "--json").stdout)
+        measured = json.loads(installed.orch("evaluate", job, "--data", str(data), "--json").stdout)
+        assert measured["evaluation"] | {"seconds": 0} == status["evaluation"] | {"seconds": 0}
+        made = installed.orch("export", job, "-o", str(tmp_path))
+        assert "6 validation pictures: logits differ by 0 at most" in made.stderr
+        assert {path.name for path in tmp_path.glob(f"{job}*")} == {
+            f"{job}{end}" for end in (".safetensors", ".json", ".md")
+        }
+        card = (tmp_path / f"{job}.md").read_text()
+        assert f"Accuracy {status['evaluation']['accuracy']:.4f}" in card
+        assert f"checkpoint | of job {job}, sha256 {status['evaluation']['checkpoint_sha256']}" in card
+        assert f"sha256 {hashlib.sha256(Path(made.stdout.strip()).read_bytes()).hexdigest()}" in made.stderr
     finally:
         said = installed.orch("down").stderr
     assert "has drained" in said
