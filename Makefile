@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check soak audit coverage bench docs secrets clean
+.PHONY: help install demo test check soak audit coverage bench bench-loader docs secrets clean
 
 help: ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 install: $(STAMP) ## set up .venv, again whenever pyproject.toml has changed
 
@@ -51,6 +51,9 @@ coverage: $(STAMP) ## run the tests and say which lines and branches they miss
 
 bench: $(STAMP) ## measure against the peers and write the table of the README
 	@$(RUN) python -m benchmarks
+
+bench-loader: $(STAMP) ## measure the loading of pictures and write its lines of that table
+	@$(RUN) python -m benchmarks.loading --write
 
 docs: $(STAMP) ## write the settings table and the pictures of the README
 	@$(RUN) python -m docs.settings

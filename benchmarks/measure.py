@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 PAIRS = 5
+
+#: Seconds, or those of several parts.
+_Taken = TypeVar("_Taken")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +58,23 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join([header, *(figure.row() for figure in figures)])
 
 
-def in_turns(*sides: Callable[[], float], pairs: int = PAIRS) -> tuple[tuple[float, ...], ...]:
-    """Measure the sides A B A B …, `pairs` times each; return the seconds of each side."""
-    taken: tuple[list[float], ...] = tuple([] for _ in sides)
+def replaced(text: str, figures: Sequence[Figure]) -> str:
+    """Return a text that begins with such a table, where the lines with the ids of these figures are theirs."""
+    lines, _, rest = text.partition("\n\n")
+    header, rule, *rows = lines.splitlines()
+    ids = {figure.id for figure in figures}
+    rows = [row for row in rows if _id(row) not in ids] + [figure.row() for figure in figures]
+    rows.sort(key=lambda row: int(_id(row).removeprefix("P")))
+    return "\n".join([header, rule, *rows, "", rest])
+
+
+def _id(row: str) -> str:
+    return row.split("|")[1].strip()
+
+
+def in_turns(*sides: Callable[[], _Taken], pairs: int = PAIRS) -> tuple[tuple[_Taken, ...], ...]:
+    """Measure the sides A B A B …, `pairs` times each; return what each side took, in order."""
+    taken: tuple[list[_Taken], ...] = tuple([] for _ in sides)
     for _ in range(pairs):
         for side, times in zip(sides, taken, strict=True):
             times.append(side())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,4 +93,21 @@ def sample(folder: Path, *, train: int, val: int, side: int = 32) -> Path:
             low = 128 * (index % 2)
             pixels = noise.integers(low, low + 128, size=(side, side, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path)
+    return folder
+
+
+def photographs(folder: Path, archive: Path | None) -> Path:
+    """Unpack photographs in the layout of a data set, or draw as many as it has by default; return their folder."""
+    if archive is not None:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+        return next(found.parent for found in sorted(folder.rglob("train")) if found.is_dir())
+    noise = np.random.default_rng(0)
+    for split, count in (("train", 1000), ("val", 100)):
+        for index in range(count):
+            path = folder / split / ("cats", "dogs")[index % 2] / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = noise.integers(0, 256, size=(94, 125, 3), dtype=np.uint8)
+            picture = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
+            picture.save(path, quality=82)
     return folder

@@ -19,3 +19,13 @@ def test_figure_is_the_median_of_the_ratios_not_the_ratio_of_the_medians() -> No
     )
     assert figure.ratio == 2 / 3
     assert figure.row() == "| P0 | ours | 2.00 s | theirs | 4.00 s | **0.67** (0.25-0.90) | 0.50 |"
+
+
+def test_lines_of_the_same_id_are_replaced_and_all_others_stay() -> None:
+    def figure(name: str, what: str) -> measure.Figure:
+        return measure.Figure(id=name, what=what, peer="theirs", ours=(1.0,), theirs=(2.0,), reach=0.5)
+
+    before = f"{measure.table([figure('P2', 'a'), figure('P8', 'old'), figure('P11', 'b')])}\n\nA machine."
+    after = measure.replaced(before, [figure("P8", "new"), figure("P8", "newer")])
+    expected = [figure("P2", "a"), figure("P8", "new"), figure("P8", "newer"), figure("P11", "b")]
+    assert after == f"{measure.table(expected)}\n\nA machine."
