@@ -225,7 +225,7 @@ class Home:
             if time.monotonic() > self._deadline:
                 raise TimeoutError(f"not within {DEADLINE:g} s")
             self.keep()
-            time.sleep(0.03 if self.settings.embedded_database else 0.1)  # a look at PostgreSQL is a process
+            time.sleep(0.1)
         return found
 
     def ends(self, job_id: str) -> str:
@@ -327,7 +327,7 @@ class Home:
         vars(node)["Child"] = Slot
         retry.FIRST_BACKOFF = timedelta(seconds=0.05)
         supervisor._TICK_SECONDS = 0.1
-        node._TICK_SECONDS = 0.05
+        node._TICK_SECONDS = 0.1
         node._DATABASE_RETRY_SECONDS = 0.1
         node._FILES_SECONDS = 0.5
         sys.argv = ["worker", *self.flags]

@@ -9,4 +9,4 @@ from tests.faults.machine import rules
 
 @pytest.mark.timeout(900)  # a history that fails is made shorter first, which takes its time
 def test_every_history_keeps_the_promise(migrated_file: Path) -> None:
-    rules.run(migrated_file, examples=30, steps=50)
+    rules.run(migrated_file, examples=15, steps=50)

@@ -12,7 +12,7 @@ from worker.models import zoo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-SCHEDULES = 8
+SCHEDULES = 6
 SEED = 0
 
 
