@@ -63,6 +63,7 @@ COMMANDS = {
     "down": Entry(module="up", panel=_MACHINE, summary="Drain the worker of this machine and stop its broker."),
     "demo": Entry(module="demo", panel=_MACHINE, summary="Train the packaged sample, from submit to prediction."),
     "worker": Entry(module="worker", panel=_MACHINE, summary="Run a worker in the foreground, or steer workers."),
+    "data": Entry(module="data", panel=_MACHINE, summary="Keep the data sets of this host."),
     "db": Entry(module="db", panel=_MACHINE, summary="Upgrade or check the database."),
     "doctor": Entry(module="doctor", panel=_MACHINE, summary="Find out what is missing or broken."),
     "config": Entry(module="config", panel=_MACHINE, summary="Show the settings in force."),

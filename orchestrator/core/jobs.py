@@ -321,6 +321,7 @@ class JobFilter:
     user: str | None = None
     ids: tuple[str, ...] = ()
     reasons: tuple[Reason, ...] = ()
+    data_hash: str | None = None  #: content hash of their data set
     limit: int | None = None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator import config, errors
 from orchestrator.core.jobs import Job
-from orchestrator.service import modelcard, query, trained
+from orchestrator.service import asking, modelcard, query, trained
 from orchestrator.store.base import Store
 
 #: The formats, and how their files end.
@@ -111,7 +111,7 @@ def _wanted(store: Store, job: Job, form: str, path: Path) -> dict[str, object]:
     return {"format": form, "path": str(path), "preprocessing": kept, "data_hash": job.data_hash}
 
 
-def _exported(job: Job, form: str, path: Path, answer: trained.Answer) -> Exported:
+def _exported(job: Job, form: str, path: Path, answer: asking.Answer) -> Exported:
     _, preprocessing, card = _files(path)
     return Exported(job=job.id, format=form, path=path, preprocessing=preprocessing, card=card, **answer)
 

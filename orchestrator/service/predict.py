@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import config, errors
-from orchestrator.service import trained
+from orchestrator.service import asking, trained
 from orchestrator.store.base import Store
 
 #: Endings that are taken from a folder; a file that is named is taken whatever its ending.
@@ -62,7 +62,7 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
     return [path.absolute() for path in found]
 
 
-def _prediction(answer: trained.Answer) -> Prediction:
+def _prediction(answer: asking.Answer) -> Prediction:
     guesses = tuple(
         Guess(label=str(guess["class"]), probability=float(guess["probability"]))
         for guess in answer.get("predictions", ())

@@ -1,27 +1,16 @@
-"""A trained network at work, in a process of its own, since the command line never loads torch."""
+"""The network of a trained job, asked in a process of its own."""
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
 
-from orchestrator import config, errors, failpoints
+from orchestrator import config, errors
 from orchestrator.core.jobs import Checkpoint, Job
-from orchestrator.service import node
+from orchestrator.service import asking, node
 from orchestrator.store.base import Store
-
-#: A line that the process has written.
-Answer = dict[str, Any]
-
-#: Exit code of the process where an answer says that it is an error.
-_SOME_FAILED = 1
 
 
 def ask(
     settings: config.Settings, store: Store, job: Job, module: str, wanted: Mapping[str, object]
-) -> Iterator[Answer]:
+) -> Iterator[asking.Answer]:
     """Yield what the module of `worker.training` answers when it is asked about the best checkpoint of a job.
 
     Raises:
@@ -33,7 +22,7 @@ def ask(
     while True:
         chosen, begun = best(store.checkpoints(job.id), job), False
         try:
-            for answer in _run(settings, module, {**_network(settings, store, job, chosen), **wanted}):
+            for answer in asking.ask(settings, module, {**_network(settings, store, job, chosen), **wanted}):
                 begun = True
                 yield answer
         except errors.OrchError:
@@ -71,37 +60,3 @@ def _network(settings: config.Settings, store: Store, job: Job, checkpoint: Chec
         "spec": job.spec.model_dump(mode="json"),
         "classes": list(dataset.classes),
     }
-
-
-def _run(settings: config.Settings, module: str, request: Mapping[str, object]) -> Iterator[Answer]:
-    with tempfile.TemporaryFile("w+") as said:
-        yield from _answers(config.child_environment(settings), module, json.dumps(request), said)
-
-
-def _answers(environment: dict[str, str], module: str, request: str, said: IO[str]) -> Iterator[Answer]:
-    failpoints.reach("trained.start")
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-P", "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=said,  # a file: a pipe that nobody reads would block it
-        env=environment,
-        text=True,
-    )
-    with process:
-        if process.stdin is None or process.stdout is None:
-            raise errors.OrchError("The network's process has no pipes.")
-        try:
-            process.stdin.write(request)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has died: its exit code says so below
-        for answer in map(json.loads, process.stdout):
-            if "refused" in answer:
-                raise errors.OrchError(**answer["refused"])
-            yield answer
-    if process.returncode not in {0, _SOME_FAILED}:
-        said.seek(0)
-        lines = said.read().strip().splitlines()
-        why = lines[-1] if lines else f"It ended with code {process.returncode}."
-        raise errors.OrchError("The process of the network failed.", why=why)

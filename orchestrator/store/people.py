@@ -290,4 +290,6 @@ def _conditions(connection: Connection, which: JobFilter) -> list[ColumnElement[
         conditions.append(_jobs.id.in_(which.ids))
     if which.reasons:
         conditions.append(_jobs.reason.in_(which.reasons))
+    if which.data_hash is not None:
+        conditions.append(_jobs.data_hash == which.data_hash)
     return conditions

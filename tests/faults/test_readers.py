@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import config, errors
 from orchestrator.core import jobs
-from orchestrator.service import predict
+from orchestrator.service import asking, predict
 from orchestrator.service import trained as network
 from orchestrator.store import sql
 from tests.contract import parts
@@ -53,7 +53,8 @@ def trained(settings: config.Settings, store: sql.SqlStore, tmp_path: Path) -> I
 
 def _before_the_first(monkeypatch: pytest.MonkeyPatch, name: str, act: Any) -> list[Any]:
     """Call `act` before the first call of a step of the prediction; return the list of its calls."""
-    step, calls = getattr(network, name), list[Any]()
+    owner = asking if name == "_answers" else network
+    step, calls = getattr(owner, name), list[Any]()
 
     def acted(*args: Any) -> Any:
         calls.append(args)
@@ -61,7 +62,7 @@ def _before_the_first(monkeypatch: pytest.MonkeyPatch, name: str, act: Any) -> l
             act()
         return step(*args)
 
-    monkeypatch.setattr(network, name, acted)
+    monkeypatch.setattr(owner, name, acted)
     return calls
 
 

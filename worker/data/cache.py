@@ -10,8 +10,9 @@ A folder as source is used where it is and never copied: only its manifest is he
 
 import contextlib
 import errno
+import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import filelock
@@ -40,7 +41,7 @@ class Manifest(BaseModel):
     listing: str  #: digest of every picture's path, size and time: whether anything was changed since
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     """What a source turned out to be."""
 
     manifest: Manifest
@@ -61,14 +62,16 @@ def ensure_data(
 
     """
     source = sources.parse(spec.data)
-    cache = _Cache(settings.data_dir)
+    cache = Cache(settings.data_dir)
     try:
         if expected_hash is not None and (known := cache.known_set(expected_hash)) is not None:
+            cache.use(source, known.hash)
             return known
         sources.check_allowed(source, settings)
         found = cache.find(source, spec.data_sha256)
         if found is None:
             found = cache.fetch(source, spec.data_sha256, settings, report)
+        cache.use(source, found.hash)
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
@@ -90,7 +93,7 @@ def ensure_data(
 
 def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -> protocol.DatasetInfo | None:
     """Return a job's data set of that content where this host has it; nothing is fetched."""
-    source, cache = sources.parse(spec.data), _Cache(settings.data_dir)
+    source, cache = sources.parse(spec.data), Cache(settings.data_dir)
     try:
         sources.check_allowed(source, settings)
         found = cache.known_set(content_hash) or cache.find(source, spec.data_sha256)
@@ -101,13 +104,13 @@ def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -
 
 def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
     """Remove what a cancelled job has downloaded so far, unless another process is at it."""
-    cache, key = _Cache(settings.data_dir), sources.parse(spec.data).key
+    cache, key = Cache(settings.data_dir), sources.parse(spec.data).key
     cache.drop(key, *cache.archives.glob(f"{key}.*"))
 
 
 def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> None:
     """Remove what processes that died have left, but for the downloads that jobs of `wanted` specs would go on with."""
-    cache = _Cache(settings.data_dir)
+    cache = Cache(settings.data_dir)
     keep = {weights.key(spec) for spec in wanted}
     for spec in wanted:
         with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
@@ -118,12 +121,15 @@ def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) ->
             cache.drop(key, path)
 
 
-class _Cache:
+class Cache:
+    """The folders of the cache, and what is done in them under their locks."""
+
     def __init__(self, folder: Path) -> None:
         self.sources, self.sets = folder / "sources", folder / "sets"
         self.archives, self.locks = folder / "archives", folder / "locks"
 
     def lock(self, name: str) -> filelock.BaseFileLock:
+        """Return the lock of a source's key, or of a set's hash."""
         failpoints.reach("cache.lock")
         self.locks.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(self.locks / f"{name}.lock")
@@ -138,6 +144,12 @@ class _Cache:
                 else:
                     path.unlink(missing_ok=True)
 
+    def use(self, source: sources.Source, content_hash: str) -> None:
+        """Let the times of a set's own files say that it was used now."""
+        for path in (self.sources / f"{source.key}.json", self.sets / content_hash / "manifest.json"):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
     def known_set(self, content_hash: str) -> protocol.DatasetInfo | None:
         """Return the unpacked set of that content; None when it is not there, or not as it was published."""
         try:
@@ -151,7 +163,7 @@ class _Cache:
         """Return what the source is known to be, without any network; None when it must be fetched."""
         try:
             failpoints.reach("cache.find")
-            record = _Record.model_validate_json((self.sources / f"{source.key}.json").read_bytes())
+            record = Record.model_validate_json((self.sources / f"{source.key}.json").read_bytes())
         except (OSError, ValidationError):
             return None
         if _is_folder(source):
@@ -190,7 +202,7 @@ class _Cache:
         layout = imagefolder.discover(source.path)
         sources.check_links(layout, settings)
         manifest = _admitted(layout, source, reporter)
-        self._remember(source, _Record(manifest=manifest))
+        self._remember(source, Record(manifest=manifest))
         return _info(manifest, layout.root)
 
     def _take_archive(
@@ -219,7 +231,7 @@ class _Cache:
             shutil.rmtree(staging, ignore_errors=True)
             if source.kind == "url":
                 packed.path.unlink(missing_ok=True)
-        self._remember(source, _Record(manifest=manifest, archive_sha256=packed.sha256, stamp=stamp))
+        self._remember(source, Record(manifest=manifest, archive_sha256=packed.sha256, stamp=stamp))
         return _info(manifest, self.sets / manifest.hash / "data")
 
     def _archive(
@@ -236,6 +248,30 @@ class _Cache:
             report=lambda done, total: reporter(done, total, "bytes"),
         )
 
+    def records(self) -> Iterator[tuple[Path, Record]]:
+        """Yield what every source turned out to be, with the file that says so; what cannot be read is left out."""
+        for path in sorted(self.sources.glob("*.json")):
+            with contextlib.suppress(OSError, ValidationError):
+                yield path, Record.model_validate_json(path.read_bytes())
+
+    def manifests(self) -> Iterator[tuple[Path, Manifest]]:
+        """Yield the manifest of every unpacked set, with its folder; what cannot be read is left out."""
+        for path in sorted(self.sets.glob("[!.]*/manifest.json")):
+            with contextlib.suppress(OSError, ValidationError):
+                yield path.parent, Manifest.model_validate_json(path.read_bytes())
+
+    def remove(self, content_hash: str) -> None:
+        """Remove a set that was unpacked, and what is known of its sources; a source's own folder stays."""
+        for path, record in self.records():
+            if record.manifest.hash == content_hash:
+                path.unlink(missing_ok=True)
+        going = self.sets / f".{content_hash}"  # what stays of it when this is killed, `clear_up` removes
+        with self.lock(content_hash):
+            shutil.rmtree(going, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                (self.sets / content_hash).rename(going)
+            shutil.rmtree(going, ignore_errors=True)
+
     def _publish(self, staging: Path, manifest: Manifest) -> None:
         """Rename the set to its final place, where it is not already by way of another source."""
         root = imagefolder.discover(staging / "archive").root
@@ -251,7 +287,7 @@ class _Cache:
                 failpoints.reach("cache.folder")
                 durable.sync_folder(self.sets)
 
-    def _remember(self, source: sources.Source, record: _Record) -> None:
+    def _remember(self, source: sources.Source, record: Record) -> None:
         (self.locks / f"{source.key}.progress").unlink(missing_ok=True)  # whoever dies behind the record leaves none
         failpoints.reach("source.mkdir")
         self.sources.mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,38 @@ class Contents:
     shared: int  #: pictures of the validation split whose very bytes are in the train split too
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Pictures of both splits with the very same bytes; paths below the set's root."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """What reading every picture gave, whether they can all be trained on or not."""
+
+    digests: dict[str, str]  #: sha256 of each file by its path
+    bytes: int
+    faults: tuple[str, ...]  #: each names a picture
+
+    @property
+    def hash(self) -> str:
+        """The content hash of the set."""
+        return _content_hash(self.digests)
+
+    def shared(self, layout: Layout) -> list[Shared]:
+        """Return what both splits have, in the order of the train split."""
+        found: dict[str, tuple[list[str], list[str]]] = {}
+        for picture in layout.pictures["train"]:
+            found.setdefault(self.digests[picture.path], ([], []))[0].append(picture.path)
+        for picture in layout.pictures["val"]:
+            if (digest := self.digests[picture.path]) in found:
+                found[digest][1].append(picture.path)
+        return [Shared(train=tuple(train), val=tuple(val)) for train, val in found.values() if val]
+
+
 def discover(folder: Path) -> Layout:
     """Return the layout of the data set in `folder`, or in the one folder in it.
 
@@ -96,6 +128,24 @@ def admit(layout: Layout, *, report: Callable[[int], None]) -> Contents:
         StageFailed: bad_input, naming the first pictures that cannot be trained on.
 
     """
+    examined = examine(layout, report=report)
+    faults = examined.faults
+    if faults:
+        more = f", and {len(faults) - _NAMED_AT_MOST} more" if len(faults) > _NAMED_AT_MOST else ""
+        raise _refused(
+            "; ".join(faults[:_NAMED_AT_MOST]) + more + ".",
+            why=f"{len(faults)} of {len(examined.digests)} pictures cannot be decoded.",
+            hint="Remove or replace them, then submit again.",
+        )
+    return Contents(
+        hash=examined.hash,
+        bytes=examined.bytes,
+        shared=sum(len(shared.val) for shared in examined.shared(layout)),
+    )
+
+
+def examine(layout: Layout, *, report: Callable[[int], None]) -> Examined:
+    """Decode and hash every picture once, and refuse none; `report` gets the number done, from this thread."""
     pictures = list(layout.all())
     digests: dict[str, str] = {}
     total = 0
@@ -112,19 +162,7 @@ def admit(layout: Layout, *, report: Callable[[int], None]) -> Contents:
             report(done)
     finally:
         pool.shutdown(cancel_futures=True)
-    if faults:
-        more = f", and {len(faults) - _NAMED_AT_MOST} more" if len(faults) > _NAMED_AT_MOST else ""
-        raise _refused(
-            "; ".join(faults[:_NAMED_AT_MOST]) + more + ".",
-            why=f"{len(faults)} of {len(pictures)} pictures cannot be decoded.",
-            hint="Remove or replace them, then submit again.",
-        )
-    train = {digests[picture.path] for picture in layout.pictures["train"]}
-    return Contents(
-        hash=_content_hash(digests),
-        bytes=total,
-        shared=sum(digests[picture.path] in train for picture in layout.pictures["val"]),
-    )
+    return Examined(digests=digests, bytes=total, faults=tuple(faults))
 
 
 def listing(layout: Layout) -> str:

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from orchestrator import config, errors
 from orchestrator.core import jobs
-from worker import protocol
+from worker import answers, protocol
 from worker.data import cache, loader
-from worker.training import answers, checkpoint, metrics
+from worker.training import asked, checkpoint, metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def report(measured: Measured, *, step: int, sha256: str, classes: tuple[str, ..
     )
 
 
-class Request(answers.Request):
+class Request(asked.Request):
     """Which checkpoint, and on which split of which data set; `data` as in a job."""
 
     data: str
@@ -88,7 +88,7 @@ class Request(answers.Request):
 
 def main() -> int:
     """Answer the request on standard input."""
-    return answers.serve(Request, elsewhere)
+    return asked.serve(Request, elsewhere)
 
 
 def elsewhere(request: Request, saved: checkpoint.Checkpoint, say: answers.Say) -> None:
@@ -114,7 +114,7 @@ def elsewhere(request: Request, saved: checkpoint.Checkpoint, say: answers.Say) 
             tell(protocol.Progress(done=done, total=total, unit="images"))
 
     measured = measure(
-        answers.network(request, saved), mapped(), num_classes=len(request.classes), device=torch.device("cpu")
+        asked.network(request, saved), mapped(), num_classes=len(request.classes), device=torch.device("cpu")
     )
     if not math.isfinite(measured.sums.loss):
         raise errors.OrchError("The loss on these pictures is not finite.", why="The training of the job diverged.")

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import config, errors
+from worker import answers
 from worker.data import cache, loader
 from worker.models import densenet
-from worker.training import answers, checkpoint
+from worker.training import asked, checkpoint
 
 #: What maps pictures to logits.
 Network = Callable[[Tensor], Tensor]
@@ -39,7 +40,7 @@ KEY = "orch"
 _INPUT, _OUTPUT = "pictures", "logits"
 
 
-class Request(answers.Request):
+class Request(asked.Request):
     """Which checkpoint, and what to make of it: a new file at `path`."""
 
     format: Literal["safetensors", "torch-export", "onnx"]
@@ -50,7 +51,7 @@ class Request(answers.Request):
 
 def main() -> int:
     """Answer the request on standard input."""
-    return answers.serve(Request, lambda request, saved, say: say(export(request, saved)))
+    return asked.serve(Request, lambda request, saved, say: say(export(request, saved)))
 
 
 def export(request: Request, saved: checkpoint.Checkpoint) -> answers.Answer:
@@ -60,7 +61,7 @@ def export(request: Request, saved: checkpoint.Checkpoint) -> answers.Answer:
         OrchError: the file cannot be written, or says something else; then there is none.
 
     """
-    network = answers.network(request, saved)
+    network = asked.network(request, saved)
     write, load = _FORMATS[request.format]
     try:
         with _quiet():

@@ -8,11 +8,12 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
+from worker import answers
 from worker.data import imagefolder, loader
-from worker.training import answers, checkpoint
+from worker.training import asked, checkpoint
 
 
-class Request(answers.Request):
+class Request(asked.Request):
     """Which checkpoint, and which pictures."""
 
     images: tuple[Path, ...]
@@ -26,7 +27,7 @@ def main() -> int:
         for answer in predict(request, saved):
             say(answer)
 
-    return answers.serve(Request, work)
+    return asked.serve(Request, work)
 
 
 def predict(request: Request, saved: checkpoint.Checkpoint) -> Iterator[answers.Answer]:
@@ -34,7 +35,7 @@ def predict(request: Request, saved: checkpoint.Checkpoint) -> Iterator[answers.
 
     A picture goes through the network alone, so that its probabilities do not depend on those beside it.
     """
-    network = answers.network(request, saved)
+    network = asked.network(request, saved)
     transform = loader.validation_transform(request.spec)
     top = min(request.top, len(request.classes))
     for path in request.images:

@@ -29,6 +29,7 @@ _FRESH = Scenario(people.fresh, database=False)
 #: By place, or by the words that it begins with; the first that fits. Everything else is on the way of any job.
 SCENARIOS: dict[str, Scenario] = {
     "artifacts.remove": Scenario(people.deleted),
+    "ask.start": Scenario(people.predicted),
     "attempt.tidy": Scenario(nodes.untidy),
     "broker": Scenario(nodes.broker, settings={"broker_url": None}),
     "cache.drop": Scenario(people.cancelled),
@@ -62,7 +63,6 @@ SCENARIOS: dict[str, Scenario] = {
     "store.wish_worker": Scenario(nodes.wished),
     "store.wish": Scenario(work.unhurried, settings={"heartbeat": 2, "lease": 6}),
     **{f"store.{question}": Scenario(people.looked) for question in people.QUESTIONS},
-    "trained.start": Scenario(people.predicted),
     "up": Scenario(nodes.up),
     "weights": Scenario(data.weighted),
 }

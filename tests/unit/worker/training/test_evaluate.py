@@ -8,8 +8,8 @@ import pytest
 from orchestrator import errors
 from tests.support import pictures
 from tests.unit.worker.training import support
-from worker import protocol
-from worker.training import answers, checkpoint, evaluate, stage
+from worker import answers, protocol
+from worker.training import checkpoint, evaluate, stage
 
 RECIPE = support.spec(epochs=1)
 

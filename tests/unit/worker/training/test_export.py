@@ -12,9 +12,10 @@ import torch
 
 from orchestrator import errors
 from tests.unit.worker.training import support
-from worker import protocol
+from worker import answers, protocol
 from worker.data import cache
-from worker.training import answers, checkpoint, export, stage
+from worker.training import asked as asked_of
+from worker.training import checkpoint, export, stage
 
 RECIPE = support.spec(epochs=1)
 
@@ -69,7 +70,7 @@ def test_programs_and_onnx_take_any_number_of_pictures(asked: dict[str, Any], tm
     loaded = torch.export.load(program.path, extra_files=inside).module()
     session = onnxruntime.InferenceSession(str(onnx.path), providers=["CPUExecutionProvider"])
     saved = checkpoint.read(onnx.checkpoint, size=onnx.bytes, sha256=onnx.sha256)
-    network = answers.network(onnx, saved)
+    network = asked_of.network(onnx, saved)
     for count in (1, 3, 33):
         pictures = torch.randn(count, 3, 8, 8)
         wanted = network(pictures).detach()
