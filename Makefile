@@ -26,12 +26,13 @@ demo: $(STAMP) ## train the packaged digits from submit to prediction
 test: $(STAMP) ## run the tests, several at a time
 	@$(RUN) pytest -n auto --dist worksteal
 
-check: $(STAMP) ## format, lint, types, imports, and models against migrations
+check: $(STAMP) ## format, lint, types, imports, models against migrations, known vulnerabilities
 	@$(RUN) ruff format --check .
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-logo
 	@$(RUN); home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export ORCH_HOME="$$home" && orch db upgrade && orch db check
+	@$(RUN) .ci/audit
 
 soak: $(STAMP) ## the long forms of the fault tests
 	@$(RUN) python -m tests.faults.sabotage --table docs/reliability.md
