@@ -1,6 +1,6 @@
 """How long jobs lie idle when their whole node dies: kill all of it, again and again, while another one stands by.
 
-python -m tests.faults.recovery [--kills 5]      at the default lease, beats and sweeps
+python -m tests.faults.recovery [--kills 5]      at the default lease, beats and sweeps; with --fast at the tests'
 """
 
 import argparse
@@ -61,7 +61,9 @@ def main() -> int:
     """Measure, and print the percentiles."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.recovery")
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--fast", action="store_true", help="at the lease, beats and sweeps of the tests")
     given = parser.parse_args()
+    times = {} if given.fast else _DEFAULTS
     with tempfile.TemporaryDirectory(prefix="recovery-") as folder:
         data = pictures.write(Path(folder), pictures.members(size=(16, 16)))
         spec = specs.JobSpec(
@@ -72,7 +74,7 @@ def main() -> int:
             checkpoint_steps=200,
             loader_workers=0,
         )
-        with running.installation(Path(folder) / "home", slots_per_device=_SLOTS, **_DEFAULTS) as installed:
+        with running.installation(Path(folder) / "home", slots_per_device=_SLOTS, **times) as installed:
             seconds = measure(installed, spec, kills=given.kills)
     sys.stdout.write(f"from the death of a node to the next claim, seconds: {report.percentiles(seconds)}\n")
     return 0
