@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 Stem = Literal["cifar", "imagenet"]
 
+#: What backward keeps of each dense layer: everything, what it adds and what surrounds its second BN, what it adds.
+Memory = Literal["plain", "balanced", "lean"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:

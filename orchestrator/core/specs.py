@@ -163,6 +163,11 @@ class JobSpec(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and augmentation")
     loader_workers: int = Field(2, ge=0, le=64, description="processes that load pictures; none for sets under 8 MiB")
 
+    memory: networks.Memory = Field(
+        "plain",
+        description="what backward keeps: plain: all; balanced: about half; lean: a sixth, and the rest is redone",
+    )
+
     checkpoint_minutes: float = Field(10, gt=0, le=1440, description="minutes between checkpoints inside an epoch")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")
     max_duration: float | None = Field(None, gt=0, description="hours of running after which the job is failed")

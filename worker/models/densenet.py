@@ -1,4 +1,4 @@
-"""The network, whole: dense layer, transition, DenseNet, builders.
+"""The network, whole: dense layer, dense block, transition, DenseNet, builders.
 
 Huang, Liu, van der Maaten, Weinberger: "Densely Connected Convolutional Networks", https://arxiv.org/abs/1608.06993
 (DenseNet-BC: bottleneck layers, compressing transitions). Module names and their order are those of the reference
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from orchestrator.core import networks
+from worker.models import recompute
 
 DENSENET121_BLOCKS = (6, 12, 24, 16)
 
@@ -33,6 +34,40 @@ class DenseLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) to (N, in_channels + growth_rate, H, W)."""
         return torch.cat((x, self.bottle_neck(x)), dim=1)
+
+    def of_maps(self, maps: Sequence[torch.Tensor], *, kept_inside: bool) -> torch.Tensor:
+        """Return the new maps of what stands before the layer, which backward concatenates anew.
+
+        `kept_inside`: backward also keeps what surrounds the second BN, where the layer has one.
+        """
+        norms = [index for index, module in enumerate(self.bottle_neck) if isinstance(module, nn.BatchNorm2d)]
+        end = norms[1] if kept_inside and len(norms) > 1 else len(self.bottle_neck)
+        made = recompute.of_maps(self.bottle_neck[:end], maps)
+        for module in self.bottle_neck[end:]:
+            made = module(made)
+        return made
+
+
+class DenseBlock(nn.Sequential):
+    """Dense layers, each on top of all that stands before it.
+
+    `memory` says what backward keeps of a layer: all that it needs; what it adds and what surrounds its second BN; what
+    it adds alone. What is not kept is computed again, to the same bits.
+    """
+
+    memory: networks.Memory = "plain"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, in_channels, H, W) to (N, in_channels + layers * growth_rate, H, W)."""
+        if self.memory == "plain" or not (self.training and torch.is_grad_enabled()):
+            for layer in self:
+                x = layer(x)
+            return x
+        maps = [x]
+        for layer in self.children():
+            assert isinstance(layer, DenseLayer)  # noqa: S101 - what it is made of, said to the type checker
+            maps.append(layer.of_maps(maps, kept_inside=self.memory == "balanced"))
+        return torch.cat(maps, dim=1)
 
 
 class Transition(nn.Module):
@@ -104,6 +139,12 @@ class DenseNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.linear = nn.Linear(channels, num_classes)
 
+    def use_memory(self, mode: networks.Memory) -> None:
+        """Let backward keep more or less of every dense block."""
+        for module in self.features:
+            if isinstance(module, DenseBlock):
+                module.memory = mode
+
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Map normalised pictures (N, 3, H, W) to what the classifier sees of them: (N, channels)."""
         maps: torch.Tensor = self.avgpool(self.features(self.stem(self.conv1(images))))
@@ -115,8 +156,8 @@ class DenseNet(nn.Module):
         return logits
 
 
-def _dense_block(channels: int, growth_rate: int, layers: int, *, bottleneck: int, dropout: float) -> nn.Sequential:
-    block = nn.Sequential()
+def _dense_block(channels: int, growth_rate: int, layers: int, *, bottleneck: int, dropout: float) -> DenseBlock:
+    block = DenseBlock()
     for index in range(layers):
         layer = DenseLayer(channels + index * growth_rate, growth_rate, bottleneck=bottleneck, dropout=dropout)
         block.add_module(f"bottle_neck_layer_{index}", layer)

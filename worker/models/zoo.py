@@ -15,7 +15,7 @@ def build(spec: specs.JobSpec, num_classes: int) -> densenet.DenseNet:
 
     """
     try:
-        return densenet.DenseNet(num_classes=num_classes, **dataclasses.asdict(spec.shape))
+        network = densenet.DenseNet(num_classes=num_classes, **dataclasses.asdict(spec.shape))
     except ValueError as error:
         raise errors.StageFailed(
             "The network cannot be built.",
@@ -23,3 +23,5 @@ def build(spec: specs.JobSpec, num_classes: int) -> densenet.DenseNet:
             why=f"It says: {error}.",
             hint="Choose a larger reduction or growth rate.",
         ) from error
+    network.use_memory(spec.memory)
+    return network

@@ -112,3 +112,13 @@ def test_loader_processes_change_no_bit(
     assert helped.steps == alone.steps
     assert helped.rows == alone.rows
     assert support.same(helped.last(root)[1], alone.last(root)[1])
+
+
+@pytest.mark.parametrize("mode", ["balanced", "lean"])
+def test_less_memory_changes_no_bit(data: protocol.DatasetInfo, root: Path, mode: str) -> None:
+    plain, lean = support.Follower(), support.Follower()
+    fields: dict[str, Any] = {"epochs": 1, "dropout": 0.2, "blocks": (2, 2)}
+    stage.train(data, support.assignment(root, support.spec(**fields)), plain)
+    stage.train(data, support.assignment(root, support.spec(**fields, memory=mode), attempt=2), lean)
+    assert lean.steps == plain.steps
+    assert support.same(lean.last(root)[1], plain.last(root)[1])
