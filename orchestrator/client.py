@@ -98,6 +98,8 @@ class Client:
         not_before: datetime | None = None,
         user: str | None = None,
         idempotency_key: str | None = None,
+        notify: Iterable[str] | None = None,
+        notify_on: Iterable[str] | None = None,
         require_broker: bool = False,
         **fields: Any,
     ) -> Job:
@@ -105,7 +107,8 @@ class Client:
 
         What to train is a whole `spec`, or `fields` of one (`epochs=5, lr=1e-4`), over a `recipe` where one is named.
         `after` are jobs whose success it waits for, as text also `JOB:any` for any end. A known `idempotency_key`
-        returns the earlier job. A broker that is away costs nothing: workers find the job by themselves.
+        returns the earlier job. `notify` are URLs that are told how it ends, else those of the settings; `notify_on` is
+        what they are told. A broker that is away costs nothing: workers find the job by themselves.
 
         Raises:
             InvalidSpec: it cannot be run; every fault of it is named.
@@ -122,6 +125,7 @@ class Client:
             idempotency_key=idempotency_key,
             after=submitting.dependencies(self._store, map(_text, after)),
             not_before=_moment(not_before),
+            notify=submitting.telling(self._settings, notify, notify_on),
         )
         ring = functools.partial(bell.ring, self._settings)
         return submitting.submit(self._store, new, ring=ring, require_broker=require_broker).job

@@ -36,7 +36,7 @@ NOT_SETTINGS = frozenset({"ORCH_TEST_FAILPOINTS", "ORCH_TEST_PHOTOS", "ORCH_TEST
 #: job or over ssh, and the latter goes with its user's last login.
 SHARED = Path("/tmp")  # noqa: S108 - what is made in it is checked for its owner
 
-SECRETS = ("database_url", "broker_url")
+SECRETS = ("database_url", "broker_url", "notify")
 
 
 def _default_home() -> Path:
@@ -112,6 +112,13 @@ class Settings(BaseModel):
         default_factory=_default_lock_dir, description="folder of device locks, shared by all users of the host"
     )
     user: Word | None = Field(None, description="who submits; unset: the login name")
+
+    notify: SecretStr | None = Field(
+        None, description="where jobs tell how they end: URLs of webhooks or apprise's, with spaces between"
+    )
+    notify_on: Word = Field(
+        "finished,failed,diverged,stalled,cancelled", description="what they tell, where a job does not say it itself"
+    )
 
     devices: Word = Field(
         "auto",

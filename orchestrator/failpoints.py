@@ -101,6 +101,7 @@ PLACES: dict[str, str] = {
     "node.lock": "the lock of the home's one node is taken",
     "node.mkdir": "the folders of a node are made",
     "node.pid": "the pid file of the home's one node is written",
+    "notice.send": "a webhook is told of a job",
     "oom.group": "the control group of a process is looked up",
     "oom.read": "the kernel's counter of kills for memory is read",
     "permits.create": "the tally of --max-jobs is made",

@@ -20,7 +20,7 @@ from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
-from worker import app, children, devices, health, identity, presence, protocol, recorder, remains
+from worker import app, children, devices, health, identity, presence, protocol, recorder, remains, teller
 from worker.children import Child
 from worker.permits import Permits
 
@@ -83,7 +83,8 @@ class Node:
         for slot in self._slots:
             slot.start()
         helpers = [
-            threading.Thread(target=work, name=work.__name__, daemon=True) for work in (self._reconcile, self._ring)
+            threading.Thread(target=work, name=work.__name__, daemon=True)
+            for work in (self._reconcile, self._ring, self._tell)
         ]
         for helper in helpers:
             helper.start()
@@ -209,6 +210,11 @@ class Node:
                 reconcile.top_up(self._store, doorbell)
 
             self._every_sweep(ring, sooner=self._ring_soon)
+
+    def _tell(self) -> None:
+        """Tell those who want to hear of jobs; a thread of its own, since a target may hang."""
+        telling = teller.Teller(self._store, self._settings, stop=self._stop)
+        self._every_sweep(telling.round, sooner=threading.Event())
 
     def _every_sweep(self, work: Callable[[], None], *, sooner: threading.Event) -> None:
         """Do a round at every sweep, the next one at once where `sooner` is set, until the node drains."""

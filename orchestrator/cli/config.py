@@ -76,7 +76,8 @@ def _shown(settings: Any, name: str) -> Any:
 
     value = getattr(settings, name)
     if value is not None and name in config.SECRETS:
-        return masking.server(value.get_secret_value())
+        secret = value.get_secret_value()
+        return " ".join(map(masking.target, secret.split())) if name == "notify" else masking.server(secret)
     if isinstance(value, tuple):
         return [str(item) for item in value]
     return value if value is None or isinstance(value, int | float) else str(value)

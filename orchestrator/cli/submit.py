@@ -36,6 +36,8 @@ orch submit --data photos.zip --network densenet121_imagenet --weights imagenet 
 
 orch submit job.toml --lr 3e-4 --wait
 
+orch submit --data digits --notify https://example.org/hook --notify-on failed,stalled
+
 orch submit --data digits --after k3f9m2qa --not-before 18:00 --priority 2
 
 JOB=$(orch submit -q job.yaml)
@@ -71,6 +73,20 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="A second submit with this key returns the same job.")
     ] = None,
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Tell a webhook, or a service by apprise's URL, how the job ends; may be given again. '' tells "
+            "nobody; else ORCH_NOTIFY counts.",
+        ),
+    ] = None,
+    notify_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…", help="What to tell: finished, failed, diverged, stalled, cancelled. Else ORCH_NOTIFY_ON."
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended, with its code.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Watch the job until it has ended.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; queue nothing.")] = False,
@@ -101,6 +117,9 @@ def submit(
         tags=tuple(dict.fromkeys([*file.tags, *(tag or [])])),
         priority=priority if priority is not None else file.priority or 0,
         idempotency_key=idempotency_key,
+        notify=service.telling(
+            settings, file.notify if notify is None else notify, file.notify_on if notify_on is None else [notify_on]
+        ),
         not_before=moments.parse(not_before, now=datetime.now().astimezone()) if not_before else None,
     )
     if dry_run:

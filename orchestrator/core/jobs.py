@@ -10,6 +10,7 @@ from orchestrator.core.dependencies import Dependency
 from orchestrator.core.limits import NONE, Limits
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import FINAL, JobState, Reason, Stage, Wish, WorkerState, WorkerWish
+from orchestrator.core.telling import Telling
 
 Split = Literal["train", "val"]
 
@@ -97,6 +98,7 @@ class NewJob:
     not_before: datetime | None = None
     parent: str | None = None
     start_step: int | None = None
+    notify: Telling | None = None
 
     def __post_init__(self) -> None:
         if abs(self.priority) > MAX_PRIORITY:

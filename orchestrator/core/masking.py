@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 _LOCATION = re.compile(r"(\[[^]]*\]|[^:@]+)?(:\d*)?")
+_HOST = re.compile(r"[/?#\\]")
 _ACCOUNT = re.compile(r"[^/@]*@")  # of what is no URL, though it was meant as one
 
 _SHOWN_AT_MOST = 80  # characters of a value in an error
@@ -30,6 +31,18 @@ def url(text: str) -> str:
 def server(text: str) -> str:
     """Return the URL of a database or broker as it may be shown: nothing of it where it is no URL."""
     return url(text) if "//" in text else "***"
+
+
+def target(text: str) -> str:
+    """Return where a job tells of itself as it may be shown: services take their tokens anywhere behind the scheme.
+
+    Of a webhook the host is shown as well.
+    """
+    scheme, slashes, rest = text.partition("://")
+    if not slashes or not scheme.isascii() or not scheme.replace("+", "").isalnum():
+        return "***"
+    hidden = scheme.lower() not in {"http", "https"} or "@" in rest  # of an account nobody knows where it ends
+    return f"{scheme}://{'' if hidden else _HOST.split(rest)[0] + '/'}***"
 
 
 def data(text: str) -> str:

@@ -37,6 +37,7 @@ def clone(
         tags=tuple(dict.fromkeys([*parent.tags, *tags])),
         priority=parent.priority if priority is None else priority,
         parent=parent.id,
+        notify=submit.telling(settings, None, None),
     )
     return submit.submit(store, new, ring=functools.partial(bell.ring, settings))
 

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator import errors
 from orchestrator.core import masking, networks, specs, weburl, weights
 from orchestrator.core.jobs import MAX_NAME, MAX_PRIORITY
+from orchestrator.core.telling import Occasion
 from orchestrator.service import recipes
 
 #: Key of a job file that names the recipe it stands on.
@@ -38,6 +39,16 @@ QUEUE_KEYS: dict[str, dict[str, Any]] = {
         "minimum": -MAX_PRIORITY,
         "maximum": MAX_PRIORITY,
         "description": "one point is worth an hour of waiting",
+    },
+    "notify": {
+        "type": ["array", "string"],
+        "items": {"type": "string"},
+        "description": "URLs that are told how the job ends: webhooks, or apprise's; [] tells nobody",
+    },
+    "notify_on": {
+        "type": ["array", "string"],
+        "items": {"enum": [occasion.value for occasion in Occasion]},
+        "description": f"what they are told: {', '.join(Occasion)}",
     },
 }
 
@@ -69,6 +80,8 @@ class JobFile:
     name: str | None = None
     tags: tuple[str, ...] = ()
     priority: int | None = None
+    notify: tuple[str, ...] | None = None
+    notify_on: tuple[str, ...] | None = None
     recipe: str | None = None
 
 
@@ -115,8 +128,10 @@ def parse(content: bytes, *, origin: str) -> JobFile:
         origin=origin,
         fields={key: value for key, value in values.items() if key in specs.JobSpec.model_fields},
         name=_text(values, "name", origin),
-        tags=_tags(values.get("tags"), origin),
+        tags=_texts(values, "tags", origin) or (),
         priority=_priority(values.get("priority"), origin),
+        notify=_texts(values, "notify", origin),
+        notify_on=_texts(values, "notify_on", origin),
         recipe=_text(values, RECIPE_KEY, origin),
     )
 
@@ -329,13 +344,14 @@ def _text(values: Mapping[str, Any], key: str, origin: str) -> str | None:
     return value
 
 
-def _tags(value: Any, origin: str) -> tuple[str, ...]:
+def _texts(values: Mapping[str, Any], key: str, origin: str) -> tuple[str, ...] | None:
+    value = values.get(key)
     if value is None:
-        return ()
+        return None
     if isinstance(value, str):
         return (value,)
-    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-        raise errors.InvalidSpec(f"{origin}: tags = {masking.value(value)}: tags are a list of text", hint=_HINT)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise errors.InvalidSpec(f"{origin}: {key} = {masking.value(value)}: {key} are a list of text", hint=_HINT)
     return tuple(value)
 
 

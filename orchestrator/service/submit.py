@@ -9,6 +9,7 @@ from orchestrator.core import weights
 from orchestrator.core.dependencies import Dependency
 from orchestrator.core.jobs import Job, NewJob
 from orchestrator.core.states import After, JobState
+from orchestrator.core.telling import Telling, occasions
 from orchestrator.service import bell
 from orchestrator.store.base import Store
 
@@ -85,6 +86,20 @@ def _with_parent(store: Store, new: NewJob) -> NewJob:
     best = next((checkpoint for checkpoint in checkpoints if checkpoint.best), checkpoints[0])
     spec = new.spec.model_copy(update={"weights": weights.JOB + parent.id})
     return replace(new, spec=spec, parent=parent.id, start_step=best.step)
+
+
+def telling(settings: config.Settings, targets: Iterable[str] | None, on: Iterable[str] | None) -> Telling | None:
+    """Return whom a job tells what; None stands for what the settings say, no target at all for nobody.
+
+    Raises:
+        InvalidSpec: a target or an occasion that cannot be.
+
+    """
+    if targets is None:
+        targets = settings.notify.get_secret_value().split() if settings.notify else ()
+    wanted = occasions([settings.notify_on] if on is None else on)
+    named = tuple(filter(None, targets))
+    return Telling(targets=named, on=wanted) if named else None
 
 
 def user(settings: config.Settings) -> str:

@@ -1,11 +1,11 @@
 """The contract of the store: what every implementation does, and what its one test suite checks.
 
-Six groups of methods: people (submit, look up), steering, places (of jobs that wait), supervisors (claim, then fenced
-writes), the fleet (workers and the reconciler), and audits. A fenced write raises `errors.Stale` when the job has
-another attempt or is no longer running, and then nothing of it is written. Every change of state writes its event in
-the same transaction. Every method raises `errors.DatabaseUnavailable` when the database is out of reach, and also where
-a commit's answer was lost: a fenced write may simply be done again, and a claim of which its worker has not heard is
-returned by the next call.
+Seven groups of methods: people (submit, look up), steering, places (of jobs that wait), supervisors (claim, then fenced
+writes), the fleet (workers and the reconciler), notices, and audits. A fenced write raises `errors.Stale` when the job
+has another attempt or is no longer running, and then nothing of it is written. Every change of state writes its event
+in the same transaction. Every method raises `errors.DatabaseUnavailable` when the database is out of reach, and also
+where a commit's answer was lost: a fenced write may simply be done again, and a claim of which its worker has not heard
+is returned by the next call.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +35,7 @@ from orchestrator.core.jobs import (
 )
 from orchestrator.core.limits import NONE, Limits
 from orchestrator.core.states import Stage, Wish, WorkerState, WorkerWish
+from orchestrator.core.telling import Answer, Notice
 from orchestrator.core.verbs import Change, Changed
 
 
@@ -317,6 +318,17 @@ class Fleet(Protocol):
         ...
 
 
+class Notices(Protocol):
+    """The outbox of what is to be told of jobs."""
+
+    def next_notice(self, answer: Answer | None = None, *, more: bool = True) -> Notice | None:
+        """Store what became of the last try, and return the notice to try next; None where none is due.
+
+        The try is counted before it is returned, as one that may be heard. Not with `more` off: nothing is returned.
+        """
+        ...
+
+
 class Audits(Protocol):
     """What an audit reads: the rows as they lie."""
 
@@ -325,7 +337,7 @@ class Audits(Protocol):
         ...
 
 
-class Store(People, Steering, Places, Supervisors, Fleet, Audits, Protocol):
+class Store(People, Steering, Places, Supervisors, Fleet, Notices, Audits, Protocol):
     """The whole store."""
 
     def close(self) -> None:

@@ -421,3 +421,42 @@ log_chunks = Table(
     CheckConstraint("sequence >= 0", name="sequence"),
     comment="What the processes of an attempt printed.",
 )
+
+
+class TellingColumns(TypedColumns):
+    """Columns of `tellings`."""
+
+    job_id: Named[str] = Column(
+        columns.JobId, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, comment="job"
+    )
+    target: Named[str] = Column(Text, primary_key=True, comment="URL, with its secrets")
+    occasions: Named[list[str]] = Column(JSON, comment="list of what is told")
+
+
+tellings = Table("tellings", metadata, TellingColumns, comment="Who is told of a job.")
+
+
+class NoticeColumns(TypedColumns):
+    """Columns of `notices`."""
+
+    seq: Named[int] = Column(columns.Sequence, primary_key=True, comment="order of what happened")
+    job_id: Named[str] = Column(columns.JobId, ForeignKey("jobs.id", ondelete="CASCADE"), comment="job")
+    target: Named[str] = Column(Text, comment="URL, with its secrets")
+    message: Named[dict[str, Any]] = Column(JSON, comment="what is told")
+    tries: Named[int] = Column(Integer, comment="that have begun")
+    maybe_heard: Named[int] = Column(Integer, comment="tries of which nobody knows that they failed")
+    due_at: Named[datetime | None] = Column(columns.UtcDateTime, comment="when to try next; NULL: never again")
+    told_at: Named[datetime | None] = Column(columns.UtcDateTime, comment="when it was heard")
+
+
+notices = Table(
+    "notices",
+    metadata,
+    NoticeColumns,
+    CheckConstraint("maybe_heard BETWEEN 0 AND tries", name="tries"),
+    CheckConstraint("told_at IS NULL OR due_at IS NULL", name="told_once"),
+    Index(None, "due_at"),
+    Index(None, "job_id"),
+    sqlite_autoincrement=True,
+    comment="The outbox: what is to be told, and what was.",
+)

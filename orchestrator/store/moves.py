@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator.core import dependencies, jobs, retry, states
 from orchestrator.store import dependencies as stored
-from orchestrator.store import models
+from orchestrator.store import models, tellings
 
 #: Values of a job that wait for the next claim afresh.
 NO_PROGRESS: dict[str, Any] = {
@@ -107,6 +107,7 @@ def apply(connection: Connection, job: Row[Any], move: Move, *, actor: str, now:
         .returning(models.jobs)
     ).one()
     record(connection, moved, kind=move.kind, actor=actor, now=now, old=job, reason=move.reason, detail=move.detail)
+    tellings.move(connection, moved, reason=move.reason, detail=move.detail, now=now)
     if move.state in states.FINAL:
         stored.tell(connection, job.id, states.Ended(move.state.value), now=now)
     elif job.state in states.FINAL:

@@ -24,7 +24,7 @@ from orchestrator.core.jobs import (
     NewJob,
     StepMetric,
 )
-from orchestrator.store import base, claims, dependencies, engine, line, models, moves, rows, starts, waiting
+from orchestrator.store import base, claims, dependencies, engine, line, models, moves, rows, starts, tellings, waiting
 
 #: Tries of a submit: an id may be taken (one collision in 2^40 per stored job is already rare), an answer be lost.
 TRIES = 5
@@ -77,6 +77,7 @@ class People(base.People):
                 return rows.job(earlier), False
         fresh = _fresh(new, digest, now) | {"id": job_id, "artifact_root": _root_of_start(connection, new)}
         stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
+        tellings.add(connection, job_id, new.notify)
         if new.after or new.not_before:
             stored = _put_behind(connection, stored, new, now)
         moves.record(connection, stored, kind="submitted", actor=new.user, now=now)

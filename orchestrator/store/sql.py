@@ -3,10 +3,18 @@
 from orchestrator import config, errors, failpoints
 from orchestrator.core import ids
 from orchestrator.core.clock import Clock, SystemClock
-from orchestrator.store import audits, engine, fleet, migrations, people, places, steering, supervisors
+from orchestrator.store import audits, engine, fleet, migrations, notices, people, places, steering, supervisors
 
 
-class SqlStore(people.People, steering.Steering, places.Places, supervisors.Supervisors, fleet.Fleet, audits.Audits):
+class SqlStore(
+    people.People,
+    steering.Steering,
+    places.Places,
+    supervisors.Supervisors,
+    fleet.Fleet,
+    notices.Notices,
+    audits.Audits,
+):
     """The whole store, `base.Store`, on SQLite or PostgreSQL. Threads may share one; processes may not."""
 
     def __init__(self, database: engine.Database, *, clock: Clock | None) -> None:

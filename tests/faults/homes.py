@@ -26,7 +26,7 @@ import psycopg
 from pydantic import SecretStr
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import jobs, retry, specs, states
+from orchestrator.core import jobs, retry, specs, states, telling
 from orchestrator.service import bell, context
 from orchestrator.service import submit as submitting
 from tests.faults import cases, lane
@@ -184,7 +184,7 @@ class Home:
                 return json.loads(answer.read_text(encoding="ascii"))
         raise AssertionError(f"the command failed {_TRIES} times")
 
-    def submit(self, data: str | None = None, **fields: Any) -> str:
+    def submit(self, data: str | None = None, *, notify: telling.Telling | None = None, **fields: Any) -> str:
         # 4 pictures a class in batches of four: a checkpoint at every second step, so that retention has work.
         usual: dict[str, Any] = {
             "data": data or f"{self.shared.url}/tiny.zip",
@@ -201,7 +201,7 @@ class Home:
 
         def submit(settings: config.Settings) -> str:
             with bell.prepared(settings) as ring, context.opened(settings) as opened:
-                new = jobs.NewJob(spec=spec, user="walker", idempotency_key=key)
+                new = jobs.NewJob(spec=spec, user="walker", idempotency_key=key, notify=notify)
                 return submitting.submit(opened.store, new, ring=ring).job.id
 
         job_id = str(self.call(submit))

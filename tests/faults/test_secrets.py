@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 
 from orchestrator import config
 from orchestrator.cli import main
-from orchestrator.core import jobs, specs, states
+from orchestrator.core import jobs, specs, states, telling
 from orchestrator.queue import embedded
 from orchestrator.store import base
 from tests.contract import parts
@@ -28,6 +28,7 @@ from tests.support.waiting import until
 
 CANARY = "s3cr3t-canary"
 DATA = f"https://{CANARY}:{CANARY}@host/pets.zip?token={CANARY}#{CANARY}"
+HOOK = f"https://hooks.example.org/{CANARY}?{CANARY}"
 AWAY = {
     "ORCH_DATABASE_URL": f"postgresql://orch:{CANARY}@127.0.0.1:1/orch?sslpassword={CANARY}",
     "ORCH_BROKER_URL": f"redis://orch:{CANARY}@127.0.0.1:1/0?x={CANARY}",
@@ -50,7 +51,7 @@ def commands() -> dict[tuple[str, ...], Any]:
 
 def spoken(words: tuple[str, ...], command: Any, job: str, picture: Path) -> Iterator[tuple[str, ...]]:
     """Yield command lines of a command: its arguments filled in, then with each of its flags that changes the form."""
-    filled = {"JOB": job, "JOB...": job, "IMAGE...": str(picture)}
+    filled = {"JOB": job, "JOB...": job, "IMAGE...": str(picture), "FILE": "-"}
     arguments = [
         filled.get(parameter.metavar, "gone") for parameter in command.params if parameter.param_type_name == "argument"
     ]
@@ -81,11 +82,14 @@ def on_a_terminal(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> st
 
 def failed_job(store: base.Store) -> jobs.Job:
     """Return a job with a history, whose data has secrets in its URL."""
-    held = parts.training(store, spec=specs.parse({"data": DATA}))
+    tells = telling.Telling(targets=(HOOK, f"slack://{CANARY}/{CANARY}"))
+    held = parts.training(store, spec=specs.parse({"data": DATA}), notify=tells)
     store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=0, text="a line\n"))
     store.record_steps(held, parts.losses(1, 3))
     store.record_checkpoint(held, parts.checkpoint(held, 3, epoch=1, accuracy=0.5), parts.epoch_rows(1))
     store.finish(held, parts.failed(states.Reason.BAD_INPUT))
+    while (notice := store.next_notice()) is not None:
+        store.next_notice(telling.Answer(notice=notice, how="refused", why="it answers 403"), more=False)
     return store.get(held.id)
 
 
@@ -93,7 +97,7 @@ def failed_job(store: base.Store) -> jobs.Job:
 def everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orch: Callable[..., Any]) -> Callable[..., str]:
     """Run a command line in every form and return all that was said."""
     (tmp_path / "picture.jpg").write_bytes(pictures.encoded(pictures.noise(0)))
-    for name, value in {"TERM": "xterm-256color", "COLUMNS": "300", "NO_COLOR": "1"}.items():
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "300", "NO_COLOR": "1", "ORCH_NOTIFY": HOOK}.items():
         monkeypatch.setenv(name, value)
 
     def run(words: tuple[str, ...]) -> str:

@@ -44,6 +44,7 @@ class Seen:
 
     path: str
     headers: Mapping[str, str]  #: names in lower case
+    body: bytes = b""
 
 
 class Server:
@@ -110,13 +111,15 @@ class Server:
                 """Say nothing."""
 
             def do_GET(self) -> None:
-                server.requests.append(
-                    Seen(path=self.path, headers={name.lower(): value for name, value in self.headers.items()})
-                )
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                body = self.rfile.read(int(headers.get("content-length", 0)))
+                server.requests.append(Seen(path=self.path, headers=headers, body=body))
                 try:
                     server._answer(self, server._next(self.path))
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True
+
+            do_POST = do_GET  # noqa: N815 - the base class's name
 
         return Handler
 

@@ -52,7 +52,7 @@ def is_public(address: str) -> bool:
 
 
 class Session:
-    """Guarded GET requests. Where private hosts are allowed, proxies of the environment are used as well."""
+    """Guarded requests. Where private hosts are allowed, proxies of the environment are used as well."""
 
     def __init__(self, *, private_hosts_allowed: bool, timeout: tuple[float, float]) -> None:
         self._timeout = timeout  # to connect, between two reads; seconds
@@ -90,6 +90,23 @@ class Session:
             why="The server most likely sends the download in a circle.",
             hint="Open the URL in a browser and give the address where it ends.",
         )
+
+    def post(self, url: str, *, body: bytes, headers: dict[str, str]) -> int:
+        """Return the status that a POST is answered with; what it says is not read, and no redirect is followed.
+
+        Raises:
+            StageFailed: bad_input: a URL or address that is not allowed.
+            OSError: the network's and requests' own errors.
+
+        """
+        check(url)
+        failpoints.reach("notice.send")
+        response = self._session.post(
+            url, data=body, headers=headers, auth=_account(url) or _no_account, timeout=self._timeout, stream=True,
+            allow_redirects=False,
+        )  # fmt: skip
+        response.close()
+        return response.status_code
 
     def _send(self, url: str, headers: dict[str, str], account: tuple[str, str] | None) -> requests.Response:
         try:

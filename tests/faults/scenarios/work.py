@@ -1,6 +1,7 @@
 """A job's way, and what may happen on it."""
 
 from orchestrator import config
+from orchestrator.core import telling
 from orchestrator.service import context, control
 from tests.faults import homes
 
@@ -52,6 +53,14 @@ def unheard(home: homes.Home) -> None:
     """A claim is committed, and its answer is lost."""
     home.set("store.claim.committed", "enospc")
     life(home)
+
+
+def told(home: homes.Home) -> None:
+    """A webhook is told of the end."""
+    home.arm()
+    job_id = home.submit(notify=telling.Telling(targets=(f"{home.shared.url}/hook",)))
+    succeeds(home, job_id)
+    home.until(lambda: home.rows("SELECT 1 FROM notices WHERE tries > 0"))
 
 
 def waiting(home: homes.Home) -> None:

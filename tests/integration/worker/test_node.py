@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core import jobs, specs, states
-from tests.support import pictures, running
+from orchestrator.core import jobs, specs, states, telling
+from tests.support import httpserver, pictures, running
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -69,8 +69,14 @@ def test_a_job_passes_all_stages_and_a_node_leaves_when_idle(installed: running.
 
 
 def test_a_training_that_gets_no_better_ends_early_and_succeeds(at_work: running.Installation, data: str) -> None:
-    job = at_work.submit(tiny(data, epochs=100, patience=1, schedule="cosine", ema=0.5))
-    at_work.wait(job.id, states.JobState.SUCCEEDED)
+    spec = tiny(data, epochs=100, patience=1, schedule="cosine", ema=0.5)
+    with httpserver.Server() as server:
+        tells = telling.Telling(targets=(server.on("/hook", httpserver.Reply()),))
+        job, _ = at_work.store.submit(jobs.NewJob(spec=spec, user="tester", notify=tells))
+        at_work.wait(job.id, states.JobState.SUCCEEDED)
+        until(lambda: at_work.store.events(job.id)[-1].kind == "told", seconds=30)
+    (heard,) = [json.loads(request.body) for request in server.asked("/hook")]
+    assert (heard["event"], heard["job"]["id"], heard["job"]["state"]) == ("finished", job.id, "succeeded")
     report = json.loads(at_work.orch("status", job.id, "--json").stdout)
     closed = len(report["epochs"]) // 2
     assert 2 <= closed < 20  # each epoch but the last found another of the few validation pictures

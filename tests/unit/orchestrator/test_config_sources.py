@@ -40,7 +40,9 @@ def test_each_source_beats_the_ones_behind_it(tmp_path: Path, monkeypatch: pytes
 def test_a_secret_comes_from_a_file_without_its_line_break(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = {"database_url": "postgresql://me:pw@host/orch", "broker_url": "redis://:pw@host/0"}[name]
+    url = {"database_url": "postgresql://me:pw@host/orch", "broker_url": "redis://:pw@host/0"}.get(
+        name, "https://host/pw"
+    )
     (tmp_path / "secret").write_text(f"{url}\n", encoding="utf-8")
     monkeypatch.setenv(f"{config.variable(name)}_FILE", str(tmp_path / "secret"))
     found = getattr(config.load(), name)

@@ -48,3 +48,19 @@ def test_a_value_is_quoted_in_one_short_line_without_secrets(given: object, show
 
 def test_a_number_that_python_does_not_write_out_is_quoted_too() -> None:
     assert masking.value(1 << 50_000) == "a number of thousands of digits"
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("https://hooks.example.org/services/T0/B0/canary?x=canary", "https://hooks.example.org/***"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/***"),
+        ("https://ada:canary@host/path", "https://***"),
+        ("https://ada:can/ary@host", "https://***"),
+        ("tgram://canary/canary", "tgram://***"),
+        ("mailtos://ada:canary@example.org", "mailtos://***"),
+        ("canary", "***"),
+    ],
+)
+def test_of_a_target_only_the_host_of_a_webhook_is_shown(target: str, shown: str) -> None:
+    assert masking.target(target) == shown
