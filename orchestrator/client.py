@@ -188,6 +188,10 @@ class Client:
         """Queue a failed or cancelled job again, from its last checkpoint or `from_start`; raises IllegalMove."""
         return control.retry(self._settings, self._store, _text(job), from_start=from_start)[0]
 
+    def extend(self, job: str | Job, *, epochs: int) -> Job:
+        """Let a job that has ended go on to so many epochs in all; raises IllegalMove, InvalidSpec."""
+        return control.extend(self._settings, self._store, _text(job), epochs=epochs)[0]
+
     def predict(
         self, job: str | Job, images: Iterable[str | PathLike[str]], *, top: int = 1
     ) -> tuple[prediction.Prediction, ...]:

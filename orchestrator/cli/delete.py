@@ -1,53 +1,75 @@
 """`orch delete`."""
 
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from orchestrator import errors
-from orchestrator.cli import options, render, words
-from orchestrator.core.jobs import Job
+from orchestrator.cli import many, options, render, words
+from orchestrator.core.states import JobState
 
 if TYPE_CHECKING:
+    from orchestrator.core.jobs import Job
+    from orchestrator.service.context import Context
     from orchestrator.service.control import Deleted
 
 app = typer.Typer(add_completion=False)
 
+#: A running job has to be cancelled first.
+_OF_USE = frozenset(JobState) - {JobState.RUNNING}
 
-@app.command(epilog="Example:\n\norch delete k3f9m2qa")
+
+@app.command(
+    epilog="Examples:\n\norch delete k3f9m2qa\n\norch delete --tag sweep-7 --dry-run\n\n"
+    "orch delete --state failed --yes"
+)
 def delete(
     context: typer.Context,
-    jobs: options.Jobs,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    jobs: many.Jobs = None,
+    state: many.State = None,
+    tag: many.Tag = None,
+    user: many.User = None,
+    *,
+    yes: many.Yes = False,
+    dry_run: many.DryRun = False,
     as_json: options.AsJson = False,
-) -> None:
+) -> int:
     """Remove jobs and all that is known of them.
 
     Their rows, metrics and logs go, and so do their checkpoints: on this host at once, elsewhere by the workers there.
-    A running job is refused.
+    A running job is refused. There is no way back.
     """
+    which = many.Which(jobs=jobs, states=state, tags=tag, user=user)
+    which.check("delete")
+    with options.opened(context) as opened:
+        found = which.found(opened, of_use=_OF_USE)
+        if dry_run:
+            for job in found:
+                many.show(job, as_json=as_json)
+            render.talk(f"{words.plural(len(found), 'job')}: nothing was deleted.")
+            return 0
+        if found and not yes:
+            many.ask("delete", found, stress=" for good")
+        return _delete(opened, found, filtered=which.filtered, as_json=as_json)
+
+
+def _delete(opened: "Context", jobs: "list[Job]", *, filtered: bool, as_json: bool) -> int:
+    """Delete each, the newest first, which may start from older ones; return 1 where one was refused, else 0."""
     from orchestrator.service import control  # noqa: PLC0415 - SQLAlchemy is not for help
 
-    with options.opened(context) as opened:
-        found = list({job.id: job for job in map(opened.store.find, jobs)}.values())
-        if not yes:
-            _ask(found)
-        for job in found:
+    refused: list[errors.IllegalMove | errors.NotFound] = []
+    for job in sorted(jobs, key=lambda job: job.seq, reverse=True):
+        try:
             _show(control.delete(opened.settings, opened.store, job), as_json=as_json)
-
-
-def _ask(jobs: Sequence[Job]) -> None:
-    named = ", ".join(f"{job.id} ({job.state}{f', {job.name}' if job.name else ''})" for job in jobs)
-    if not sys.stdin.isatty():
-        raise errors.UsageError(
-            f"Nothing was deleted: {words.plural(len(jobs), 'job')} would go for good.",
-            why="There is no terminal on which to ask.",
-            hint=f"`orch delete --yes {' '.join(job.id for job in jobs)}`",
-        )
-    render.talk(named)
-    typer.confirm(f"Delete {words.plural(len(jobs), 'job')} for good?", abort=True, err=True)
+        except (errors.IllegalMove, errors.NotFound) as refusal:
+            if len(jobs) == 1:
+                raise
+            refused.append(refusal)
+    if filtered:
+        render.talk(f"{len(jobs) - len(refused)} of {words.plural(len(jobs), 'job')} deleted.")
+    for error in refused:
+        render.problem(error)
+    return int(bool(refused))
 
 
 def _show(deleted: "Deleted", *, as_json: bool) -> None:

@@ -42,6 +42,7 @@ COMMANDS = {
     "pause": Entry(module="steer", panel=_JOBS, summary="Set jobs aside."),
     "resume": Entry(module="steer", panel=_JOBS, summary="Let paused jobs go on."),
     "retry": Entry(module="steer", panel=_JOBS, summary="Queue failed or cancelled jobs again."),
+    "extend": Entry(module="steer", panel=_JOBS, summary="Give jobs that have ended more epochs."),
     "clone": Entry(module="clone", panel=_JOBS, summary="Queue a job like another one, with some fields changed."),
     "priority": Entry(module="steer", panel=_JOBS, summary="Change the priority of jobs in the queue."),
     "tag": Entry(module="steer", panel=_JOBS, summary="Add tags to jobs, or remove some."),

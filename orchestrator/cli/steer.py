@@ -1,14 +1,13 @@
-"""`orch cancel`, `pause`, `resume`, `retry`, `priority`, `tag` and `note`: one verb, one effect, on one job or many."""
+"""`orch cancel`, `pause`, `resume`, `retry`, `extend`, `priority`, `tag`, `note`: one verb, one effect."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator import errors
-from orchestrator.cli import options, render, words
+from orchestrator.cli import many, options, render, words
 from orchestrator.core.states import JobState, Reason
-from orchestrator.core.verbs import Change, Verb
+from orchestrator.core.verbs import OF_USE, Change, Verb
 
 if TYPE_CHECKING:
     from orchestrator.core.jobs import Job
@@ -16,53 +15,39 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-Jobs = Annotated[
-    list[str] | None, typer.Argument(metavar="JOB...", help=options.JOB_HELP, autocompletion=options.complete_job)
-]
-State = Annotated[
-    list[JobState] | None, typer.Option(help="All jobs of this state; may be given again.", rich_help_panel="Many")
-]
-Tag = Annotated[list[str] | None, typer.Option(metavar="TAG", help="All jobs with this tag.", rich_help_panel="Many")]
-User = Annotated[str | None, typer.Option(metavar="NAME", help="All jobs of this user.", rich_help_panel="Many")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", rich_help_panel="Many")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which jobs; change nothing.", rich_help_panel="Many")]
-
 _MANY = "\n\norch {verb} --tag sweep-7 --dry-run\n\norch {verb} --user ada --yes"
-
-#: More jobs than this are counted, not named, before they are confirmed.
-_NAMED = 5
 
 
 @app.command(epilog="Examples:\n\norch cancel k3f9m2qa" + _MANY.format(verb="cancel"))
 def cancel(
     context: typer.Context,
-    jobs: Jobs = None,
-    state: State = None,
-    tag: Tag = None,
-    user: User = None,
+    jobs: many.Jobs = None,
+    state: many.State = None,
+    tag: many.Tag = None,
+    user: many.User = None,
     *,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    yes: many.Yes = False,
+    dry_run: many.DryRun = False,
     as_json: options.AsJson = False,
 ) -> int:
     """End jobs for good.
 
     A waiting job ends at once. A running one is stopped by its worker within a few seconds; its checkpoints stay.
     """
-    which = _Which(jobs=jobs, states=state, tags=tag, user=user)
+    which = many.Which(jobs=jobs, states=state, tags=tag, user=user)
     return _steer(context, Change(verb=Verb.CANCEL), which, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 @app.command(epilog="Examples:\n\norch pause k3f9m2qa" + _MANY.format(verb="pause"))
 def pause(
     context: typer.Context,
-    jobs: Jobs = None,
-    state: State = None,
-    tag: Tag = None,
-    user: User = None,
+    jobs: many.Jobs = None,
+    state: many.State = None,
+    tag: many.Tag = None,
+    user: many.User = None,
     *,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    yes: many.Yes = False,
+    dry_run: many.DryRun = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Set jobs aside.
@@ -70,27 +55,27 @@ def pause(
     A waiting job is paused at once. A running one writes a checkpoint at its next step and frees its device; a download
     keeps what has come. Paused jobs stay so until they are resumed or cancelled.
     """
-    which = _Which(jobs=jobs, states=state, tags=tag, user=user)
+    which = many.Which(jobs=jobs, states=state, tags=tag, user=user)
     return _steer(context, Change(verb=Verb.PAUSE), which, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 @app.command(epilog="Examples:\n\norch resume k3f9m2qa" + _MANY.format(verb="resume"))
 def resume(
     context: typer.Context,
-    jobs: Jobs = None,
-    state: State = None,
-    tag: Tag = None,
-    user: User = None,
+    jobs: many.Jobs = None,
+    state: many.State = None,
+    tag: many.Tag = None,
+    user: many.User = None,
     *,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    yes: many.Yes = False,
+    dry_run: many.DryRun = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Let paused jobs go on.
 
     Each goes on at the very step at which it was paused. A job that is still pausing simply runs on.
     """
-    which = _Which(jobs=jobs, states=state, tags=tag, user=user)
+    which = many.Which(jobs=jobs, states=state, tags=tag, user=user)
     return _steer(context, Change(verb=Verb.RESUME), which, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
@@ -100,10 +85,10 @@ def resume(
 )
 def retry(
     context: typer.Context,
-    jobs: Jobs = None,
-    state: State = None,
-    tag: Tag = None,
-    user: User = None,
+    jobs: many.Jobs = None,
+    state: many.State = None,
+    tag: many.Tag = None,
+    user: many.User = None,
     *,
     failed: Annotated[bool, typer.Option("--failed", help="All failed jobs.", rich_help_panel="Many")] = False,
     reason: Annotated[
@@ -113,8 +98,8 @@ def retry(
     from_start: Annotated[
         bool, typer.Option("--from-start", help="Forget the checkpoints and train from the first epoch.")
     ] = False,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    yes: many.Yes = False,
+    dry_run: many.DryRun = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Queue failed or cancelled jobs again.
@@ -122,8 +107,32 @@ def retry(
     Each goes on at the stage it had reached, from its last checkpoint.
     """
     states = [JobState.FAILED] if failed or reason else state
-    which = _Which(jobs=jobs, states=states, tags=tag, user=user, reasons=reason)
+    which = many.Which(jobs=jobs, states=states, tags=tag, user=user, reasons=reason)
     change = Change(verb=Verb.RETRY, from_start=from_start)
+    return _steer(context, change, which, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@app.command(epilog="Examples:\n\norch extend k3f9m2qa --epochs 10\n\norch extend --tag sweep-7 --epochs 20 --yes")
+def extend(
+    context: typer.Context,
+    jobs: many.Jobs = None,
+    *,
+    epochs: Annotated[int, typer.Option(metavar="N", help="How many epochs there are to be in all.")],
+    state: many.State = None,
+    tag: many.Tag = None,
+    user: many.User = None,
+    yes: many.Yes = False,
+    dry_run: many.DryRun = False,
+    as_json: options.AsJson = False,
+) -> int:
+    """Give jobs that have ended more epochs.
+
+    Each goes on from its last checkpoint, in a new run: to the same bits as a job that had so many from the start, at a
+    constant learning rate. A schedule (step, cosine, one-cycle) and progressive sizes are computed on the new number
+    from there on, while the epochs before had the old one: a job that had it from the start would end elsewhere.
+    """
+    which = many.Which(jobs=jobs, states=state, tags=tag, user=user)
+    change = Change(verb=Verb.EXTEND, epochs=epochs)
     return _steer(context, change, which, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
@@ -131,12 +140,12 @@ def retry(
 def priority(
     context: typer.Context,
     jobs_and_n: Annotated[list[str], typer.Argument(metavar="JOB... N", help="Jobs, and their new priority.")],
-    state: State = None,
-    tag: Tag = None,
-    user: User = None,
+    state: many.State = None,
+    tag: many.Tag = None,
+    user: many.User = None,
     *,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    yes: many.Yes = False,
+    dry_run: many.DryRun = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Change the priority of jobs in the queue.
@@ -150,7 +159,7 @@ def priority(
         raise errors.UsageError(
             f"{number[:20]!a} is no priority.", why="It stands last, a whole number.", hint="`orch priority JOB 5`"
         ) from None
-    which = _Which(jobs=jobs, states=state, tags=tag, user=user)
+    which = many.Which(jobs=jobs, states=state, tags=tag, user=user)
     return _steer(context, change, which, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
@@ -159,22 +168,22 @@ def priority(
 )
 def tag(
     context: typer.Context,
-    jobs: Jobs = None,
+    jobs: many.Jobs = None,
     *,
     add: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to add; may be given again.")] = None,
     remove: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to remove.")] = None,
-    state: State = None,
-    tag: Tag = None,
-    user: User = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    state: many.State = None,
+    tag: many.Tag = None,
+    user: many.User = None,
+    yes: many.Yes = False,
+    dry_run: many.DryRun = False,
     as_json: options.AsJson = False,
 ) -> int:
     """Add tags to jobs, or remove some."""
     if not add and not remove:
         raise errors.UsageError("There is no tag to add or to remove.", hint="`orch tag JOB --add NAME`")
     change = Change(verb=Verb.TAG, add=tuple(add or ()), remove=tuple(remove or ()))
-    which = _Which(jobs=jobs, states=state, tags=tag, user=user)
+    which = many.Which(jobs=jobs, states=state, tags=tag, user=user)
     return _steer(context, change, which, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
@@ -190,52 +199,35 @@ def note(
     `orch status` shows it, `orch events` who noted it and when.
     """
     change = Change(verb=Verb.NOTE, note=text.strip() or None)
-    return _steer(context, change, _Which(jobs=[job]), yes=True, dry_run=False, as_json=as_json)
+    return _steer(context, change, many.Which(jobs=[job]), yes=True, dry_run=False, as_json=as_json)
 
 
-class _Which:
-    """Jobs by name, or by what they have in common."""
-
-    def __init__(
-        self,
-        *,
-        jobs: list[str] | None,
-        states: list[JobState] | None = None,
-        tags: list[str] | None = None,
-        user: str | None = None,
-        reasons: list[Reason] | None = None,
-    ) -> None:
-        self.jobs = jobs or []
-        self.states, self.tags, self.user, self.reasons = states or [], tags or [], user, reasons or []
-        self.filtered = bool(states or tags or user or reasons)
-
-
-def _steer(context: typer.Context, change: Change, which: _Which, *, yes: bool, dry_run: bool, as_json: bool) -> int:
+def _steer(
+    context: typer.Context, change: Change, which: many.Which, *, yes: bool, dry_run: bool, as_json: bool
+) -> int:
     """Do it, and return the exit code: 1 where something was refused."""
-    if which.filtered == bool(which.jobs):
-        raise errors.UsageError(
-            "Name jobs, or say which ones, not both." if which.jobs else "There is no job to do it to.",
-            hint=f"`orch {change.verb} JOB`, or `orch {change.verb} --tag TAG`.",
-        )
+    which.check(change.verb)
     with options.opened(context) as opened:
-        found = _found(opened, change, which)
+        found = which.found(opened, of_use=OF_USE[change.verb])
         if dry_run:
             for job in found:
-                _show(job, as_json=as_json)
+                many.show(job, as_json=as_json)
             render.talk(f"{words.plural(len(found), 'job')}: nothing was changed.")
             return 0
         if which.filtered and found and not yes:
-            _ask(change, found)
+            many.ask(change.verb, found)
         return _do(opened, change, found, filtered=which.filtered, as_json=as_json)
 
 
 def _do(opened: "Context", change: Change, found: "list[Job]", *, filtered: bool, as_json: bool) -> int:
-    from orchestrator.service import many  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import many as service  # noqa: PLC0415 - SQLAlchemy is not for help
 
-    done = many.steer(opened.settings, opened.store, change, found)
+    done = service.steer(opened.settings, opened.store, change, found)
     for one in done.changed:
         if one.job is not None:
-            _show(one.job, as_json=as_json)
+            many.show(one.job, as_json=as_json)
+            if change.verb is Verb.EXTEND and (courses := one.job.spec.courses):
+                render.note(f"{one.job.id}: {' and '.join(courses)} go by {change.epochs} epochs from here on.")
     if done.broker is not None:
         render.note(f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves.")
     if filtered:
@@ -243,42 +235,3 @@ def _do(opened: "Context", change: Change, found: "list[Job]", *, filtered: bool
     for one in done.refused:
         render.problem(errors.IllegalMove(one.refused, hint=one.hint))
     return int(bool(done.refused))
-
-
-def _found(opened: "Context", change: Change, which: _Which) -> "list[Job]":
-    from orchestrator.core.jobs import JobFilter  # noqa: PLC0415 - not for help
-    from orchestrator.service import many  # noqa: PLC0415
-
-    if which.jobs:
-        return list({job.id: job for job in map(opened.store.find, which.jobs)}.values())
-    wanted = JobFilter(
-        states=tuple(which.states), tags=tuple(which.tags), user=which.user, reasons=tuple(which.reasons)
-    )
-    return many.chosen(opened.store, change, wanted)
-
-
-def _ask(change: Change, jobs: "list[Job]") -> None:
-    count = words.plural(len(jobs), "job")
-    if not sys.stdin.isatty():
-        raise errors.UsageError(
-            f"Nothing was changed: this would {change.verb} {count}.",
-            why="There is no terminal on which to ask.",
-            hint="Add --yes, or --dry-run to see which ones.",
-        )
-    named = ", ".join(f"{job.id} ({job.name})" if job.name else job.id for job in jobs[:_NAMED])
-    render.talk(named + (f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""))
-    typer.confirm(f"{change.verb.capitalize()} {count}?", abort=True, err=True)
-
-
-def _show(job: "Job", *, as_json: bool) -> None:
-    from orchestrator.service import query  # noqa: PLC0415
-
-    to = render.mode(as_json=as_json)
-    if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
-
-        render.json_line(views.job(job))
-    elif to is render.Mode.PIPE:
-        render.line(job.id, query.doing(job))
-    else:
-        render.console().print(render.state(f"{query.doing(job)}  {job.id}", of=job.state))

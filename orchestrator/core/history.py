@@ -18,6 +18,9 @@ DAMAGED = "checkpoint_damaged"
 #: Kind of the event that says that a person let a job begin anew, without its checkpoints.
 FORGOTTEN = "checkpoints_forgotten"
 
+#: Kind of the event that gave a job that had ended more epochs: the one way out of a success.
+EXTENDED = "extended"
+
 #: Kind of the event that says that step values were given up while the database was away.
 LEFT_OUT = "left_out"
 
@@ -110,6 +113,8 @@ def _chain(history: History) -> Iterator[Finding]:
         if not begins and (event.old_state is None or not states.may_move(event.old_state, event.new_state)):
             move = f"from {event.old_state} to {event.new_state}"
             yield history.finding(Kind.CHAIN, f"event {event.seq} ({event.kind}) is no legal move: {move}")
+        if event.old_state is states.JobState.SUCCEEDED and event.kind != EXTENDED:
+            yield history.finding(Kind.FINAL, f"event {event.seq} ({event.kind}) left a success without more epochs")
         state = event.new_state
     if state is not history.job.state:
         yield history.finding(Kind.CHAIN, f"its last event leads to {state}, but it is {history.job.state}")
@@ -126,8 +131,10 @@ def _ends(history: History) -> Iterator[Finding]:
     for run in ends:
         yield history.finding(Kind.FINAL, f"run {run} has ended, but the job is in run {history.job.run}")
     successes = sum(event.new_state is states.JobState.SUCCEEDED for event in history.events)
-    if successes > 1:
-        yield history.finding(Kind.FINAL, f"it succeeded {successes} times")
+    extensions = sum(event.old_state is states.JobState.SUCCEEDED for event in history.events)
+    if successes > 1 + extensions:
+        again = f" and was extended {extensions} times" if extensions else ""
+        yield history.finding(Kind.FINAL, f"it succeeded {successes} times{again}")
 
 
 def _fence(history: History) -> Iterator[Finding]:
@@ -266,7 +273,7 @@ def _drained(history: History, attempt: jobs.Attempt) -> bool:
 
 def _evaluation(history: History) -> Iterator[Finding]:
     """Yield a success without an evaluation of a checkpoint on the line, by the attempt that succeeded."""
-    ended = next((event for event in history.events if event.new_state is states.JobState.SUCCEEDED), None)
+    ended = next((event for event in reversed(history.events) if event.new_state is states.JobState.SUCCEEDED), None)
     if history.job.state is not states.JobState.SUCCEEDED or ended is None:
         return
     made = next((evaluation for evaluation in history.evaluations if evaluation.attempt == ended.attempt), None)

@@ -56,7 +56,7 @@ class Job:
     state: JobState
     stage: Stage
     wish: Wish
-    run: int  #: from 1; `retry` starts the next
+    run: int  #: from 1; `retry` and `extend` start the next
     attempt: int  #: fencing token: counts every claim of every stage
     retries: int  #: since the last progress
     total_retries: int  #: of this run

@@ -325,6 +325,12 @@ class JobSpec(BaseModel):
             name: what for what, names in lacks.items() for name in names if getattr(self, name) != fields[name].default
         }
 
+    @property
+    def courses(self) -> tuple[str, ...]:
+        """What takes its course over the number of epochs: with another number the first ones are others, too."""
+        course = () if self.schedule == "constant" else (f"schedule {self.schedule}",)
+        return (*course, "progressive_sizes") if self.progressive_sizes else course
+
     def masked(self) -> Self:
         """Return the spec as it may be shown and kept in files: without the secrets in the URL of its data."""
         return self.model_copy(update={"data": masking.data(self.data)})
@@ -346,6 +352,16 @@ class JobSpec(BaseModel):
         """Return the sha256 of the spec in canonical JSON."""
         text = json.dumps(self.kept(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def extended(spec: JobSpec, epochs: int) -> JobSpec:
+    """Return the spec with so many epochs in all; raises `InvalidSpec` where there cannot be so many."""
+    return parse(spec.model_dump() | {"epochs": epochs})
+
+
+def is_extension(later: JobSpec, earlier: JobSpec) -> bool:
+    """Whether `later` is `earlier`, or that with more epochs: it goes on from what `earlier` has trained."""
+    return earlier.epochs <= later.epochs and earlier.model_copy(update={"epochs": later.epochs}) == later
 
 
 def presets(given: Mapping[str, Any]) -> dict[str, object]:

@@ -9,7 +9,7 @@ class JobState(StrEnum):
     QUEUED = "queued"  #: waits for a worker (or for its `not_before`)
     RUNNING = "running"  #: one attempt holds its lease
     PAUSED = "paused"  #: set aside by a person; keeps its checkpoint
-    SUCCEEDED = "succeeded"  #: every stage ended well
+    SUCCEEDED = "succeeded"  #: every stage ended well; `extend` starts a new run
     FAILED = "failed"  #: ended with a reason; `retry` starts a new run
     CANCELLED = "cancelled"  #: ended by a person; `retry` starts a new run
 
@@ -95,7 +95,7 @@ MOVES: dict[JobState, frozenset[JobState]] = {
         {JobState.QUEUED, JobState.PAUSED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
     ),
     JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
-    JobState.SUCCEEDED: frozenset(),
+    JobState.SUCCEEDED: frozenset({JobState.QUEUED}),  # by `extend` alone
     JobState.FAILED: frozenset({JobState.QUEUED}),
     JobState.CANCELLED: frozenset({JobState.QUEUED}),
 }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.core.jobs import Job
-from orchestrator.core.states import JobState
+from orchestrator.core.states import FINAL, JobState
 
 
 class Verb(StrEnum):
@@ -14,6 +14,7 @@ class Verb(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     RETRY = "retry"
+    EXTEND = "extend"
     PRIORITY = "priority"
     TAG = "tag"
     NOTE = "note"
@@ -25,6 +26,7 @@ OF_USE: dict[Verb, frozenset[JobState]] = {
     Verb.PAUSE: frozenset({JobState.QUEUED, JobState.RUNNING}),
     Verb.RESUME: frozenset({JobState.PAUSED}),
     Verb.RETRY: frozenset({JobState.FAILED, JobState.CANCELLED}),
+    Verb.EXTEND: FINAL,
     Verb.PRIORITY: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.PAUSED}),
     Verb.TAG: frozenset(JobState),
     Verb.NOTE: frozenset(JobState),
@@ -41,6 +43,7 @@ class Change:
     remove: tuple[str, ...] = ()  #: tags
     note: str | None = None
     from_start: bool = False  #: of `retry`
+    epochs: int = 0  #: of `extend`: how many there are to be in all
 
 
 @dataclass(frozen=True, kw_only=True)

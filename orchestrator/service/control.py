@@ -52,6 +52,21 @@ def resume(settings: config.Settings, store: Store, text: str) -> tuple[Job, err
     return job, bell.ring(settings, job.stage) if job.state is JobState.QUEUED else None
 
 
+def extend(
+    settings: config.Settings, store: Store, text: str, *, epochs: int
+) -> tuple[Job, errors.BrokerUnavailable | None]:
+    """Let a job that has ended go on to so many epochs in all and ring for it; return why the doorbell was not rung.
+
+    Raises:
+        NotFound: no job, or (Ambiguous) several.
+        IllegalMove: it has not ended, or would train no more.
+        InvalidSpec: there cannot be so many epochs.
+
+    """
+    job = store.extend(store.find(text).id, epochs=epochs, actor=submit.user(settings))
+    return job, bell.ring(settings, job.stage)
+
+
 def delete(settings: config.Settings, store: Store, job: Job) -> Deleted:
     """Delete a job with all that is known of it, and its files where they lie on this host.
 

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from orchestrator import config, errors
 from orchestrator.core.jobs import MAX_NAME, MAX_PRIORITY, Job, JobFilter, is_word
 from orchestrator.core.states import JobState
-from orchestrator.core.verbs import OF_USE, Change, Changed
+from orchestrator.core.verbs import Change, Changed, Verb
 from orchestrator.service import bell, submit
 from orchestrator.store.base import Store
 
 #: Characters of a note.
 MAX_NOTE = 2000
+
+
+#: What queues jobs again.
+_QUEUEING = frozenset({Verb.RESUME, Verb.RETRY, Verb.EXTEND})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,9 @@ class Done:
         return [one for one in self.changed if one.job is None]
 
 
-def chosen(store: Store, change: Change, which: JobFilter) -> list[Job]:
-    """Return the jobs that a filter means for a verb, the oldest first; without states, those where it is of use."""
-    states = which.states or tuple(OF_USE[change.verb])
+def chosen(store: Store, which: JobFilter, *, of_use: Iterable[JobState]) -> list[Job]:
+    """Return the jobs that a filter means, the oldest first; without states, those where the verb is of use."""
+    states = which.states or tuple(of_use)
     found = store.jobs(JobFilter(states=states, tags=which.tags, user=which.user, reasons=which.reasons))
     return list(reversed(found))
 
@@ -44,7 +48,7 @@ def steer(settings: config.Settings, store: Store, change: Change, jobs: Iterabl
     _check(change)
     changed = tuple(store.steer(change, [job.id for job in jobs], actor=submit.user(settings)))
     stages = {one.job.stage for one in changed if one.job and one.job.state is JobState.QUEUED and not one.job.blocked}
-    away = [bell.ring(settings, stage) for stage in sorted(stages)] if change.verb in {"resume", "retry"} else []
+    away = [bell.ring(settings, stage) for stage in sorted(stages)] if change.verb in _QUEUEING else []
     return Done(changed=changed, broker=next((error for error in away if error), None))
 
 

@@ -149,6 +149,14 @@ class Steering(Protocol):
         """
         ...
 
+    def extend(self, job_id: str, *, epochs: int, actor: str) -> Job:
+        """Begin a new run of a job that has ended, with so many epochs in all: it goes on from its last checkpoint.
+
+        Its events keep the end that it had. Raises `errors.IllegalMove` while it has not ended, where it has so many
+        epochs already, and where patience has ended it; `errors.InvalidSpec` for a number that cannot be.
+        """
+        ...
+
     def steer(self, change: Change, job_ids: Iterable[str], *, actor: str) -> list[Changed]:
         """Do the same to many jobs, many in one transaction, each with its event.
 

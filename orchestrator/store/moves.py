@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row, update
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import dependencies, jobs, retry, states
+from orchestrator.core import dependencies, history, jobs, retry, specs, states
 from orchestrator.store import dependencies as stored
 from orchestrator.store import models, tellings
 
@@ -83,6 +83,20 @@ def new_run(job: Row[Any], blocking: dict[str, Any], *, from_start: bool = False
         root = None if job.start_step is None else job.artifact_root  # where its parent's checkpoint lies
         fresh |= {"stage": states.FIRST_STAGE, "artifact_root": root, "furthest_step": 0}
     return _queued("new_run", run=job.run + 1, retries=0, total_retries=0, **blocking, **fresh, **NO_PROGRESS)
+
+
+def extended(job: Row[Any], blocking: dict[str, Any], spec: specs.JobSpec) -> Move:
+    """Return the move of a job that has ended and gets more epochs: to its training, which goes on.
+
+    `blocking` are the values of what stands before it, `spec` is its own with the new number.
+    """
+    again = new_run(job, blocking)
+    values: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "spec_hash": spec.digest()}
+    values |= {"spec_version": specs.SPEC_VERSION}
+    if job.stage is states.Stage.EVALUATE:
+        values |= {"stage": states.Stage.TRAIN}
+    detail = f"epochs {job.spec['epochs']} to {spec.epochs}"
+    return replace(again, kind=history.EXTENDED, detail=detail, values=again.values | values)
 
 
 def failed_by_another(job: Row[Any], broken: dependencies.Dependency, *, now: datetime) -> Move:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator import errors
-from orchestrator.core import clock, ids, ordering, specs, states
+from orchestrator.core import clock, history, ids, ordering, specs, states
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -73,7 +73,7 @@ class People(base.People):
                 select(models.jobs).where(_jobs.idempotency_key == new.idempotency_key)
             ).first()
             if earlier is not None:
-                _require_same_spec(earlier, digest)
+                _require_same_spec(connection, earlier, new.spec)
                 return rows.job(earlier), False
         fresh = _fresh(new, digest, now) | {"id": job_id, "artifact_root": _root_of_start(connection, new)}
         stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
@@ -237,8 +237,14 @@ def _put_behind(connection: Connection, job: Row[Any], new: NewJob, now: datetim
     return connection.execute(behind.returning(models.jobs)).one()
 
 
-def _require_same_spec(earlier: Row[Any], digest: str) -> None:
-    if earlier.spec_hash != digest:
+def _require_same_spec(connection: Connection, earlier: Row[Any], spec: specs.JobSpec) -> None:
+    """Raise `IdempotencyConflict` unless the earlier job has this spec, or had it before it was extended."""
+    event = models.events.c
+    was_extended = select(event.seq).where(event.job_id == earlier.id, event.kind == history.EXTENDED).limit(1)
+    same = earlier.spec_hash == spec.digest() or (
+        specs.is_extension(rows.job(earlier).spec, spec) and connection.execute(was_extended).first() is not None
+    )
+    if not same:
         raise errors.IdempotencyConflict(
             why=f"Job {earlier.id} has the key {earlier.idempotency_key!r}.",
             hint="Use a new key, or submit the same spec.",

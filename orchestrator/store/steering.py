@@ -9,7 +9,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import clock, history, jobs, ordering, states, verbs
+from orchestrator.core import clock, history, jobs, ordering, specs, states, stopping, verbs
 from orchestrator.store import base, dependencies, engine, line, models, moves, people, rows, starts, waiting
 
 #: Jobs that are steered in one transaction, for which others have to wait.
@@ -45,6 +45,11 @@ class Steering(base.Steering):
         """Begin a new run of a failed or cancelled job, with its checkpoints or without."""
         return self._one(connection, job_id, verbs.Change(verb=_Verb.RETRY, from_start=from_start), actor)
 
+    @engine.writes
+    def extend(self, connection: Connection, job_id: str, *, epochs: int, actor: str) -> jobs.Job:
+        """Begin a new run of a job that has ended, with so many epochs in all."""
+        return self._one(connection, job_id, verbs.Change(verb=_Verb.EXTEND, epochs=epochs), actor)
+
     def steer(self, change: verbs.Change, job_ids: Iterable[str], *, actor: str) -> list[verbs.Changed]:
         """Do the same to many jobs, a batch in a transaction; what is refused stays as it is and says why."""
         ids = list(dict.fromkeys(job_ids))
@@ -60,7 +65,11 @@ class Steering(base.Steering):
     def _tried(self, connection: Connection, job_id: str, change: verbs.Change, actor: str) -> verbs.Changed:
         try:
             return verbs.Changed(job_id=job_id, job=self._one(connection, job_id, change, actor))
-        except (errors.IllegalMove, errors.NotFound) as refused:  # before anything of it was written
+        except (
+            errors.IllegalMove,
+            errors.NotFound,
+            errors.InvalidSpec,
+        ) as refused:  # before anything of it was written
             return verbs.Changed(job_id=job_id, job=None, refused=refused.message, hint=refused.hint)
 
     def _one(self, connection: Connection, job_id: str, change: verbs.Change, actor: str) -> jobs.Job:
@@ -112,6 +121,8 @@ class _Hand:
 
     def behind(self, job: Row[Any]) -> dict[str, Any]:
         """Return the values of what stands before a job that is queued again."""
+        if job.state is states.JobState.SUCCEEDED:  # what it waited for has been
+            return waiting.blocking((), None, now=self.now)
         asked = job.start_after if job.attempt == 0 else None  # once it has begun, it has
         return waiting.blocking(dependencies.look_anew(self.connection, job.id), asked, now=self.now)
 
@@ -142,7 +153,7 @@ def _resume(hand: _Hand, job: Row[Any], _change: verbs.Change) -> Row[Any]:
     if job.wish is states.Wish.PAUSE:
         return hand.change(job, wish=states.Wish.RUN, kind="pause_taken_back")
     if job.state is not states.JobState.PAUSED:
-        again = states.may_move(job.state, states.JobState.QUEUED) and job.state in states.FINAL
+        again = job.state in verbs.OF_USE[_Verb.RETRY]
         raise errors.IllegalMove(
             f"Job {job.id} is {job.state}: only a paused job can be resumed.",
             hint=f"`orch retry {job.id}` queues it again." if again else None,
@@ -151,10 +162,11 @@ def _resume(hand: _Hand, job: Row[Any], _change: verbs.Change) -> Row[Any]:
 
 
 def _retry(hand: _Hand, job: Row[Any], change: verbs.Change) -> Row[Any]:
-    if job.state not in states.FINAL or not states.may_move(job.state, states.JobState.QUEUED):
+    if job.state not in verbs.OF_USE[_Verb.RETRY]:
+        succeeded = job.state is states.JobState.SUCCEEDED
         raise errors.IllegalMove(
             f"Job {job.id} is {job.state}: only a failed or cancelled job can be retried.",
-            hint="`orch submit` starts a new job." if job.state is states.JobState.SUCCEEDED else None,
+            hint=f"`orch extend {job.id}` gives it more epochs, `orch clone` makes a new job." if succeeded else None,
         )
     if change.from_start:
         starts.require_free(hand.connection, job.id, doing="trained anew")
@@ -165,6 +177,35 @@ def _retry(hand: _Hand, job: Row[Any], change: verbs.Change) -> Row[Any]:
             hand.connection, queued, old=queued, kind=history.FORGOTTEN, actor=hand.actor, now=hand.now, detail=detail
         )
     return queued
+
+
+def _extend(hand: _Hand, job: Row[Any], change: verbs.Change) -> Row[Any]:
+    if job.state not in states.FINAL:
+        raise errors.IllegalMove(
+            f"Job {job.id} is {job.state}: only a job that has ended can be extended.",
+            hint=f"`orch wait {job.id}` returns when it has.",
+        )
+    old = rows.job(job).spec
+    if change.epochs <= old.epochs:
+        raise errors.IllegalMove(
+            f"Job {job.id} has {old.epochs} epochs: {change.epochs} are no more.",
+            why="The number is that of all its epochs.",
+            hint=f"`orch extend {job.id} --epochs {old.epochs + 1}`, or a larger number.",
+        )
+    spec = specs.extended(old, change.epochs)
+    _require_not_over(hand.connection, job, spec)
+    return hand.move(job, moves.extended(job, hand.behind(job), spec))
+
+
+def _require_not_over(connection: Connection, job: Row[Any], spec: specs.JobSpec) -> None:
+    """Raise `IllegalMove` where patience ends the training with the epochs that it has, however many there may be."""
+    of_job = line.on_line(models.epoch_metrics, job.id).order_by(models.epoch_metrics.c.epoch)
+    watched = stopping.watched(spec, [rows.epoch_metric(row) for row in connection.execute(of_job)])
+    if watched and stopping.last_epoch(spec, watched) <= len(watched):
+        raise errors.IllegalMove(
+            f"Job {job.id} would not train any more: patience has ended it with epoch {len(watched)}.",
+            hint=f"`orch clone {job.id} --epochs {spec.epochs} --patience {(spec.patience or 0) + 5}` trains it anew.",
+        )
 
 
 def _prioritise(hand: _Hand, job: Row[Any], change: verbs.Change) -> Row[Any]:
@@ -197,6 +238,7 @@ _ACTS: dict[verbs.Verb, Callable[[_Hand, Row[Any], verbs.Change], Row[Any]]] = {
     _Verb.PAUSE: _pause,
     _Verb.RESUME: _resume,
     _Verb.RETRY: _retry,
+    _Verb.EXTEND: _extend,
     _Verb.PRIORITY: _prioritise,
     _Verb.TAG: _tag,
     _Verb.NOTE: _note,

@@ -183,8 +183,8 @@ def first_valid(
 
 
 def check_fit(state: State, *, spec: specs.JobSpec, data_hash: str, classes: tuple[str, ...]) -> None:
-    """Raise `Damaged` if `state` is another training's."""
-    if (state.spec, state.data_hash, state.classes) != (spec, data_hash, classes):
+    """Raise `Damaged` if `state` is another training's; that of the same one with fewer epochs is its beginning."""
+    if not specs.is_extension(spec, state.spec) or (state.data_hash, state.classes) != (data_hash, classes):
         raise Damaged("it belongs to another recipe or other data")
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from benchmarks import crowd
-from orchestrator.core import jobs, states, verbs
+from orchestrator.core import jobs, specs, states, verbs
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
@@ -74,6 +74,35 @@ def test_pause_and_resume_many(orch: Orch, store: sql.SqlStore) -> None:
     waiting = parts.submit(store, tags=("x",))
     assert orch("pause", "--tag", "x", "-y").rows == [[running.id, "pausing"], [waiting.id, "paused"]]
     assert orch("resume", "--tag", "x", "-y").rows == [[waiting.id, "queued"]]
+
+
+def test_many_are_extended_and_what_cannot_be_is_said(orch: Orch, store: sql.SqlStore) -> None:
+    spec = specs.JobSpec(schedule="cosine", epochs=2)
+    jobs = [parts.submit(store, tags=("x",), spec=spec), parts.submit(store, tags=("x",))]
+    waiting = parts.submit(store)
+    for job in jobs:
+        store.cancel(job.id, actor="ada")
+    ran = orch("extend", "--tag", "x", "--epochs", "5", "--yes")
+    assert (ran.code, ran.rows) == (1, [[jobs[0].id, "queued"]])
+    assert f"{jobs[0].id}: schedule cosine go by 5 epochs" in " ".join(ran.err.split())
+    assert f"Job {jobs[1].id} has 5 epochs: 5 are no more" in " ".join(ran.err.split())
+    refused = orch("extend", waiting.id, "--epochs", "9")
+    assert (refused.code, "only a job that has ended" in refused.err) == (1, True)
+    assert orch("extend", jobs[1].id, "--epochs", "100001").code == 1
+
+
+def test_many_are_deleted_but_none_that_runs(orch: Orch, store: sql.SqlStore) -> None:
+    running = parts.training(store, tags=("x",))
+    ids = [parts.submit(store, tags=("x",)).id for _ in range(2)]
+    assert [row[0] for row in orch("delete", "--tag", "x", "--dry-run").rows] == ids
+    asked = orch("delete", "--tag", "x")
+    assert (asked.code, "2 jobs" in asked.err) == (2, True)
+    assert {job.id for job in store.jobs(jobs.JobFilter())} == {running.id, *ids}
+    ran = orch("delete", "--tag", "x", "--yes")
+    assert (ran.code, ran.rows) == (0, [[job_id, "deleted"] for job_id in reversed(ids)])
+    assert "2 of 2 jobs deleted" in ran.err
+    refused = orch("delete", "--state", "running", "--yes")
+    assert (refused.code, "cannot be deleted" in refused.err) == (1, True)
 
 
 def test_retry_what_failed_for_a_reason(orch: Orch, store: sql.SqlStore) -> None:

@@ -314,6 +314,15 @@ def test_another_trainings_checkpoint_does_not_fit(saved: checkpoint.Checkpoint,
         checkpoint.check_fit(saved.state, **own | other)
 
 
+def test_a_checkpoint_of_fewer_epochs_fits_and_one_of_more_does_not(saved: checkpoint.Checkpoint) -> None:
+    longer = SPEC.model_copy(update={"epochs": SPEC.epochs + 1})
+    own: dict[str, Any] = {"data_hash": "d", "classes": ("a", "b")}
+    checkpoint.check_fit(saved.state, spec=longer, **own)
+    of_longer = saved.state.model_copy(update={"spec": longer})
+    with pytest.raises(checkpoint.Damaged, match="another recipe"):
+        checkpoint.check_fit(of_longer, spec=SPEC, **own)
+
+
 def test_the_header_is_plain_json_with_one_entry(saved: checkpoint.Checkpoint, tmp_path: Path) -> None:
     path, _, _ = checkpoint.write(saved, tmp_path)
     content = path.read_bytes()

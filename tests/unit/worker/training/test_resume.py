@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.worker.training import support
 from worker import protocol
-from worker.training import checkpoint, stage
+from worker.training import checkpoint, schedules, stage
 
 SPEC = support.spec(epochs=3, seed=3)
 STEPS = 9  # three epochs of three
@@ -74,6 +74,28 @@ def test_stopped_again_and_again_it_ends_as_if_never_stopped(
 ) -> None:
     root = tmp_path_factory.mktemp("again")
     check(root, run(data, root, stops), whole)
+
+
+def test_extended_it_ends_as_if_it_had_had_so_many_epochs_from_the_start(
+    data: protocol.DatasetInfo, root: Path, whole: tuple[Path, support.Follower]
+) -> None:
+    short = support.Follower()
+    stage.train(data, support.assignment(root, SPEC.model_copy(update={"epochs": 1})), short)
+    rest = support.Follower()
+    stage.train(data, support.assignment(root, SPEC, attempt=2, earlier=(short,)), rest)
+    assert rest.of(protocol.Resumed) == [protocol.Resumed(attempt=1, step=3)]
+    check(root, [short, rest], whole)
+
+
+def test_extended_a_schedule_is_computed_on_the_new_number(data: protocol.DatasetInfo, root: Path) -> None:
+    recipe = SPEC.model_copy(update={"schedule": "cosine", "epochs": 1})
+    short = support.Follower()
+    stage.train(data, support.assignment(root, recipe), short)
+    rest = support.Follower()
+    longer = recipe.model_copy(update={"epochs": 3})
+    stage.train(data, support.assignment(root, longer, attempt=2, earlier=(short,)), rest)
+    rates = [value for _, name, value in rest.steps if name == "lr"]
+    assert rates == [schedules.rate(longer, step=step, total=STEPS) for step in range(3, STEPS)]
 
 
 def test_it_says_first_where_it_goes_on(data: protocol.DatasetInfo, root: Path) -> None:
