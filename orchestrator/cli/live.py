@@ -1,32 +1,21 @@
 """The live picture of a job on a terminal: bar, rate, curves of loss and accuracy."""
 
-import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import plotext
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli import jobrows, render, words
+from orchestrator.cli import chart, jobrows, render, words
 from orchestrator.core.jobs import Job
 from orchestrator.service import follow as service
 from orchestrator.service import query
 
 if TYPE_CHECKING:
     from orchestrator.service.context import Context
-
-_PLOT_HEIGHT = 11
-_TICKS = 6
-
-#: Markers differ, so that the lines can be told apart without colours.
-_LINES = (("braille", "cyan"), ("dot", "green"))
-
-#: Narrower terminals draw the two curves below each other.
-_SIDE_BY_SIDE = 100
 
 
 def follow(opened: "Context", job_id: str) -> Job:
@@ -48,19 +37,13 @@ def follow(opened: "Context", job_id: str) -> Job:
 
 def picture(job: Job, curves: query.Curves, *, width: int, colour: bool) -> RenderableType:
     """Return the picture of a job."""
-    parts: list[RenderableType] = [_head(job), _bar(job, width)]
+    room = chart.room(width)
     drawn = [
-        _plot("training loss by step", [("loss", list(curves.losses))], colour=colour, width=_plot_width(width)),
-        _plot("accuracy by epoch", _accuracies(curves), colour=colour, width=_plot_width(width)),
+        chart.chart("training loss by step", [chart.Line(points=curves.losses)], colour=colour, width=room),
+        chart.chart("accuracy by epoch", _accuracies(curves), colour=colour, width=room),
     ]
-    plots = [plot for plot in drawn if plot is not None]
-    if plots and width >= _SIDE_BY_SIDE:
-        side_by_side = Table.grid(padding=(0, 2))
-        side_by_side.add_row(*plots)
-        parts.append(side_by_side)
-    else:
-        parts.extend(plots)
-    return Group(*parts)
+    charts = [one for one in drawn if one is not None]
+    return Group(_head(job), _bar(job, width), *chart.together(charts, width=width))
 
 
 def _head(job: Job) -> Text:
@@ -80,29 +63,10 @@ def _bar(job: Job, width: int) -> RenderableType:
     return line
 
 
-def _plot_width(width: int) -> int:
-    return max(20, (width - 4) // 2 if width >= _SIDE_BY_SIDE else width - 1)
-
-
-def _accuracies(curves: query.Curves) -> list[tuple[str, list[tuple[int, float]]]]:
+def _accuracies(curves: query.Curves) -> list[chart.Line]:
     return [
-        (split, [(metric.epoch, metric.accuracy) for metric in curves.epochs if metric.split == split])
+        chart.Line(
+            label=split, points=[(metric.epoch, metric.accuracy) for metric in curves.epochs if metric.split == split]
+        )
         for split in ("train", "val")
     ]
-
-
-def _plot(title: str, lines: list[tuple[str, list[tuple[int, float]]]], *, colour: bool, width: int) -> Text | None:
-    if not any(len(points) > 1 for _, points in lines):
-        return None
-    plotext.clear_figure()
-    plotext.plotsize(width, _PLOT_HEIGHT)
-    plotext.title(title)
-    plotext.theme("clear")
-    for number, (name, points) in enumerate(lines):
-        xs, ys = [x for x, _ in points], [y for _, y in points]
-        label = name if len(lines) > 1 else None
-        marker, hue = _LINES[number]
-        plotext.plot(xs, ys, label=label, marker=marker, color=hue if colour else None)
-    steps = sorted({x for _, points in lines for x, _ in points})
-    plotext.xticks(steps[:: math.ceil(len(steps) / _TICKS)])
-    return Text.from_ansi(plotext.build().rstrip("\n"))

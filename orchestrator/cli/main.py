@@ -48,6 +48,12 @@ COMMANDS = {
     "tag": Entry(module="steer", panel=_JOBS, summary="Add tags to jobs, or remove some."),
     "note": Entry(module="steer", panel=_JOBS, summary="Note something of a job."),
     "delete": Entry(module="delete", panel=_JOBS, summary="Remove jobs and all that is known of them."),
+    "compare": Entry(
+        module="compare",
+        panel=_RESULTS,
+        summary="Show jobs beside each other: settings that differ, best values, curves.",
+    ),
+    "plot": Entry(module="plot", panel=_RESULTS, summary="Draw the curves of jobs in the terminal, or as a picture."),
     "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
     "evaluate": Entry(module="evaluate", panel=_RESULTS, summary="Measure a job's network on other data."),
     "export": Entry(

@@ -1,6 +1,5 @@
 """Looking at the queue: one job in full, jobs in a row, everything at a glance."""
 
-import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -8,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from orchestrator import config
-from orchestrator.core import forecast, stopping, streaks
+from orchestrator.core import curves, forecast, stopping, streaks
 from orchestrator.core.dependencies import Dependency
 from orchestrator.core.jobs import (
     Attempt,
@@ -81,7 +80,7 @@ class Report:
 class Curves:
     """What `watch` draws, in the order of steps and epochs."""
 
-    losses: tuple[tuple[int, float], ...]  #: (step, training loss)
+    losses: tuple[curves.Point, ...]  #: (step, training loss)
     epochs: tuple[EpochMetric, ...]
 
 
@@ -246,9 +245,7 @@ class CurveReader:
             self._attempt, self._steps = job.attempt, []
         last = self._steps[-1].step if self._steps else 0
         self._steps += self._store.steps(self._job_id, name="loss", after=last)
-        size = max(1, math.ceil(len(self._steps) / self._points))
-        chunks = [self._steps[start : start + size] for start in range(0, len(self._steps), size)]
         return Curves(
-            losses=tuple((chunk[-1].step, sum(step.value for step in chunk) / len(chunk)) for chunk in chunks),
+            losses=curves.thinned([(step.step, step.value) for step in self._steps], self._points),
             epochs=tuple(self._store.epochs(self._job_id)),
         )

@@ -187,6 +187,8 @@ COMMANDS = (
     "note ID words",
     "priority ID 5",
     "worker list",
+    "compare ID ID",
+    "plot ID",
     "predict ID picture.png",
     "up -d",
     "db current",

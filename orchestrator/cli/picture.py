@@ -1,0 +1,132 @@
+"""Pictures of curves and tables as files; matplotlib draws them, which comes with the extra `plot`."""
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator import errors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from orchestrator.core.jobs import Evaluation
+    from orchestrator.service.curves import Panel
+
+#: How the files end that can be written.
+SUFFIXES = (".png", ".svg", ".pdf")
+
+#: More classes than these are drawn without a number in each cell.
+_NUMBERED = 24
+
+_DASHES = ("-", "--", ":", "-.")
+_HUES = 10  # colours of matplotlib's cycle, which line styles tell apart further
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Draw a picture instead: .png, .svg or .pdf. A file there is replaced."
+    ),
+]
+
+
+def check(path: Path) -> None:
+    """Refuse a picture that cannot be drawn before anything is looked up for it.
+
+    Raises:
+        UsageError: its ending is unknown, or its folder does not exist.
+        OrchError: matplotlib is missing.
+
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise errors.UsageError(
+            f"{path.name!a} is no picture that can be written.",
+            why=f"Files that end in {', '.join(SUFFIXES)} can be.",
+            hint=f"-o {path.with_suffix('.png').name}",
+        )
+    check_folder(path)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise errors.OrchError(
+            "Matplotlib, which draws pictures, is not installed here.",
+            why="It comes with the extra `plot`.",
+            hint="pip install 'orch[plot]'",
+        )
+
+
+def check_folder(path: Path) -> None:
+    """Raise UsageError where a file cannot be made for want of its folder."""
+    if path.is_dir() or not path.parent.is_dir():
+        reason = f"{path} is a folder." if path.is_dir() else f"There is no folder {path.parent}."
+        raise errors.UsageError(reason, hint="Give another -o.")
+
+
+def curves(panels: "Sequence[Panel]", path: Path) -> None:
+    """Draw panels side by side, a line for each curve."""
+
+    def draw(figure: "Figure") -> None:
+        figure.set_size_inches(6.4 * len(panels), 4.4)
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            axes.set_title(panel.title)
+            axes.set_xlabel({"time": "seconds"}.get(panel.axis, str(panel.axis)))
+            axes.set_ylabel(panel.quantity)
+            axes.grid(alpha=0.3)
+            drawn = []
+            for number, line in enumerate(panel.lines):
+                xs, ys = zip(*line.curve.points, strict=True)
+                dash = _DASHES[number // _HUES % len(_DASHES)]
+                marker = "o" if len(xs) == 1 else ""
+                drawn += axes.plot(xs, ys, dash, marker=marker, color=f"C{number % _HUES}", linewidth=1.6)
+            # Handles are given by hand: by itself a legend leaves out what begins with an underscore.
+            axes.legend(drawn, [line.label for line in panel.lines], frameon=False)
+
+    _write(draw, path)
+
+
+def confusion(evaluation: "Evaluation", title: str, path: Path) -> None:
+    """Draw a confusion matrix: each cell coloured by its share of the pictures of its true class."""
+    classes, rows = evaluation.classes, evaluation.confusion
+    shares = [[count / max(1, sum(row)) for count in row] for row in rows]
+
+    def draw(figure: "Figure") -> None:
+        side = 2.6 + 0.5 * max(4, min(len(classes), 40))
+        figure.set_size_inches(side + 0.8, side)
+        axes = figure.subplots()
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+        axes.set_title(title)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        places = range(len(classes))
+        axes.set_xticks(places, classes, rotation=45, ha="right")
+        axes.set_yticks(places, classes)
+        for row in places if len(classes) <= _NUMBERED else ():
+            for column in places:
+                shade = "white" if shares[row][column] > 0.5 else "black"  # noqa: PLR2004 - half of the scale
+                axes.text(column, row, str(rows[row][column]), ha="center", va="center", color=shade)
+
+    _write(draw, path)
+
+
+def _write(draw: "Callable[[Figure], None]", path: Path) -> None:
+    """Draw into a file that is whole or not there; the same picture has the same bytes."""
+    from matplotlib import rc_context  # noqa: PLC0415 - an extra, and it takes half a second
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    dateless = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
+    # Names of jobs and classes are somebody's: a $ in them begins no formula.
+    try:
+        with rc_context({"text.parse_math": False, "svg.hashsalt": "orch"}), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
+            figure = Figure(layout="constrained")
+            draw(figure)
+            figure.savefig(draft, dpi=150, metadata=dateless)
+        draft.replace(path)
+    except OSError as error:
+        raise errors.OrchError(f"{path} cannot be written.", why=error.strerror or str(error)) from error
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""What `--json` prints of results that are looked at: comparisons and curves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from orchestrator.core.curves import Axis, Metric
+from orchestrator.core.states import JobState
+from orchestrator.service import views
+from orchestrator.service.compare import Comparison
+from orchestrator.service.curves import Panel
+
+
+class ResultPart(views.Part):
+    """What a job has reached."""
+
+    id: str
+    name: str | None
+    state: JobState
+    epochs: int = Field(description="that have ended")
+    best_accuracy: float | None = Field(description="of the validation")
+    best_accuracy_epoch: int | None
+    best_loss: float | None = Field(description="of the validation, the lowest")
+    best_loss_epoch: int | None
+    train_loss: float | None = Field(description="of the last epoch")
+    seconds: float = Field(description="of training and validation")
+    epoch_seconds: float | None = Field(description="of an epoch, on average")
+
+
+class ComparisonPayload(views.Payload):
+    """Jobs beside each other."""
+
+    jobs: tuple[ResultPart, ...]
+    settings: dict[str, tuple[Any, ...]] = Field(description="those that differ: a value for each job, in order")
+    same_data: bool = Field(description="whether the figures are of the same pictures, as far as these are known")
+
+
+class CurvePart(views.Part):
+    """One metric of one job."""
+
+    job: str
+    label: str
+    metric: Metric
+    points: tuple[tuple[float, float], ...] = Field(description="pairs of x and y")
+
+
+class CurvesPayload(views.Payload):
+    """Curves, in the order in which they are drawn."""
+
+    x: Axis | None
+    curves: tuple[CurvePart, ...]
+
+
+def comparison(found: Comparison) -> ComparisonPayload:
+    """Return the payload of a comparison."""
+    own = ("id", "name", "state")
+    return ComparisonPayload(
+        jobs=tuple(
+            ResultPart(
+                **{name: getattr(one.job, name) for name in own},
+                **{name: getattr(one, name) for name in ResultPart.model_fields if name not in own},
+            )
+            for one in found.results
+        ),
+        settings=found.settings,
+        same_data=found.same_data,
+    )
+
+
+def curves(panels: Sequence[Panel]) -> CurvesPayload:
+    """Return the payload of curves."""
+    return CurvesPayload(
+        x=panels[0].axis if panels else None,
+        curves=tuple(
+            CurvePart(job=line.curve.job, label=line.label, metric=line.curve.metric, points=line.curve.points)
+            for panel in panels
+            for line in panel.lines
+        ),
+    )

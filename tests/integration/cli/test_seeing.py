@@ -1,0 +1,123 @@
+"""`orch compare`, `plot` and `confusion`: figures in a pipe and in JSON, charts on a terminal, pictures in files."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from orchestrator.core import jobs, specs
+from orchestrator.service import seeing
+from orchestrator.store import base
+from tests.contract import parts
+from tests.integration.cli.conftest import Orch
+
+
+def trained(store: base.Store, *accuracies: float, name: str | None = None, **fields: Any) -> jobs.Job:
+    """Return a job whose training reached these accuracies, an epoch each of ten steps."""
+    held = parts.training(store, spec=specs.parse({"data": "digits", **fields}), name=name)
+    for epoch, accuracy in enumerate(accuracies, 1):
+        step = 10 * epoch
+        losses = [jobs.StepMetric(step=at, name="loss", value=1 / at) for at in range(step - 9, step + 1)]
+        store.record_steps(held, losses)
+        point = parts.checkpoint(held, step, accuracy=accuracy, epoch=epoch)
+        store.record_checkpoint(held, point, parts.epoch_rows(epoch, accuracy=accuracy))
+    store.finish(held, parts.DONE)
+    return store.get(held.id)
+
+
+@pytest.fixture
+def pair(store: base.Store) -> tuple[jobs.Job, jobs.Job]:
+    return trained(store, 0.5, 0.9, 0.8, name="fast", lr=0.01), trained(store, 0.3, 0.4, lr=0.001)
+
+
+def test_a_comparison_in_a_pipe_has_a_field_for_each_job(orch: Orch, pair: tuple[jobs.Job, jobs.Job]) -> None:
+    fast, slow = pair
+    rows = orch("compare", fast.id, slow.id, "fast").rows  # whoever is named twice is there once
+    assert rows[:3] == [["job", "id", fast.id, slow.id], ["job", "name", "fast", ""], ["job", "state", *["queued"] * 2]]
+    assert [row for row in rows if row[0] == "setting"] == [["setting", "lr", "0.01", "0.001"]]
+    results = {row[1]: row[2:] for row in rows if row[0] == "result"}
+    assert results["epochs"] == ["3", "2"]
+    assert results["best_accuracy"] == ["0.9", "0.4"]
+    assert results["best_accuracy_epoch"] == ["2", "2"]
+    assert results["seconds"] == ["9.0", "6.0"]
+    assert results["epoch_seconds"] == ["3.0", "3.0"]
+
+
+def test_a_comparison_in_json(orch: Orch, pair: tuple[jobs.Job, jobs.Job]) -> None:
+    found = seeing.ComparisonPayload.model_validate_json(orch("compare", pair[1].id, "fast", "--json").out)
+    assert found.settings == {"lr": (0.001, 0.01)}
+    assert [(one.id, one.best_accuracy) for one in found.jobs] == [(pair[1].id, 0.4), (pair[0].id, 0.9)]
+    assert found.same_data
+
+
+def test_one_job_is_no_comparison(orch: Orch, pair: tuple[jobs.Job, jobs.Job]) -> None:
+    ran = orch("compare", pair[0].id, "fast")
+    assert ran.code == 2
+    assert "two jobs or more" in ran.err
+
+
+def test_secrets_in_the_url_of_the_data_stay_secret(orch: Orch, store: base.Store) -> None:
+    two = [
+        parts.submit(store, spec=specs.parse({"data": f"https://ada:canary@example.org/{name}.zip"})).id
+        for name in ("a", "b")
+    ]
+    for words in ((), ("--json",)):
+        assert "canary" not in orch("compare", *two, *words).out
+
+
+def test_points_of_curves_in_a_pipe_and_in_json(orch: Orch, pair: tuple[jobs.Job, jobs.Job]) -> None:
+    fast, slow = pair
+    rows = orch("plot", fast.id, slow.id, "--metric", "val_accuracy", "--x", "step").rows
+    assert rows == [
+        [fast.id, "val_accuracy", "10", "0.5"],
+        [fast.id, "val_accuracy", "20", "0.9"],
+        [fast.id, "val_accuracy", "30", "0.8"],
+        [slow.id, "val_accuracy", "10", "0.3"],
+        [slow.id, "val_accuracy", "20", "0.4"],
+    ]
+    found = seeing.CurvesPayload.model_validate_json(orch("plot", fast.id, "--smooth", "0.5", "--json").out)
+    assert [curve.metric for curve in found.curves] == ["loss", "val_loss", "train_accuracy", "val_accuracy"]
+    assert found.curves[0].points[9] == (1.0, pytest.approx(0.111, abs=0.01))
+    assert [y for _, y in found.curves[3].points] == pytest.approx([0.5, 0.7667, 0.7857], abs=1e-4)
+
+
+def test_more_jobs_than_lines_that_differ_are_refused(orch: Orch, store: base.Store) -> None:
+    many = [trained(store, 0.5).id for _ in range(11)]
+    assert "too many" in orch("plot", *many).err
+    assert len(orch("compare", *many).rows[0]) == 13
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_picture_is_whole_and_the_same_again(
+    orch: Orch, pair: tuple[jobs.Job, jobs.Job], tmp_path: Path, suffix: str, store: base.Store
+) -> None:
+    third = trained(store, 0.2, 0.3, name="_$cost$ \\frac{")  # begins as no legend may, and no formula
+    file = tmp_path / f"curves.{suffix}"
+    words = ("plot", "fast", pair[1].id, third.id, "-o", str(file))
+    ran = orch(*words)
+    assert (ran.code, ran.out, ran.err) == (0, "", f"Drawn to {file}.\n")
+    drawn = file.read_bytes()
+    assert orch(*words).code == 0
+    assert file.read_bytes() == drawn
+    assert [path.name for path in tmp_path.glob("*curves*")] == [file.name]
+    if suffix == "png":
+        with Image.open(file) as image:
+            assert image.size == (1920, 660)  # two panels
+    else:
+        assert b"<svg" in drawn
+
+
+def test_a_picture_that_cannot_be_is_refused_with_what_helps(
+    orch: Orch, pair: tuple[jobs.Job, jobs.Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: base.Store
+) -> None:
+    job = pair[0].id
+    assert orch("plot", job, "-o", str(tmp_path / "curves.gif")).code == 2
+    assert "There is no folder" in orch("plot", job, "-o", str(tmp_path / "nowhere" / "curves.png")).err
+    waiting = parts.submit(store)
+    assert "nothing to draw" in orch("plot", waiting.id, "-o", str(tmp_path / "curves.png")).err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    ran = orch("plot", job, "-o", str(tmp_path / "curves.png"))
+    assert (ran.code, "pip install 'orch[plot]'" in ran.err) == (1, True)
+    assert not list(tmp_path.glob("*.png"))
