@@ -122,7 +122,7 @@ def _results(results: "Sequence[Result]") -> Iterator[_Row]:
             name=name, values=values, shown=["" if value is None else say(value) for value in values], best=marked
         )
 
-    yield row("epochs", str)
+    yield row("epochs_ended", str)
     yield row("best_accuracy", words.percent, max)  # type: ignore[arg-type] # of shares
     yield row("best_accuracy_epoch", str)
     yield row("best_loss", "{:.4f}".format, min)

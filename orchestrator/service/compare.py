@@ -16,7 +16,7 @@ class Result:
 
     job: Job
     label: str  #: what it is called beside the others
-    epochs: int  #: that have ended
+    epochs_ended: int
     best_accuracy: float | None  #: of the validation
     best_accuracy_epoch: int | None
     best_loss: float | None  #: of the validation, the lowest
@@ -64,7 +64,7 @@ def _result(job: Job, label: str, epochs: Sequence[EpochMetric]) -> Result:
     return Result(
         job=job,
         label=label,
-        epochs=closed,
+        epochs_ended=closed,
         best_accuracy=accurate.accuracy if accurate else None,
         best_accuracy_epoch=accurate.epoch if accurate else None,
         best_loss=lowest.loss if lowest else None,

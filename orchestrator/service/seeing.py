@@ -18,7 +18,7 @@ class ResultPart(views.Part):
     id: str
     name: str | None
     state: JobState
-    epochs: int = Field(description="that have ended")
+    epochs_ended: int
     best_accuracy: float | None = Field(description="of the validation")
     best_accuracy_epoch: int | None
     best_loss: float | None = Field(description="of the validation, the lowest")
