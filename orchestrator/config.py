@@ -36,6 +36,9 @@ NOT_SETTINGS = frozenset({"ORCH_TEST_FAILPOINTS", "ORCH_TEST_PHOTOS", "ORCH_TEST
 #: job or over ssh, and the latter goes with its user's last login.
 SHARED = Path("/tmp")  # noqa: S108 - what is made in it is checked for its owner
 
+#: Trackers that workers can feed.
+SINKS = ("tensorboard", "mlflow", "wandb", "trackio")
+
 SECRETS = ("database_url", "broker_url", "notify")
 
 
@@ -156,6 +159,9 @@ class Settings(BaseModel):
     data_roots: tuple[Place, ...] | None = Field(
         None, description="folders that file: and path sources may name; unset: any, with the embedded database"
     )
+    sinks: Word | None = Field(
+        None, description=f"trackers that get every metric as well, with commas between: {', '.join(SINKS)}"
+    )
     download_max_bytes: int = Field(50 * 2**30, gt=0, description="largest archive that is downloaded")
     download_max_seconds: Seconds = Field(6 * 3600, description="longest time for one download")
     weights_url: Word = Field(
@@ -178,6 +184,14 @@ class Settings(BaseModel):
         if url is not None:
             brokerurl.check(url.get_secret_value())
         return url
+
+    @field_validator("sinks")
+    @classmethod
+    def _sinks_are_known(cls, text: str | None) -> str | None:
+        for name in _names(text):
+            if name not in SINKS:
+                raise ValueError(f"known sinks are {', '.join(SINKS)}")
+        return text
 
     @field_validator("lease")
     @classmethod
@@ -218,6 +232,11 @@ class Settings(BaseModel):
         return self.embedded_database if self.allow_private_hosts is None else self.allow_private_hosts
 
     @property
+    def sink_names(self) -> tuple[str, ...]:
+        """The trackers that get every metric as well."""
+        return _names(self.sinks)
+
+    @property
     def limits(self) -> limits.Limits:
         """How many trainings of a user, or with a tag, may run at once."""
         return limits.Limits(users=self.user_limits or {}, tags=self.tag_limits or {})
@@ -236,6 +255,10 @@ class Settings(BaseModel):
     def run_dir(self) -> Path:
         """The folder of pid files, locks and sockets."""
         return self.home / "run"
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def load(**flags: Any) -> Settings:

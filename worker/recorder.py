@@ -28,7 +28,15 @@ _REPLAY_SECONDS = 1.0
 class Recorder:
     """Turns messages into fenced writes. What the database cannot take now waits in the journal, in order."""
 
-    def __init__(self, store: base.Store, claim: jobs.Claim, *, root: Path, clock: clocks.Clock) -> None:
+    def __init__(
+        self,
+        store: base.Store,
+        claim: jobs.Claim,
+        *,
+        root: Path,
+        clock: clocks.Clock,
+        also: Callable[[Any], None] = lambda _: None,
+    ) -> None:
         self.last_step: int | None = None
         self.log: LogTail | None = None  #: copied while the database is there: on disk it waits anyway
         self.away = False  #: whether the database was, at the last try
@@ -37,6 +45,7 @@ class Recorder:
         self._claim = claim
         self._root = root
         self._clock = clock
+        self._also = also  #: gets every message; must neither wait nor raise
         self._shelf = Shelf(root, claim.checkpoints)
         self._journal_file = folders.attempt(root, claim.id, claim.attempt) / FILE
         self._journal = Journal(self._journal_file)
@@ -48,6 +57,7 @@ class Recorder:
 
     def take(self, message: Any) -> None:
         """Take in what the process says; `flush` writes it."""
+        self._also(message)
         if isinstance(message, protocol.CheckpointWritten):
             self.last_step = message.checkpoint.step
             self._shelf.add(_checkpoint(message))

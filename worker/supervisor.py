@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -11,7 +12,7 @@ from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import base
-from worker import folders, oom, protocol, remains, stage
+from worker import folders, oom, protocol, remains, sinks, stage
 from worker.heartbeat import Heartbeat
 from worker.launcher import Launcher, Process, Unwanted
 from worker.logtail import LogTail
@@ -71,7 +72,11 @@ class Supervisor:
 
     def run(self, claim: jobs.Claim) -> jobs.Job | None:
         """Run the claimed stage to its end and return the job as it stands then; None where the job was lost to us."""
-        recorder = Recorder(self._store, claim, root=self._place.artifact_dir, clock=self._clock)
+        with sinks.opened(self._settings, claim) as also:
+            return self._run(claim, also.take)
+
+    def _run(self, claim: jobs.Claim, also: Callable[[Any], None]) -> jobs.Job | None:
+        recorder = Recorder(self._store, claim, root=self._place.artifact_dir, clock=self._clock, also=also)
         stale = False
         with Heartbeat(self._store, claim, beat_every=self._settings.heartbeat) as heartbeat:
             try:
