@@ -40,15 +40,17 @@ class Steering(base.Steering):
         """Let a paused job go on, or take back the wish to pause a running one."""
         return self._one(connection, job_id, verbs.Change(verb=_Verb.RESUME), actor)
 
-    @engine.writes
-    def retry(self, connection: Connection, job_id: str, *, actor: str, from_start: bool = False) -> jobs.Job:
+    def retry(self, job_id: str, *, actor: str, from_start: bool = False) -> jobs.Job:
         """Begin a new run of a failed or cancelled job, with its checkpoints or without."""
-        return self._one(connection, job_id, verbs.Change(verb=_Verb.RETRY, from_start=from_start), actor)
+        return self._begin_anew(job_id, verbs.Change(verb=_Verb.RETRY, from_start=from_start), actor)
+
+    def extend(self, job_id: str, *, epochs: int, actor: str) -> jobs.Job:
+        """Begin a new run of a job that has ended, with so many epochs in all."""
+        return self._begin_anew(job_id, verbs.Change(verb=_Verb.EXTEND, epochs=epochs), actor)
 
     @engine.writes
-    def extend(self, connection: Connection, job_id: str, *, epochs: int, actor: str) -> jobs.Job:
-        """Begin a new run of a job that has ended, with so many epochs in all."""
-        return self._one(connection, job_id, verbs.Change(verb=_Verb.EXTEND, epochs=epochs), actor)
+    def _begin_anew(self, connection: Connection, job_id: str, change: verbs.Change, actor: str) -> jobs.Job:
+        return self._one(connection, job_id, change, actor)
 
     def steer(self, change: verbs.Change, job_ids: Iterable[str], *, actor: str) -> list[verbs.Changed]:
         """Do the same to many jobs, a batch in a transaction; what is refused stays as it is and says why."""

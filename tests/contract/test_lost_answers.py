@@ -164,7 +164,7 @@ CASES = {
     "cancel": Case(scene=waiting, act=lambda store, job: store.cancel(job, actor="ada")),
     "pause": Case(scene=waiting, act=lambda store, job: store.pause(job, actor="ada")),
     "resume": Case(scene=paused, act=lambda store, job: store.resume(job, actor="ada"), again=errors.IllegalMove),
-    "retry": Case(scene=cancelled, act=lambda store, job: store.retry(job, actor="ada"), again=errors.IllegalMove),
+    "begin_anew": Case(scene=cancelled, act=lambda store, job: store.retry(job, actor="ada"), again=errors.IllegalMove),
     "delete": Case(scene=cancelled, act=lambda store, job: store.delete(job, actor="ada"), again=errors.NotFound),
     "register": Case(scene=lambda _: living_worker(), act=lambda store, known: store.register(known)),
     "beat_worker": Case(
