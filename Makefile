@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check soak audit coverage bench bench-loader docs secrets clean
+.PHONY: help install demo test check soak audit coverage bench bench-loader bench-train bench-memory docs secrets clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -55,6 +55,12 @@ bench: $(STAMP) ## measure against the peers and write the table of the README
 
 bench-loader: $(STAMP) ## measure the loading of pictures and write its lines of that table
 	@$(RUN) python -m benchmarks.loading --write
+
+bench-train: $(STAMP) ## measure training steps and write their lines; QUICK=1 only prints, of small pictures
+	@$(RUN) python -m benchmarks.training --write $(if $(QUICK),--quick)
+
+bench-memory: $(STAMP) ## measure what leaner modes keep and take and write their lines; QUICK=1 as above
+	@$(RUN) python -m benchmarks.memory --write $(if $(QUICK),--quick)
 
 docs: $(STAMP) ## write the settings table and the pictures of the README
 	@$(RUN) python -m docs.settings

@@ -18,7 +18,7 @@ _Taken = TypeVar("_Taken")
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One line of the table: what orch takes and what its peer takes, in seconds, measurement by measurement."""
+    """One line of the table: what orch takes and what its peer takes, measurement by measurement."""
 
     id: str
     what: str
@@ -26,6 +26,7 @@ class Figure:
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
     reach: float  #: the largest ratio that is good enough
+    shown: Callable[[float], str] = lambda value: seconds(value)  # noqa: PLW0108 - which stands below
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -43,9 +44,9 @@ class Figure:
         cells = [
             self.id,
             self.what,
-            seconds(statistics.median(self.ours)),
+            self.shown(statistics.median(self.ours)),
             self.peer,
-            seconds(statistics.median(self.theirs)),
+            self.shown(statistics.median(self.theirs)),
             f"**{self.ratio:.2f}** ({spread})",
             f"{self.reach:.2f}",
         ]
@@ -111,3 +112,8 @@ def machine(**peers: str) -> str:
 def seconds(value: float) -> str:
     """Return a time with two or three digits that count."""
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"  # noqa: PLR2004 - where a third digit says nothing
+
+
+def mebibytes(value: float) -> str:
+    """Return a number of bytes in MiB."""
+    return f"{value / 2**20:,.0f} MiB"
