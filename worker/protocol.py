@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from orchestrator import failpoints
+from orchestrator.core import networks
 from orchestrator.core.jobs import Split
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import Reason, Stage
@@ -76,6 +77,7 @@ class Assignment(_Message):
     data_dir: str  #: absolute path of the host's data cache
     device: str  #: cpu, or the UUID of a GPU
     threads: int  #: CPU threads for torch
+    memory: networks.Memory | None = None  #: what the training keeps for backward, where it is not as its spec says
 
 
 class Progress(_Message):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, specs, states
+from orchestrator.core import jobs, networks, specs, states
 from orchestrator.store import base
 from worker import folders, oom, protocol, remains, sinks, stage
 from worker.heartbeat import Heartbeat
@@ -201,9 +201,10 @@ class Supervisor:
 
     def _assignment(self, claim: jobs.Claim, attempt_dir: Path) -> protocol.Assignment:
         job = claim.job
+        spec = specs.parse(job.spec.model_dump(mode="json"))  # stored long ago, it may be none that runs today
         return protocol.Assignment(
             attempt=claim.attempt,
-            spec=specs.parse(job.spec.model_dump(mode="json")),  # stored long ago, it may be none that runs today
+            spec=spec,
             data_hash=job.data_hash,
             checkpoints=tuple(_info(checkpoint) for checkpoint in claim.checkpoints),
             start=_info(claim.start) if claim.start else None,
@@ -212,6 +213,7 @@ class Supervisor:
             data_dir=str(self._place.data_dir),
             device=self._place.device,
             threads=self._place.threads,
+            memory=networks.leaner(spec.memory, times=claim.out_of_memory),
         )
 
 

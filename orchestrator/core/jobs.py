@@ -131,6 +131,7 @@ class Claim:
     checkpoints: tuple["Checkpoint", ...]  #: on the winning line, newest first
     ran: timedelta = timedelta()  #: what earlier attempts of this run took
     start: "Checkpoint | None" = None  #: of its parent, which its training begins with
+    out_of_memory: int = 0  #: trainings of this run that ended for want of memory
 
     @property
     def id(self) -> str:

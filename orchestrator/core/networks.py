@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -33,6 +33,12 @@ class Shape:
     def first_channels(self) -> int:
         """Channels behind the stem."""
         return self.stem_channels or 2 * self.growth_rate
+
+
+def leaner(mode: Memory, *, times: int) -> Memory:
+    """Return the mode that is so many times leaner than this one, the leanest at most."""
+    modes: tuple[Memory, ...] = get_args(Memory)
+    return modes[min(modes.index(mode) + times, len(modes) - 1)]
 
 
 FIELDS = tuple(field.name for field in fields(Shape))

@@ -14,7 +14,7 @@ LIMITS: dict[Reason, int] = {
     Reason.STALLED: 2,
     Reason.DISK_FULL: 2,
     Reason.UNREACHABLE: 5,
-    Reason.OOM: 1,
+    Reason.OOM: 2,  # each in a leaner memory mode, as long as there is one
     Reason.INTERNAL: 1,
 }
 

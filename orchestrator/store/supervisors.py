@@ -280,12 +280,14 @@ def _ended_so(connection: Connection, claim: jobs.Claim, outcome: jobs.Outcome) 
 
 def _claimed(connection: Connection, job: Row[Any]) -> jobs.Claim:
     earlier = (_attempts.job_id == job.id, _attempts.run == job.run, _attempts.ended_at.is_not(None))
-    times = connection.execute(select(_attempts.started_at, _attempts.ended_at).where(*earlier))
+    columns = (_attempts.started_at, _attempts.ended_at, _attempts.stage, _attempts.reason)
+    ended = connection.execute(select(*columns).where(*earlier)).all()
     return jobs.Claim(
         job=rows.job(job),
         attempt=job.attempt,
         checkpoints=line.checkpoints(connection, job.id),
         start=starts.checkpoint(connection, job),
         # A clock that was set back meanwhile must not give hours away.
-        ran=sum((max(row.ended_at - row.started_at, timedelta()) for row in times), timedelta()),
+        ran=sum((max(row.ended_at - row.started_at, timedelta()) for row in ended), timedelta()),
+        out_of_memory=sum((row.stage, row.reason) == (states.Stage.TRAIN, states.Reason.OOM) for row in ended),
     )

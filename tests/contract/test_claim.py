@@ -121,6 +121,19 @@ def test_claim_knows_how_long_its_run_has_run_already(any_store: sql.SqlStore, c
     assert parts.claimed(any_store).ran.total_seconds() == 0
 
 
+def test_claim_knows_how_often_its_trainings_ran_out_of_memory(any_store: sql.SqlStore, clock: HandClock) -> None:
+    held = parts.training(any_store)
+    counts = [held.out_of_memory]
+    for reason in (states.Reason.OOM, states.Reason.LOST, states.Reason.OOM):
+        any_store.finish(held, parts.failed(reason))
+        clock.move(seconds=3600)
+        held = parts.claimed(any_store, states.Stage.TRAIN)
+        counts.append(held.out_of_memory)
+    assert counts == [0, 1, 1, 2]
+    any_store.finish(held, parts.DONE)
+    assert parts.claimed(any_store, states.Stage.EVALUATE).out_of_memory == 2
+
+
 def test_every_stage_in_turn_leads_to_success(any_store: sql.SqlStore, clock: HandClock) -> None:
     job = parts.submit(any_store)
     for stage in (STAGE.DOWNLOAD, STAGE.TRAIN, STAGE.EVALUATE):

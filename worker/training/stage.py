@@ -56,6 +56,7 @@ def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: rep
     learner = trainer.Trainer(
         spec, data_hash=data.hash, classes=data.classes, device=device, steps_per_epoch=batches.steps_per_epoch
     )
+    _use_memory(learner, assignment, link)
     try:
         _begin(learner, assignment, link)
     except report.Stopped:
@@ -115,6 +116,15 @@ def _check_batch(data: protocol.DatasetInfo, spec: specs.JobSpec) -> None:
             reason=states.Reason.USER_ERROR,
             hint=f"Use --batch-size {max(2, images // spec.accumulate)} or smaller.",
         )
+
+
+def _use_memory(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:
+    """Keep less for backward than the spec says, where earlier attempts ran out of memory; tell of it."""
+    mode, asked = assignment.memory, learner.spec.memory
+    if mode is None or mode == asked:
+        return
+    learner.model.use_memory(mode)
+    _note(link, "leaner_memory", f"{mode} in place of {asked}, which ran out of memory: the numbers stay the same")
 
 
 def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:

@@ -104,6 +104,15 @@ def test_a_stage_that_ends_well_moves_the_job_on(bench: Bench, stage: Callable[[
     assert bench.log == f"attempt 1 of {bench.job.id}\n"
 
 
+def test_each_end_for_want_of_memory_leads_to_a_leaner_training(bench: Bench, tmp_path: Path) -> None:
+    claim = bench.claim()
+    told = [
+        bench.supervisor._assignment(dataclasses.replace(claim, out_of_memory=times), tmp_path).memory
+        for times in range(3)
+    ]
+    assert told == ["plain", "balanced", "lean"]
+
+
 def test_a_defect_fails_the_attempt_and_its_traceback_is_in_the_log(bench: Bench, stage: Callable[[str], None]) -> None:
     stage("fail")
     job = bench.run()

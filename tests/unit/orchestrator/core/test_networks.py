@@ -109,3 +109,8 @@ def test_a_transition_leaves_a_channel_or_the_job_is_refused(
     assert networks.keeps_channels(shape(**given)) is kept
     with contextlib.nullcontext() if kept else pytest.raises(errors.InvalidSpec, match="leaves no channel"):
         specs.parse(given)
+
+
+def test_each_end_for_want_of_memory_leads_to_the_next_leaner_mode() -> None:
+    assert [networks.leaner("plain", times=times) for times in range(4)] == ["plain", "balanced", "lean", "lean"]
+    assert networks.leaner("balanced", times=1) == networks.leaner("lean", times=9) == "lean"

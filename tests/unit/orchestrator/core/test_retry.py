@@ -13,7 +13,7 @@ RULES = [
     (Reason.UNREACHABLE, 5),
     (Reason.STALLED, 2),
     (Reason.DISK_FULL, 2),
-    (Reason.OOM, 1),
+    (Reason.OOM, 2),
     (Reason.INTERNAL, 1),
     (Reason.BAD_INPUT, 0),
     (Reason.USER_ERROR, 0),

@@ -119,6 +119,8 @@ def test_less_memory_changes_no_bit(data: protocol.DatasetInfo, root: Path, mode
     plain, lean = support.Follower(), support.Follower()
     fields: dict[str, Any] = {"epochs": 1, "dropout": 0.2, "blocks": (2, 2)}
     stage.train(data, support.assignment(root, support.spec(**fields)), plain)
-    stage.train(data, support.assignment(root, support.spec(**fields, memory=mode), attempt=2), lean)
+    stage.train(data, support.assignment(root, support.spec(**fields), attempt=2, memory=mode), lean)
+    (note,) = lean.of(protocol.Note)
+    assert (note.kind, note.detail.partition(",")[0]) == ("leaner_memory", f"{mode} in place of plain")
     assert lean.steps == plain.steps
     assert support.same(lean.last(root)[1], plain.last(root)[1])
