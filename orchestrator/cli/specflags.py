@@ -23,7 +23,7 @@ PANELS = {
     ),
     "Network": ("network", *networks.FIELDS),
     "Checkpoints and retries": ("checkpoint_minutes", "checkpoint_steps", "max_duration", "retries"),
-    "Speed and memory": ("memory",),
+    "Speed and memory": ("memory", "layout", "precision"),
     "Start": ("weights", "weights_sha256", "train", "head_epochs", "head_lr"),
 }
 TRAINING = "Training"

@@ -167,6 +167,13 @@ class JobSpec(BaseModel):
         "plain",
         description="what backward keeps: plain: all; balanced: about half; lean: a sixth, and the rest is redone",
     )
+    layout: Literal["contiguous", "channels_last", "auto"] = Field(
+        "contiguous",
+        description="how pictures lie in memory: contiguous, channels_last, or auto: what is faster at the first step",
+    )
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        "fp32", description="fp32, or mixed with bf16 or fp16; auto: what the device is fast at; measured in fp32"
+    )
 
     checkpoint_minutes: float = Field(10, gt=0, le=1440, description="minutes between checkpoints inside an epoch")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")

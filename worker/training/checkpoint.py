@@ -53,6 +53,7 @@ class State(BaseModel):
     #: What patience looks at, of each epoch; left out where there is nothing, as by earlier versions.
     watched: tuple[float, ...] = Field((), exclude_if=operator.not_)
     optimizer: list[dict[str, Any]]  #: its parameter groups
+    scaler: dict[str, Any] = Field({}, exclude_if=operator.not_)  #: of the gradients of fp16; empty for other numbers
     generators: numerics.Generators
     numerics: numerics.Numerics
 

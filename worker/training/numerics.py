@@ -16,12 +16,11 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator import errors
 from orchestrator.core import states
+from worker.training import kernels
 
 
-class Numerics(BaseModel):
+class Numerics(kernels.Kernels):
     """Where the numbers of a checkpoint come from."""
-
-    model_config = ConfigDict(frozen=True)
 
     threads: int  #: of the CPU
     device: str  #: cpu, or the GPU's model
@@ -29,9 +28,10 @@ class Numerics(BaseModel):
     software: str
 
     @classmethod
-    def here(cls, device: torch.device) -> "Numerics":
+    def here(cls, device: torch.device, used: kernels.Kernels = kernels.DEFAULT) -> "Numerics":
         """Return this process's."""
         return cls(
+            **used.model_dump(),
             threads=torch.get_num_threads(),
             device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
             cpu=torch.backends.cpu.get_cpu_capability(),
@@ -43,6 +43,11 @@ class Numerics(BaseModel):
         """Return what differs, each as `name: here, before there`."""
         before = other.model_dump()
         return [f"{name}: {value}, before {before[name]}" for name, value in self if value != before[name]]
+
+    @property
+    def kernels(self) -> kernels.Kernels:
+        """What the steps were computed with."""
+        return kernels.Kernels(layout=self.layout, precision=self.precision)
 
 
 def use(device: str, *, threads: int) -> torch.device:
@@ -62,6 +67,7 @@ def use(device: str, *, threads: int) -> torch.device:
             why="CUDA finds no device.",
             hint="`orch doctor` checks driver and devices.",
         )
+    kernels.set_up_gpu()
     return torch.device("cuda", 0)
 
 

@@ -17,7 +17,7 @@ from orchestrator.core import specs, states
 from worker import protocol, stage
 from worker.data import cache, loader
 from worker.models import densenet, zoo
-from worker.training import checkpoint, evaluate, loop, numerics, report, start, trainer
+from worker.training import checkpoint, evaluate, kernels, loop, numerics, report, start, trainer
 
 #: A stage's work, once its data is on this host.
 Work = Callable[[protocol.DatasetInfo, protocol.Assignment, report.Link], protocol.Ended]
@@ -91,6 +91,7 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
     info, saved = found
     network = zoo.build(spec, len(data.classes)).to(device)
     network.load_state_dict(saved.weights())
+    network.to(memory_format=saved.state.numerics.kernels.memory_format)
     try:
         measured = _measure(network, loader.Loader(data, spec, pin_memory=device.type == "cuda"), device, link)
     except report.Stopped:
@@ -148,12 +149,17 @@ def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: repo
         link.send(protocol.Resumed(attempt=None, step=0))
         if source is not None:
             _note(link, "weights_loaded", source)
+        look = functools.partial(report.raise_if_stopped, link)
+        chosen, said = kernels.choose(learner.spec, learner.model, learner.device, look=look)
+        learner.use(chosen)
+        if said is not None:
+            _note(link, "kernels", said)
         return
     info, saved = found
     learner.restore(saved)
     link.send(protocol.Resumed(attempt=info.attempt, step=info.step))
     numerics.keep_threads(saved.state.numerics.threads)
-    differences = numerics.Numerics.here(learner.device).differences(saved.state.numerics)
+    differences = numerics.Numerics.here(learner.device, learner.kernels).differences(saved.state.numerics)
     if differences:
         _note(link, "numerics_changed", "; ".join(differences) + ": the last bits may differ from here on")
 

@@ -11,7 +11,7 @@ from orchestrator import errors, failpoints
 from orchestrator.core import specs, states, stopping
 from worker.data import loader
 from worker.models import densenet, zoo
-from worker.training import checkpoint, ema, metrics, mixing, numerics, optim, parts, schedules
+from worker.training import checkpoint, ema, kernels, metrics, mixing, numerics, optim, parts, schedules
 
 #: Values of one step, by name; they are read when the step is settled.
 Values = dict[str, torch.Tensor]
@@ -43,12 +43,20 @@ class Trainer:
         self.total = spec.epochs * steps_per_epoch  #: optimizer steps of the whole training
         self.epoch = 0  #: epochs completed
         self._begin_part()
+        self.use(kernels.DEFAULT)
         self.step = 0  #: optimizer steps completed, over the whole training
         self.sums = metrics.Sums()  #: training split, the epoch in work
         self.best_accuracy: float | None = None
         self.watched: list[float] = []  #: what patience looks at, of each epoch; nothing without patience
         self._pending: list[tuple[int, int, Values]] = []
         self._diverged: str | None = None  #: what is not finite
+
+    def use(self, chosen: kernels.Kernels) -> None:
+        """Compute what follows with these, from the first step on or from that of a checkpoint."""
+        self.kernels = chosen
+        self._scaler = chosen.scaler(self.device)
+        for network in (self.model, *([self.average.network] if self.average else [])):
+            network.to(memory_format=chosen.memory_format)
 
     @property
     def lr(self) -> float:
@@ -71,11 +79,15 @@ class Trainer:
         pixels, truth = images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
         if self.part != "head":  # which sees features, without augmentation
             pixels, truth = self.mix(pixels, truth, step=self.step)
+            pixels = pixels.contiguous(memory_format=self.kernels.memory_format)
         self.optimizer.zero_grad(set_to_none=True)
         values = self._gradients(pixels, truth)
-        if self.spec.clip_norm is not None:  # https://arxiv.org/abs/1211.5063
+        if self.spec.clip_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            # https://arxiv.org/abs/1211.5063
             values["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
-        self.optimizer.step()
+        self._scaler.step(self.optimizer)  # leaves a step out whose gradients overflow in fp16
+        self._scaler.update()
         self.step += 1
         if self.average:
             self.average.update(self.model, step=self.step)
@@ -86,10 +98,11 @@ class Trainer:
         losses, corrects = [], []
         sizes = loader.parts(len(images), self.spec.batch_size)
         for pixels, truth in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
-            logits = self._learning(self.model)(pixels)
-            loss = functional.cross_entropy(logits, truth, label_smoothing=self.spec.label_smoothing)
+            with self.kernels.autocast(self.device):
+                logits = self._learning(self.model)(pixels)
+            loss = functional.cross_entropy(logits.float(), truth, label_smoothing=self.spec.label_smoothing)
             loss = loss * (len(pixels) / len(images))
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             labels = truth if truth.ndim == 1 else truth.max(dim=1).indices  # of mixed ones the larger share's
             losses.append(loss.detach())
             corrects.append((logits.detach().max(dim=1).indices == labels).sum())
@@ -109,6 +122,8 @@ class Trainer:
         self._pending = []
         for (step, images, _), values in zip(pending, _read([values for _, _, values in pending]), strict=True):
             correct = int(values.pop("correct"))
+            if self._scaler.is_enabled() and not math.isfinite(values.get("grad_norm", 0.0)):
+                del values["grad_norm"]  # the step was left out, and the next ones are scaled by less
             wrong = [name for name, value in values.items() if not math.isfinite(value)]
             if failpoints.reach("train.loss") or wrong:
                 self._diverged = f"The {'gradient' if wrong == ['grad_norm'] else 'loss'} of step {step} is not finite."
@@ -154,6 +169,10 @@ class Trainer:
         """Return what batches go through: all of a network, or its classifier where that learns alone, on features."""
         return network.linear if self.part == "head" else network
 
+    def _as_weights_lie(self, value: torch.Tensor) -> torch.Tensor:
+        convolution = value.ndim == 4  # noqa: PLR2004 - (outputs, inputs, height, width)
+        return value.clone(memory_format=self.kernels.memory_format) if convolution else value.clone()
+
     @property
     def nbytes(self) -> int:
         """What a checkpoint's tensors take, once the first step has made the optimizer's."""
@@ -165,7 +184,7 @@ class Trainer:
             tensors |= {f"ema.{name}": value for name, value in self.average.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-        return tensors
+        return {name: value.contiguous() for name, value in tensors.items()}
 
     def capture(self) -> checkpoint.Checkpoint:
         """Return the settled state as it stands, sharing memory with it.
@@ -190,7 +209,8 @@ class Trainer:
                 watched=tuple(self.watched),
                 optimizer=self.optimizer.state_dict()["param_groups"],
                 generators=numerics.generators(),
-                numerics=numerics.Numerics.here(self.device),
+                numerics=numerics.Numerics.here(self.device, self.kernels),
+                scaler=self._scaler.state_dict(),
             ),
             tensors=tensors,
         )
@@ -198,6 +218,8 @@ class Trainer:
     def restore(self, found: checkpoint.Checkpoint) -> None:
         """Go on from `found`, which fits."""
         state = found.state
+        self.use(state.numerics.kernels)
+        self._scaler.load_state_dict(state.scaler)
         self.model.load_state_dict(found.part("model"))
         if self.average:
             self.average.network.load_state_dict(found.part("ema"))
@@ -207,7 +229,7 @@ class Trainer:
         for key, value in found.part("optimizer").items():
             index, name = key.split(".", 1)
             # A copy of its own: the file's bytes are one buffer, whose parts lie as they come.
-            by_parameter.setdefault(int(index), {})[name] = value.clone()
+            by_parameter.setdefault(int(index), {})[name] = self._as_weights_lie(value)
         self.optimizer.load_state_dict({"state": by_parameter, "param_groups": state.optimizer})
         self.step = state.step
         self.sums = state.sums.model_copy()

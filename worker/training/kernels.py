@@ -1,0 +1,114 @@
+"""What a step is computed with: how pictures lie in memory, and in which numbers. Fixed at a job's first step.
+
+Each checkpoint keeps it, and who goes on from one obeys: another layout or precision gives other last bits. Mixed
+precision: Micikevicius et al., https://arxiv.org/abs/1710.03740; weights, losses, BatchNorm statistics and all that is
+measured stay in fp32. On a GPU none of this has been run.
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from orchestrator.core import specs
+from worker.models import densenet
+
+Layout = Literal["contiguous", "channels_last"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_FORMATS: dict[Layout, torch.memory_format] = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+}
+_TYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+#: Steps in each layout that `auto` measures, in turns, behind one that does not count.
+_MEASURED_STEPS = 2
+
+
+class Kernels(BaseModel):
+    """The choice. Its defaults are what every job had before there was one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layout: Layout = "contiguous"
+    precision: Precision = "fp32"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """PyTorch's word for the layout."""
+        return _FORMATS[self.layout]
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context in which a forward pass is computed in mixed precision, where it is."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=_TYPES[self.precision])
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """Return what keeps the gradients of fp16 from vanishing; for other numbers it does nothing."""
+        return torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+
+
+DEFAULT = Kernels()
+
+
+def choose(
+    spec: specs.JobSpec, network: densenet.DenseNet, device: torch.device, *, look: Callable[[], None]
+) -> tuple[Kernels, str | None]:
+    """Return what the spec asks for, and how `auto` was decided; `look` is called between the steps it measures."""
+    precision: Precision = fast_precision(device) if spec.precision == "auto" else spec.precision
+    said = [f"precision {precision}, which this device is fast at"] if spec.precision == "auto" else []
+    if spec.layout != "auto":
+        return Kernels(layout=spec.layout, precision=precision), "; ".join(said) or None
+    images = torch.zeros(spec.batch_size, 3, spec.image_size, spec.image_size, device=device)
+    sides = [Kernels(layout=layout, precision=precision) for layout in _FORMATS]
+    seconds = _measured(sides, network, images, look)
+    fastest = min(sides, key=lambda side: seconds[side])
+    took = ", ".join(f"{side.layout} {seconds[side]:.3g} s a pass" for side in sides)
+    return fastest, "; ".join([*said, f"layout {fastest.layout}: {took}"])
+
+
+def fast_precision(device: torch.device) -> Precision:
+    """Return the numbers that a device has circuits for; a CPU without them falls out of oneDNN, 40 times slower."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no other word
+    return "bf16" if has_bf16 else "fp32"
+
+
+def set_up_gpu() -> None:
+    """Let a GPU try its convolutions once for each shape, and compute fp32 as IEEE has it, not in TF32."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _measured(
+    sides: list[Kernels], network: densenet.DenseNet, images: torch.Tensor, look: Callable[[], None]
+) -> dict[Kernels, float]:
+    """Return the median seconds of a forward and backward pass of copies of the network."""
+    copies = {side: copy.deepcopy(network).to(memory_format=side.memory_format).train() for side in sides}
+    taken: dict[Kernels, list[float]] = {side: [] for side in sides}
+    with torch.random.fork_rng():  # dropout draws
+        for _ in range(1 + _MEASURED_STEPS):
+            for side, one in copies.items():
+                look()
+                taken[side].append(_pass(side, one, images))
+    return {side: statistics.median(times[1:]) for side, times in taken.items()}
+
+
+def _pass(side: Kernels, network: nn.Module, images: torch.Tensor) -> float:
+    start = time.perf_counter()
+    with side.autocast(images.device):
+        logits = network(images.contiguous(memory_format=side.memory_format))
+    logits.float().sum().backward()
+    if images.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
