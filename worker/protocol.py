@@ -99,6 +99,16 @@ class Steps(_Message):
     values: tuple[tuple[int, str, float], ...]
 
 
+class Usage(_Message):
+    """What an epoch's training took of its host: see `orchestrator.core.jobs.Usage`."""
+
+    cores: float
+    memory: int
+    waiting: float
+    gpu: float | None = None
+    gpu_memory: int | None = None
+
+
 class EpochMetrics(_Message):
     """Loss and accuracy of one split in one epoch."""
 
@@ -109,6 +119,7 @@ class EpochMetrics(_Message):
     images: int
     seconds: float
     lr: float | None = None
+    usage: Usage | None = None
 
 
 class CheckpointWritten(_Message):

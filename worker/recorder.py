@@ -189,7 +189,7 @@ class Recorder:
 
     def _write_checkpoint(self, message: protocol.CheckpointWritten) -> None:
         checkpoint = _checkpoint(message)
-        metrics = [jobs.EpochMetric(**metric.model_dump()) for metric in message.metrics]
+        metrics = [_epoch(metric) for metric in message.metrics]
         if self._shelf.has(checkpoint):
             kept = self._store.record_checkpoint(self._claim, checkpoint, metrics)
             self._shelf.settle(kept)
@@ -206,6 +206,11 @@ class Recorder:
 
 def _checkpoint(message: protocol.CheckpointWritten) -> jobs.Checkpoint:
     return jobs.Checkpoint(**message.checkpoint.model_dump())
+
+
+def _epoch(metric: protocol.EpochMetrics) -> jobs.EpochMetric:
+    usage = jobs.Usage(**metric.usage.model_dump()) if metric.usage is not None else None
+    return jobs.EpochMetric(**metric.model_dump(exclude={"usage"}), usage=usage)
 
 
 def _fields(message: BaseModel) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def _summary(report: query.Report, settings: config.Settings) -> Iterator[tuple[
         yield "training ends in", words.between(report.ends.low, report.ends.high)
     if job.best_accuracy is not None:
         yield "best", f"{words.percent(job.best_accuracy)} validation accuracy"
+    if used := words.usage(report.epochs):
+        yield "uses" if job.state is JobState.RUNNING else "used", used
     yield "recipe", _recipe(job)
     yield "data", _data(report)
     if job.note:

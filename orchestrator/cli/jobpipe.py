@@ -70,7 +70,15 @@ def evaluation(found: Evaluation) -> None:
 
 def _epoch_columns() -> tuple[render.Column[EpochMetric], ...]:
     names = ("epoch", "split", "loss", "accuracy", "images", "seconds", "lr", "attempt")
-    return tuple(render.Column(title=name, value=_attribute(name)) for name in names)
+    used = ("cores", "memory", "waiting", "gpu", "gpu_memory")
+    return (
+        *(render.Column[EpochMetric](title=name, value=_attribute(name)) for name in names),
+        *(render.Column[EpochMetric](title=name, value=_of_usage(name)) for name in used),
+    )
+
+
+def _of_usage(name: str) -> Callable[[EpochMetric], object]:
+    return lambda row: getattr(row.usage, name, None)
 
 
 def _checkpoint_columns(settings: config.Settings) -> tuple[render.Column[Checkpoint], ...]:

@@ -43,7 +43,9 @@ def picture(job: Job, curves: query.Curves, *, width: int, colour: bool) -> Rend
         chart.chart("accuracy by epoch", _accuracies(curves), colour=colour, width=room),
     ]
     charts = [one for one in drawn if one is not None]
-    return Group(_head(job), _bar(job, width), *chart.together(charts, width=width))
+    used = words.usage(curves.epochs)
+    uses = [Text(used, style="dim")] if used else []
+    return Group(_head(job), _bar(job, width), *uses, *chart.together(charts, width=width))
 
 
 def _head(job: Job) -> Text:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from orchestrator.core.states import JobState, Stage, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container
+    from collections.abc import Collection, Container, Sequence
 
-    from orchestrator.core.jobs import Job, Worker
+    from orchestrator.core.jobs import EpochMetric, Job, Worker
 
 #: A state is a word and a symbol; the colour only helps.
 SYMBOLS: dict[str, tuple[str, str]] = {
@@ -115,6 +115,24 @@ def progress(job: "Job") -> str:
     return ", ".join(parts)
 
 
+#: From this share of the time on, waiting for data is worth a word.
+STARVING = 0.25
+
+
+def usage(epochs: "Sequence[EpochMetric]") -> str:
+    """Return what the last epoch took of its host; nothing where it is not known."""
+    last = next((row for row in reversed(epochs) if row.usage is not None), None)
+    if last is None or last.usage is None:
+        return ""
+    used, speed = last.usage, last.images / last.seconds if last.seconds else 0.0
+    said = [f"{used.cores:.1f} cores", size(used.memory), f"{_speed(speed)} images/s"]
+    if used.gpu is not None:
+        said.append(f"GPU {percent(used.gpu)}{f', {size(used.gpu_memory)}' if used.gpu_memory else ''}")
+    said.append(f"{percent(used.waiting)} of the time waiting for data")
+    starves = ": the loader starves it" if used.waiting >= STARVING else ""
+    return ", ".join(said) + starves
+
+
 #: From this many images a second on, digits behind the point say nothing.
 _WHOLE = 100
 
@@ -125,4 +143,8 @@ def rate(job: "Job") -> str:
         return ""
     if job.progress.unit == "bytes":
         return f"{size(int(job.progress.rate))}/s"
-    return f"{job.progress.rate:{'.3g' if job.progress.rate < _WHOLE else ',.0f'}} images/s"
+    return f"{_speed(job.progress.rate)} images/s"
+
+
+def _speed(rate: float) -> str:
+    return f"{rate:{'.3g' if rate < _WHOLE else ',.0f'}}"

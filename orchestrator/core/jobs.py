@@ -189,6 +189,17 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What an epoch's training took of its host, as far as its last attempt did it."""
+
+    cores: float  #: CPU cores in use on average, those of the processes that load pictures among them
+    memory: int  #: bytes, at most; what its processes share is counted in each
+    waiting: float  #: share of the time that it waited for data, 0 to 1
+    gpu: float | None = None  #: share of the time in which the GPU worked, 0 to 1
+    gpu_memory: int | None = None  #: bytes in use on the GPU, at most
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochMetric:
     """Loss and accuracy of one epoch on one split."""
 
@@ -201,6 +212,7 @@ class EpochMetric:
     lr: float | None = None
     attempt: int | None = None
     step: int | None = None  #: optimizer steps done when it closed
+    usage: Usage | None = None  #: of the train split
 
 
 @dataclass(frozen=True, kw_only=True)

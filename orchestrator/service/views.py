@@ -134,6 +134,16 @@ class AttemptPart(Part):
     last_step: int | None
 
 
+class UsagePart(Part):
+    """What an epoch's training took of its host, as far as its last attempt did it."""
+
+    cores: float = Field(description="CPU cores in use on average")
+    memory: int = Field(description="at most; what its processes share is counted in each")
+    waiting: float = Field(description="share of the time that it waited for data")
+    gpu: float | None = Field(description="share of the time in which the GPU worked")
+    gpu_memory: int | None
+
+
 class EpochPart(Part):
     """One epoch on one split."""
 
@@ -145,6 +155,7 @@ class EpochPart(Part):
     seconds: float
     lr: float | None
     attempt: int | None
+    usage: UsagePart | None = None
 
 
 class CheckpointPart(Part):

@@ -243,6 +243,9 @@ class EpochMetricColumns(TypedColumns):
     images: Named[int] = Column(Integer, comment="pictures seen")
     seconds: Named[float] = Column(Double, comment="time it took")
     lr: Named[float | None] = Column(Double, comment="learning rate")
+    usage: Named[dict[str, Any] | None] = Column(
+        JSON(none_as_null=True), comment="cores, memory and GPU that the training took, share of waiting"
+    )
 
 
 epoch_metrics = Table(

@@ -43,7 +43,7 @@ def event(row: Row[Any]) -> jobs.Event:
 
 def epoch_metric(row: Row[Any]) -> jobs.EpochMetric:
     """Return the metric of a row of `epoch_metrics`."""
-    return _plain(jobs.EpochMetric, row)
+    return _plain(jobs.EpochMetric, row, usage=jobs.Usage(**row.usage) if row.usage else None)
 
 
 def step_metric(row: Row[Any]) -> jobs.StepMetric:

@@ -63,6 +63,15 @@ def test_diverged_losses_come_back_as_they_were(any_store: sql.SqlStore, value: 
         assert stored == value or (math.isnan(stored) and math.isnan(value))
 
 
+@pytest.mark.parametrize("gpu", [None, 0.5])
+def test_an_epoch_keeps_what_it_took_of_its_host(any_store: sql.SqlStore, gpu: float | None) -> None:
+    held = parts.training(any_store)
+    used = jobs.Usage(cores=1.75, memory=2**40, waiting=0.25, gpu=gpu, gpu_memory=None)
+    val, train = parts.epoch_rows(1)
+    any_store.record_checkpoint(held, parts.checkpoint(held, 3, epoch=1), [replace(train, usage=used), val])
+    assert [row.usage for row in any_store.epochs(held.id)] == [used, None]
+
+
 def test_data_set_fixes_the_job(any_store: sql.SqlStore, clock: HandClock) -> None:
     parts.submit(any_store)
     held = parts.claimed(any_store)

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.core import stopping
 from worker import protocol
 from worker.data import loader
-from worker.training import checkpoint, evaluate, features, parts, report, trainer
+from worker.training import checkpoint, evaluate, features, parts, report, trainer, usage
 
 
 class Loop:
@@ -36,6 +36,7 @@ class Loop:
         self._features: features.Features | None = None
         self._spec = learner.spec
         self._meter = report.Meter(link, unit="steps")
+        self._gauge = usage.Gauge(learner.device)
         self._steps_pace = report.Pace(report.STEPS_EVERY)
         self._saved = (learner.epoch, learner.step)
         self._saved_at = time.monotonic()
@@ -47,7 +48,7 @@ class Loop:
         self._meter.tell(**self._position())
         try:
             while not learner.over:
-                self._train_epoch()
+                used = self._train_epoch()
                 measured = evaluate.measure(
                     learner.network,
                     self._seen(self._source().validation()),
@@ -58,7 +59,7 @@ class Loop:
                     raise learner.diverged(f"The loss on the validation split is not finite after step {learner.step}.")
                 epoch = learner.epoch + 1
                 rows = (
-                    learner.sums.row(epoch=epoch, split="train", lr=learner.lr),
+                    learner.sums.row(epoch=epoch, split="train", lr=learner.lr, usage=used),
                     measured.sums.row(epoch=epoch, split="val"),
                 )
                 best = learner.close_epoch(measured.sums)
@@ -70,14 +71,17 @@ class Loop:
             self._link.send(protocol.Note(kind="stopped_early", detail=early))
         return protocol.Ended(how="done", last_step=learner.step)
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self) -> protocol.Usage:
+        """Train to the end of the epoch, and return what that took."""
         learner = self._trainer
         end = (learner.epoch + 1) * self._batches.steps_per_epoch
         start = learner.step - learner.epoch * self._batches.steps_per_epoch
         source = self._source()
         parts.set_training(learner.model, learner.part)
+        self._gauge.begin()
+        batches = self._gauge.watched(source.train(learner.epoch, start_step=start))
         lap = time.monotonic()
-        for images, targets in report.unless_stopped(source.train(learner.epoch, start_step=start), self._link):
+        for images, targets in report.unless_stopped(batches, self._link):
             learner.train_step(images, targets)
             if not self._has_room:  # the first step has made the optimizer's part of a checkpoint
                 checkpoint.check_room(learner.nbytes, self._folder.parent)
@@ -90,6 +94,7 @@ class Loop:
                 self._save()
         self._settle()  # waits for a GPU: the seconds of its last steps come in here
         learner.sums.seconds += time.monotonic() - lap
+        return self._gauge.end()
 
     def _source(self) -> loader.Loader | features.Features:
         """Return where the batches come from: pictures, or their features while the classifier learns alone."""

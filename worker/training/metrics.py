@@ -35,7 +35,9 @@ class Sums(BaseModel):
         """Share of correct predictions, 0 to 1."""
         return self.correct / self.images
 
-    def row(self, *, epoch: int, split: jobs.Split, lr: float | None = None) -> protocol.EpochMetrics:
+    def row(
+        self, *, epoch: int, split: jobs.Split, lr: float | None = None, usage: protocol.Usage | None = None
+    ) -> protocol.EpochMetrics:
         """Return the epoch's row; `epoch` counts from 1."""
         return protocol.EpochMetrics(
             epoch=epoch,
@@ -45,6 +47,7 @@ class Sums(BaseModel):
             images=self.images,
             seconds=self.seconds,
             lr=lr,
+            usage=usage,
         )
 
 

@@ -1,6 +1,7 @@
 """`orch status`, `list`, `events`, `logs`: golden lines in a pipe, documented models in JSON."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,13 @@ from tests.integration.cli.conftest import Orch, heard_of
 
 NOON = "2026-11-24T12:00:00Z"
 DATA = {"data": "digits", "network": "densenet_tiny"}
+USED = ["1.5", "2048", "0.25", "", ""]
+
+
+def _rows() -> list[jobs.EpochMetric]:
+    """The rows of an epoch, with what its training took."""
+    val, train = parts.epoch_rows(1)
+    return [val, replace(train, usage=jobs.Usage(cores=1.5, memory=2048, waiting=0.25))]
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def trained(store: base.Store, clock: HandClock) -> jobs.Job:
     )
     store.record_dataset(held, dataset)
     clock.move(seconds=60)
-    store.record_checkpoint(held, parts.checkpoint(held, 3, accuracy=0.5, epoch=1), parts.epoch_rows(1))
+    store.record_checkpoint(held, parts.checkpoint(held, 3, accuracy=0.5, epoch=1), _rows())
     store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=0, text="epoch 1\n\x1b[31mhalf "))
     store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=1, text="a line"))
     store.finish(held, jobs.Outcome(kind="done", last_step=3))
@@ -86,8 +94,8 @@ def test_status_of_a_job_in_a_pipe(orch: Orch, trained: jobs.Job, settings: Any)
         ["job", "best_accuracy", "0.5"],
         ["job", "submitted_at", NOON],
         ["spec", "image_size", "32"],
-        ["epoch", "1", "train", "0.7", "0.5", "10", "1.5", "0.0001", "2"],
-        ["epoch", "1", "val", "0.7", "0.5", "10", "1.5", "0.0001", "2"],
+        ["epoch", "1", "train", "0.7", "0.5", "10", "1.5", "0.0001", "2", *USED],
+        ["epoch", "1", "val", "0.7", "0.5", "10", "1.5", "0.0001", "2", *[""] * 5],
         ["checkpoint", "3", "1", "2", "0.5", "true", "true", "1000", f"{3:064x}", path],
         ["evaluation", "0.7", "0.75", "4", f"{3:064x}"],
         ["class", "0", "1.0", "0.5", "1", "1"],

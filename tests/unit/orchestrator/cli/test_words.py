@@ -42,6 +42,19 @@ def test_small_things() -> None:
     assert words.place(2) == "2 jobs ahead"
 
 
+def test_what_an_epoch_took_is_one_line_with_a_word_where_the_loader_starves() -> None:
+    val, train = parts.epoch_rows(1)
+    used = jobs.Usage(cores=1.84, memory=3 * 2**29, waiting=0.1)
+    assert words.usage([train, val]) == ""
+    said = "1.8 cores, 1.5 GiB, 6.67 images/s, 10.0 % of the time waiting for data"
+    assert words.usage([replace(train, usage=used), val]) == said
+    starved = replace(used, waiting=0.5, gpu=0.4, gpu_memory=2**30)
+    assert words.usage([replace(train, usage=used), replace(train, usage=starved)]) == (
+        "1.8 cores, 1.5 GiB, 6.67 images/s, GPU 40.0 %, 1.0 GiB, "
+        "50.0 % of the time waiting for data: the loader starves it"
+    )
+
+
 @pytest.mark.parametrize(
     ("stage", "unit", "said"),
     [

@@ -86,9 +86,9 @@ class Follower:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The epochs' rows without their times, which alone may differ."""
+        """The epochs' rows without their times and what they took of the host, which alone may differ."""
         return [
-            row.model_dump(exclude={"seconds"})
+            row.model_dump(exclude={"seconds", "usage"})
             for message in self.of(protocol.CheckpointWritten)
             for row in message.metrics
         ]
