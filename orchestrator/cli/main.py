@@ -53,6 +53,9 @@ COMMANDS = {
         panel=_RESULTS,
         summary="Show jobs beside each other: settings that differ, best values, curves.",
     ),
+    "confusion": Entry(
+        module="confusion", panel=_RESULTS, summary="Show which classes a job's network takes for which."
+    ),
     "plot": Entry(module="plot", panel=_RESULTS, summary="Draw the curves of jobs in the terminal, or as a picture."),
     "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
     "evaluate": Entry(module="evaluate", panel=_RESULTS, summary="Measure a job's network on other data."),

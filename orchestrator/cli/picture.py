@@ -93,10 +93,11 @@ def confusion(evaluation: "Evaluation", title: str, path: Path) -> None:
 
     def draw(figure: "Figure") -> None:
         side = 2.6 + 0.5 * max(4, min(len(classes), 40))
-        figure.set_size_inches(side + 0.8, side)
+        figure.set_layout_engine("compressed")  # cells are squares, which the usual layout makes no room for
+        figure.set_size_inches(side + 1.2, side)
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+        figure.colorbar(image, ax=axes, label="share of the true class")
         axes.set_title(title)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")

@@ -1,4 +1,4 @@
-"""What `--json` prints of results that are looked at: comparisons and curves."""
+"""What `--json` prints of results that are looked at: comparisons, curves, confusion matrices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from orchestrator.core.curves import Axis, Metric
 from orchestrator.core.states import JobState
 from orchestrator.service import views
 from orchestrator.service.compare import Comparison
+from orchestrator.service.confusion import Confusion
 from orchestrator.service.curves import Panel
 
 
@@ -52,6 +53,28 @@ class CurvesPayload(views.Payload):
     curves: tuple[CurvePart, ...]
 
 
+class ClassPart(views.Part):
+    """How well one class is told from the others."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int = Field(description="its pictures")
+
+
+class ConfusionPayload(views.Payload):
+    """The validation split as the best checkpoint of a job sees it."""
+
+    job: str
+    accuracy: float
+    loss: float
+    images: int
+    classes: tuple[ClassPart, ...]
+    average: ClassPart = Field(description="of the classes, each counting once")
+    confusion: tuple[tuple[int, ...], ...] = Field(description="rows: truth, columns: prediction")
+
+
 def comparison(found: Comparison) -> ComparisonPayload:
     """Return the payload of a comparison."""
     own = ("id", "name", "state")
@@ -77,4 +100,18 @@ def curves(panels: Sequence[Panel]) -> CurvesPayload:
             for panel in panels
             for line in panel.lines
         ),
+    )
+
+
+def confusion(found: Confusion) -> ConfusionPayload:
+    """Return the payload of a confusion matrix."""
+    evaluation = found.evaluation
+    return ConfusionPayload(
+        job=found.job.id,
+        accuracy=evaluation.accuracy,
+        loss=evaluation.loss,
+        images=evaluation.images,
+        classes=tuple(ClassPart.model_validate(score) for score in found.scores),
+        average=ClassPart.model_validate(found.average),
+        confusion=evaluation.confusion,
     )

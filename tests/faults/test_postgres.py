@@ -189,6 +189,7 @@ COMMANDS = (
     "worker list",
     "compare ID ID",
     "plot ID",
+    "confusion ID",
     "predict ID picture.png",
     "up -d",
     "db current",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from orchestrator.core import jobs, specs
+from orchestrator.core import jobs, specs, states
 from orchestrator.service import seeing
 from orchestrator.store import base
 from tests.contract import parts
@@ -121,3 +121,59 @@ def test_a_picture_that_cannot_be_is_refused_with_what_helps(
     ran = orch("plot", job, "-o", str(tmp_path / "curves.png"))
     assert (ran.code, "pip install 'orch[plot]'" in ran.err) == (1, True)
     assert not list(tmp_path.glob("*.png"))
+
+
+def evaluated(store: base.Store, confusion: tuple[tuple[int, ...], ...], classes: tuple[str, ...]) -> jobs.Job:
+    """Return a job whose evaluation has this matrix."""
+    job = trained(store, 0.5)
+    held = parts.claimed(store, states.Stage.EVALUATE)
+    columns = list(zip(*confusion, strict=True))
+    store.record_evaluation(
+        held,
+        jobs.Evaluation(
+            attempt=held.attempt,
+            checkpoint_step=10,
+            checkpoint_sha256=f"{10:064x}",
+            loss=0.7,
+            accuracy=sum(row[number] for number, row in enumerate(confusion)) / sum(map(sum, confusion)),
+            images=sum(map(sum, confusion)),
+            classes=classes,
+            precision=tuple(row[number] / max(1, sum(columns[number])) for number, row in enumerate(confusion)),
+            recall=tuple(row[number] / max(1, sum(row)) for number, row in enumerate(confusion)),
+            confusion=confusion,
+            seconds=0.1,
+        ),
+    )
+    store.finish(held, parts.DONE)
+    return store.get(job.id)
+
+
+def test_a_confusion_matrix_in_a_pipe_and_in_json(orch: Orch, store: base.Store) -> None:
+    job = evaluated(store, ((3, 1, 0), (1, 1, 0), (2, 0, 0)), ("cat", "dog", "owl"))
+    rows = orch("confusion", job.id).rows
+    assert [row[:2] for row in rows[:4]] == [
+        ["class", "cat"],
+        ["class", "dog"],
+        ["class", "owl"],
+        ["average", "average"],
+    ]
+    assert [float(field) for field in rows[0][2:]] == pytest.approx([3 / 6, 3 / 4, 0.6, 4])
+    assert [float(field) for field in rows[2][2:]] == [0, 0, 0, 2]  # nothing was taken for an owl
+    assert [float(field) for field in rows[3][2:]] == pytest.approx([1 / 3, 1.25 / 3, 1.1 / 3, 8])
+    assert rows[4:7] == [["cell", "cat", "cat", "3"], ["cell", "cat", "dog", "1"], ["cell", "cat", "owl", "0"]]
+    found = seeing.ConfusionPayload.model_validate_json(orch("confusion", job.id, "--json").out)
+    assert found.confusion == ((3, 1, 0), (1, 1, 0), (2, 0, 0))
+    assert found.classes[0].f1 == pytest.approx(0.6)
+    assert found.classes[1].support == 2
+
+
+def test_a_confusion_matrix_as_a_picture(orch: Orch, store: base.Store, tmp_path: Path) -> None:
+    job = evaluated(store, ((3, 1), (0, 2)), ("$x_{", "\u732b"))  # no formula, and a letter that the font may lack
+    assert orch("confusion", job.id, "-o", str(tmp_path / "c.png")).code == 0
+    with Image.open(tmp_path / "c.png") as image:
+        assert image.width > image.height > 300
+
+
+def test_a_job_that_was_not_evaluated_has_no_matrix(orch: Orch, store: base.Store) -> None:
+    ran = orch("confusion", parts.submit(store).id)
+    assert (ran.code, "has not been evaluated" in ran.err) == (3, True)
