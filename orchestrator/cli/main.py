@@ -72,6 +72,7 @@ COMMANDS = {
     "up": Entry(module="up", panel=_MACHINE, summary="Start broker, database and worker on this machine."),
     "down": Entry(module="up", panel=_MACHINE, summary="Drain the worker of this machine and stop its broker."),
     "demo": Entry(module="demo", panel=_MACHINE, summary="Train the packaged sample, from submit to prediction."),
+    "top": Entry(module="top", panel=_MACHINE, summary="Show workers, their slots and the jobs in them, live."),
     "worker": Entry(module="worker", panel=_MACHINE, summary="Run a worker in the foreground, or steer workers."),
     "data": Entry(module="data", panel=_MACHINE, summary="Keep the data sets of this host."),
     "db": Entry(module="db", panel=_MACHINE, summary="Upgrade or check the database."),

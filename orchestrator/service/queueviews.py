@@ -2,9 +2,11 @@
 
 from pydantic import Field
 
+from orchestrator import config
 from orchestrator.core.jobs import Worker
 from orchestrator.core.states import After, Ended, WorkerState, WorkerWish
-from orchestrator.service import views
+from orchestrator.service import query, views
+from orchestrator.service.top import Top
 from orchestrator.service.why import Why
 
 
@@ -58,6 +60,53 @@ class WorkerPayload(views.Payload):
     silence: float = Field(description="seconds since its last beat")
     user_limits: dict[str, int]
     tag_limits: dict[str, int]
+
+
+class UsePart(views.Part):
+    """A worker and how many of its slots are busy."""
+
+    worker: str
+    state: WorkerState = Field(description="what it has said last")
+    silent: bool
+    host: str
+    devices: tuple[str, ...]
+    busy: int
+    slots: int
+
+
+class TopPayload(views.Payload):
+    """What works now, as `top` prints it."""
+
+    busy: int = Field(description="busy slots of all workers")
+    slots: int
+    rate: float = Field(description="images a second of all trainings and evaluations")
+    workers: tuple[UsePart, ...]
+    running: tuple[views.JobPayload, ...]
+    waiting: int
+
+
+def top(found: Top, settings: config.Settings) -> TopPayload:
+    """Return the payload of what works now."""
+    silent = query.silent_ids(found.overview.workers, settings)
+    return TopPayload(
+        busy=found.busy,
+        slots=found.slots,
+        rate=found.rate,
+        workers=tuple(
+            UsePart(
+                worker=use.worker.id,
+                state=use.worker.state,
+                silent=use.worker.id in silent,
+                host=use.worker.identity.host,
+                devices=use.worker.devices,
+                busy=use.busy,
+                slots=use.slots,
+            )
+            for use in found.uses
+        ),
+        running=tuple(views.job(job, silent) for job in found.running),
+        waiting=len(found.waiting),
+    )
 
 
 def why(answer: Why) -> WhyPayload:

@@ -187,6 +187,7 @@ COMMANDS = (
     "note ID words",
     "priority ID 5",
     "worker list",
+    "top",
     "compare ID ID",
     "plot ID",
     "confusion ID",

@@ -58,7 +58,7 @@ def spoken(words: tuple[str, ...], command: Any, job: str, picture: Path) -> Ite
     if words == ("submit",):
         arguments = ["--data", DATA]
     flags = {flag for parameter in command.params for flag in parameter.opts}
-    always = ("--yes",) if "--yes" in flags else ()
+    always = ("--yes",) if "--yes" in flags else ("--frames", "1") if "--frames" in flags else ()
     yield (*words, *always, *arguments)
     for flag in sorted(flags & {"--json", "--dry-run", "--origin", "--all", "--systemd"}):
         yield (*words, *always, flag, *arguments)
