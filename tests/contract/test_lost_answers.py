@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import dependencies, jobs, states, verbs
+from orchestrator.core import dependencies, jobs, states, telling, verbs
 from orchestrator.service import reconcile
 from orchestrator.store import sql
 from tests.conftest import HandClock
@@ -145,6 +145,15 @@ def due(store: sql.SqlStore) -> str:
     return needed
 
 
+def tried(store: sql.SqlStore) -> telling.Answer:
+    """Leave a notice that was tried and heard, which is not stored yet."""
+    tells = telling.Telling(targets=("https://hooks.example.org/x",), on=frozenset({telling.Occasion.CANCELLED}))
+    store.cancel(parts.submit(store, notify=tells).id, actor="ada")
+    notice = store.next_notice()
+    assert notice is not None
+    return telling.Answer(notice=notice, how="told")
+
+
 def fenced(name: str, *, counts: bool = False) -> Case:
     return Case(act=WRITES[name], counts=counts)
 
@@ -177,6 +186,7 @@ CASES = {
     "wish_worker": Case(scene=worker, act=lambda store, known: store.wish_worker(known.id, states.WorkerWish.DRAIN)),
     "forget_worker": Case(scene=gone, act=lambda store, known: store.forget_worker(known.id), again=errors.NotFound),
     "unblock": Case(scene=due, act=lambda store, _: store.unblock(actor="reconciler")),
+    "next_notice": Case(scene=tried, act=lambda store, answer: store.next_notice(answer)),
     "take_back": Case(scene=lease, act=lambda store, held: store.take_back(held, actor="reconciler", detail="silent")),
 }
 #: Writes with tests of their own, below.
