@@ -68,6 +68,9 @@ COMMANDS = {
     "models": Entry(
         module="models", panel=_RESULTS, summary="List the networks that a job can name, and what each costs."
     ),
+    "samples": Entry(
+        module="samples", panel=_RESULTS, summary="Show validation pictures with what a job's network makes of them."
+    ),
     "schema": Entry(module="schema", panel=_RESULTS, summary="Print the JSON Schema of job files, for editors."),
     "up": Entry(module="up", panel=_MACHINE, summary="Start broker, database and worker on this machine."),
     "down": Entry(module="up", panel=_MACHINE, summary="Drain the worker of this machine and stop its broker."),

@@ -75,6 +75,16 @@ class ConfusionPayload(views.Payload):
     confusion: tuple[tuple[int, ...], ...] = Field(description="rows: truth, columns: prediction")
 
 
+class SamplePayload(views.Payload):
+    """A validation picture and what the network makes of it."""
+
+    image: str
+    true: str
+    predicted: str
+    probability: float = Field(description="of the predicted class")
+    true_probability: float
+
+
 def comparison(found: Comparison) -> ComparisonPayload:
     """Return the payload of a comparison."""
     own = ("id", "name", "state")

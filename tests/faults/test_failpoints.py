@@ -70,6 +70,7 @@ EXCEPTIONS = {
     "orchestrator/service/node.py:_read_pid": "behind up.pid; every failure means that there is none",
     "orchestrator/service/node.py:_no_start": "words for an error that is raised already",
     "orchestrator/service/recipes.py:load": "reads the package's own files, named before anything is stored",
+    "orchestrator/service/samples.py:samples": "a person's own file, apart from the queue: what fails leaves none",
     "orchestrator/store/engine.py:_connected": "`_transaction`, its one caller, has it",
     "orchestrator/store/postgres.py:_connect": "the same, which comes to it through SQLAlchemy",
     "orchestrator/store/postgres.py:engine": "listens to events of SQLAlchemy, no socket",
@@ -94,6 +95,7 @@ EXCEPTIONS = {
     "worker/training/export.py:export": "a person's own file: it is compared before it gets its name",
     "worker/training/export.py:_read_back": "the same",
     "worker/training/export.py:_write_safetensors": "the same",
+    "worker/training/samples.py:_square": "draws a person's own file",
     "worker/training/predict.py:predict": "a person's own pictures: each failure is its line of the answer",
 }
 

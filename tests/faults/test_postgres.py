@@ -191,6 +191,7 @@ COMMANDS = (
     "compare ID ID",
     "plot ID",
     "confusion ID",
+    "samples ID",
     "predict ID picture.png",
     "up -d",
     "db current",
