@@ -80,6 +80,9 @@ COMMANDS = {
     "data": Entry(module="data", panel=_MACHINE, summary="Keep the data sets of this host."),
     "db": Entry(module="db", panel=_MACHINE, summary="Upgrade or check the database."),
     "doctor": Entry(module="doctor", panel=_MACHINE, summary="Find out what is missing or broken."),
+    "help": Entry(
+        module="help", panel=_MACHINE, summary="Explain data, recipes, states, exit codes, settings, files or devices."
+    ),
     "config": Entry(module="config", panel=_MACHINE, summary="Show the settings in force."),
 }
 
