@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import humanize
 
@@ -20,6 +21,10 @@ from orchestrator.service import context, files, health, query, schema
 
 #: Less free disk than this is worth a word; a fifth of it is too little for a checkpoint and a data set.
 LOW_DISK_BYTES = 10 * 2**30
+
+#: Processes that load pictures hand batches over in shared memory; containers get 64 MiB of it, unless told otherwise.
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's, and nothing is written there
+LITTLE_SHARED_MEMORY_BYTES = 2**30
 
 #: The oldest driver that torch's CUDA 13 builds work with.
 OLDEST_DRIVER = 580
@@ -47,7 +52,7 @@ class Check:
 
 def examine(settings: config.Settings) -> Iterator[Check]:
     """Yield every finding about this host and what the settings name."""
-    for check in (_python, _torch, _gpus, _home, _disk):
+    for check in (_python, _torch, _gpus, _home, _disk, _shared_memory):
         yield from check(settings)
     database = list(_database(settings))
     yield from database
@@ -112,6 +117,20 @@ def _disk(settings: config.Settings) -> Iterator[Check]:
     level = Level.OK if free >= LOW_DISK_BYTES else Level.WARN if free >= LOW_DISK_BYTES // 5 else Level.FAIL
     fix = None if level is Level.OK else "Free some space, or set ORCH_ARTIFACTS and ORCH_DATA_CACHE to other disks."
     yield Check(name="disk", level=level, found=f"{humanize.naturalsize(free, binary=True)} free", fix=fix)
+
+
+def _shared_memory(_: config.Settings) -> Iterator[Check]:
+    if not SHARED_MEMORY.is_dir():
+        return
+    total = shutil.disk_usage(SHARED_MEMORY).total
+    little = total < LITTLE_SHARED_MEMORY_BYTES
+    fix = "Give the container more (`shm_size: 2gb` in Compose, --shm-size=2g), or submit with --loader-workers 0."
+    yield Check(
+        name="shared memory",
+        level=Level.WARN if little else Level.OK,
+        found=humanize.naturalsize(total, binary=True),
+        fix=fix if little else None,
+    )
 
 
 def _database(settings: config.Settings) -> Iterator[Check]:

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.core import jobs
-from orchestrator.service import context, node, views
+from orchestrator.service import context, doctor, node, views
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, heard_of
@@ -58,12 +58,20 @@ def test_doctor_warns_of_what_is_merely_not_started(orch: Orch, settings: config
         "gpu": levels["gpu"],
         "home": "ok",
         "disk": levels["disk"],
+        "shared memory": levels["shared memory"],
         "database": "ok",
         "broker": "warn",
         "worker": "ok",
     }
-    doctor = views.DoctorPayload.model_validate_json(orch("doctor", "--json").out)
-    assert [check.name for check in doctor.checks] == [row[1] for row in ran.rows]
+    told = views.DoctorPayload.model_validate_json(orch("doctor", "--json").out)
+    assert [check.name for check in told.checks] == [row[1] for row in ran.rows]
+
+
+@pytest.mark.usefixtures("store")
+def test_doctor_names_the_fix_for_a_container_s_shared_memory(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LITTLE_SHARED_MEMORY_BYTES", 2**60)
+    ((level, _, _, fix),) = [row for row in orch("doctor").rows if row[1] == "shared memory"]
+    assert (level, "shm_size" in fix) == ("warn", True)
 
 
 def test_doctor_fails_for_what_does_not_work_and_masks_secrets(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
