@@ -93,7 +93,7 @@ def test_more_jobs_than_lines_that_differ_are_refused(orch: Orch, store: base.St
 def test_a_picture_is_whole_and_the_same_again(
     orch: Orch, pair: tuple[jobs.Job, jobs.Job], tmp_path: Path, suffix: str, store: base.Store
 ) -> None:
-    third = trained(store, 0.2, 0.3, name="_$cost$ \\frac{")  # begins as no legend may, and no formula
+    third = trained(store, 0.2, 0.3, name="_$\\frac{$")  # begins as no legend may, and no formula
     file = tmp_path / f"curves.{suffix}"
     words = ("plot", "fast", pair[1].id, third.id, "-o", str(file))
     ran = orch(*words)
@@ -168,7 +168,7 @@ def test_a_confusion_matrix_in_a_pipe_and_in_json(orch: Orch, store: base.Store)
 
 
 def test_a_confusion_matrix_as_a_picture(orch: Orch, store: base.Store, tmp_path: Path) -> None:
-    job = evaluated(store, ((3, 1), (0, 2)), ("$x_{", "\u732b"))  # no formula, and a letter that the font may lack
+    job = evaluated(store, ((3, 1), (0, 2)), ("$x_{$", "\u732b"))  # no formula, and a letter that the font may lack
     assert orch("confusion", job.id, "-o", str(tmp_path / "c.png")).code == 0
     with Image.open(tmp_path / "c.png") as image:
         assert image.width > image.height > 300
