@@ -58,9 +58,16 @@ COMMANDS = {
     ),
     "plot": Entry(module="plot", panel=_RESULTS, summary="Draw the curves of jobs in the terminal, or as a picture."),
     "predict": Entry(module="predict", panel=_RESULTS, summary="Classify pictures with the best checkpoint of a job."),
-    "evaluate": Entry(module="evaluate", panel=_RESULTS, summary="Measure a job's network on other data."),
+    "evaluate": Entry(
+        module="evaluate",
+        panel=_RESULTS,
+        summary="Measure the best checkpoint of a job on other data of the same layout.",
+    ),
     "export": Entry(
-        module="export", panel=_RESULTS, summary="Write a job's network as safetensors, torch.export or ONNX."
+        module="export",
+        panel=_RESULTS,
+        summary="Write the best checkpoint of a job as a file for others, with its preprocessing and a model card "
+        "beside it.",
     ),
     "recipes": Entry(
         module="recipes", panel=_RESULTS, summary="List the recipes that a job can name, or print one as a job file."
@@ -77,7 +84,11 @@ COMMANDS = {
     "demo": Entry(module="demo", panel=_MACHINE, summary="Train the packaged sample, from submit to prediction."),
     "top": Entry(module="top", panel=_MACHINE, summary="Show workers, their slots and the jobs in them, live."),
     "worker": Entry(module="worker", panel=_MACHINE, summary="Run a worker in the foreground, or steer workers."),
-    "data": Entry(module="data", panel=_MACHINE, summary="Keep the data sets of this host."),
+    "data": Entry(
+        module="data",
+        panel=_MACHINE,
+        summary="Keep the data sets of this host: jobs share them, and fetch what is missing.",
+    ),
     "db": Entry(module="db", panel=_MACHINE, summary="Upgrade or check the database."),
     "doctor": Entry(module="doctor", panel=_MACHINE, summary="Find out what is missing or broken."),
     "help": Entry(
