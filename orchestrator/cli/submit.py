@@ -123,7 +123,8 @@ def submit(
         not_before=moments.parse(not_before, now=datetime.now().astimezone()) if not_before else None,
     )
     if dry_run:
-        _show_dry_run(resolved, list(_advice(resolved.spec, (), command, fields)), to=to)
+        notes = [_memory(resolved.spec), *_advice(resolved.spec, (), command, fields)]
+        _show_dry_run(resolved, notes, to=to)
         return
     with bell.prepared(settings) as ring, options.opened(context) as opened:
         from orchestrator.service import query  # noqa: PLC0415 - the bell is to begin its imports first
@@ -181,6 +182,15 @@ def _advice(
         if "data" in flags:
             flags["data"] = masking.data(flags["data"])
         yield f"Minutes instead of hours: {shlex.join([*command, *specflags.written(flags)])}"
+
+
+def _memory(spec: "JobSpec") -> str:
+    from orchestrator.core import memory, networks  # noqa: PLC0415 - not for help
+
+    size = words.size(memory.peak(spec, mode=spec.memory))
+    others = [mode for mode in networks.MEMORIES if mode != spec.memory]
+    leaner = " and ".join(f"{words.size(memory.peak(spec, mode=mode))} with --memory {mode}" for mode in others)
+    return f"On a CPU in fp32 the training takes about {size} of memory, {leaner}."
 
 
 def _show(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:

@@ -14,6 +14,7 @@ Stem = Literal["cifar", "imagenet"]
 
 #: What backward keeps of each dense layer: everything, what it adds and what surrounds its second BN, what it adds.
 Memory = Literal["plain", "balanced", "lean"]
+MEMORIES: tuple[Memory, ...] = get_args(Memory)  #: each leaner than the one before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,7 @@ class Shape:
 
 def leaner(mode: Memory, *, times: int) -> Memory:
     """Return the mode that is so many times leaner than this one, the leanest at most."""
-    modes: tuple[Memory, ...] = get_args(Memory)
-    return modes[min(modes.index(mode) + times, len(modes) - 1)]
+    return MEMORIES[min(MEMORIES.index(mode) + times, len(MEMORIES) - 1)]
 
 
 FIELDS = tuple(field.name for field in fields(Shape))
@@ -142,7 +142,7 @@ def model(name: str, shape: Shape, *, image_size: int | None = None, classes: in
 def smallest_image(shape: Shape) -> int:
     """Return the smallest side in pixels that leaves a feature map of at least 1 x 1 after every transition."""
     size = 1
-    while _first_map(shape, size) >> (len(shape.blocks) - 1) < 1:  # each transition halves, rounding down
+    while first_map(shape, size) >> (len(shape.blocks) - 1) < 1:  # each transition halves, rounding down
         size += 1
     return size
 
@@ -155,9 +155,9 @@ def keeps_channels(shape: Shape) -> bool:
 
 def _convolutions(shape: Shape, image_size: int) -> Iterator[_Convolution]:
     """Yield the network's convolutions in order."""
-    growth, channels, side = shape.growth_rate, shape.first_channels, _first_map(shape, image_size)
+    growth, channels, side = shape.growth_rate, shape.first_channels, first_map(shape, image_size)
     if shape.stem == "imagenet":  # its pooling comes behind the convolution
-        yield _Convolution(inputs=3, outputs=channels, kernel=7, map=_halved(image_size))
+        yield _Convolution(inputs=3, outputs=channels, kernel=7, map=halved(image_size))
     else:
         yield _Convolution(inputs=3, outputs=channels, kernel=3, map=side)
     for index, layers in enumerate(shape.blocks):
@@ -183,12 +183,13 @@ def _features(shape: Shape) -> int:
     return channels
 
 
-def _first_map(shape: Shape, image_size: int) -> int:
-    """Return the side of the map that the first block sees."""
+def first_map(shape: Shape, image_size: int) -> int:
+    """Return the side of the map that the first block sees, in pixels."""
     if shape.stem == "cifar":
         return image_size
-    return _halved(_halved(image_size))  # 7 x 7 stride 2 padding 3, then max-pool 3 x 3 stride 2 padding 1
+    return halved(halved(image_size))  # 7 x 7 stride 2 padding 3, then max-pool 3 x 3 stride 2 padding 1
 
 
-def _halved(size: int) -> int:
+def halved(size: int) -> int:
+    """Return the side behind a stride of two."""
     return math.ceil(size / 2)

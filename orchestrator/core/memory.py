@@ -1,0 +1,70 @@
+"""What a training takes in memory, and what of it is kept for backward: by the network's numbers, without building it.
+
+A convolution keeps its input, BatchNorm its input, a ReLU its output, which is the next convolution's input; what is
+put together again keeps nothing but its parts. The tests count the same on the networks themselves.
+"""
+
+from orchestrator.core import networks, specs
+
+_FLOAT = 4  #: bytes
+_INDEX = 8
+
+#: A training process before it has a network: Python, torch, and what the fork server has imported.
+_PROCESS = 691 * 2**20
+
+#: Copies of the largest block's maps that backward works in, beside what is kept.
+_WORK: dict[networks.Memory, float] = {"plain": 5.7, "balanced": 11.8, "lean": 12.5}
+
+
+def kept(shape: networks.Shape, *, image_size: int, mode: networks.Memory) -> int:
+    """Return the bytes that backward keeps of one picture in fp32, that of parameters and statistics left out."""
+    side = networks.first_map(shape, image_size)
+    floats, channels = 3 * image_size**2, shape.first_channels
+    indices = 0
+    if shape.stem == "imagenet":
+        floats += 2 * channels * networks.halved(image_size) ** 2
+        indices = channels * side**2  # where the maxima of the pooling were
+    for number, layers in enumerate(shape.blocks):
+        floats += _block(shape, channels, layers, mode) * side**2
+        channels += layers * shape.growth_rate
+        floats += 2 * channels * side**2  # around the BatchNorm behind the block
+        if number < len(shape.blocks) - 1:
+            channels = int(channels * shape.reduction)
+            floats += channels * side**2  # before the pooling
+            side //= 2
+    return _FLOAT * (floats + channels) + _INDEX * indices
+
+
+def _block(shape: networks.Shape, channels: int, layers: int, mode: networks.Memory) -> int:
+    """Return how many maps a block keeps."""
+    growth, inner = shape.growth_rate, shape.bottleneck * shape.growth_rate
+    dropped = (inner + growth) * layers if shape.dropout else 0  # the masks
+    if mode == "plain":
+        before = sum(channels + layer * growth for layer in range(layers))
+        return 2 * before + 2 * inner * layers + dropped
+    maps = channels + (layers - 1) * growth
+    return maps + (2 * inner * layers + dropped if mode == "balanced" else 0)
+
+
+def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int:
+    """Return the bytes that the process of a training on the CPU has at its peak, its loading processes left out.
+
+    The process itself, what the optimizer has of each parameter, what is kept, and what backward works in: a multiple
+    of the largest block's maps, fitted to training processes under the fork server's allocator settings.
+    """
+    shape = spec.shape
+    parameters = networks.cost(shape, image_size=spec.image_size, classes=classes).parameters
+    per_parameter = 2 + (2 if spec.optimizer != "sgd" else 1 if spec.momentum else 0) + (1 if spec.ema else 0)
+    work = _WORK[mode] * _FLOAT * largest_maps(shape, image_size=spec.image_size)
+    pictures = spec.batch_size * (kept(shape, image_size=spec.image_size, mode=mode) + work)
+    return _PROCESS + _FLOAT * per_parameter * parameters + round(pictures)
+
+
+def largest_maps(shape: networks.Shape, *, image_size: int) -> int:
+    """Return how many numbers the largest output of a block has for one picture."""
+    side, channels, largest = networks.first_map(shape, image_size), shape.first_channels, 0
+    for layers in shape.blocks:
+        channels += layers * shape.growth_rate
+        largest = max(largest, channels * side**2)
+        channels, side = int(channels * shape.reduction), side // 2
+    return largest
