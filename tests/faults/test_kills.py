@@ -64,7 +64,7 @@ def installed(tmp_path: Path) -> Iterator[running.Installation]:
 
 @pytest.fixture(scope="module")
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
-    """An installation whose node runs, for the faults that it survives."""
+    """An installation whose node runs; a fault that it does not survive leaves another one there."""
     with running.installation(tmp_path_factory.mktemp("at-work") / "home") as installation:
         installation.start_node()
         yield installation
@@ -184,14 +184,13 @@ def test_a_pause_and_its_end_cost_no_step_and_no_bit(
 def test_the_end_of_the_node_costs_no_job_and_no_bit(
     fault: Callable[[running.Installation, jobs.Job], None],
     goes_on: str,
-    installed: running.Installation,
+    at_work: running.Installation,
     spec: specs.JobSpec,
     undisturbed: str,
 ) -> None:
-    job = installed.submit(spec)
-    installed.start_node()
-    _strike(fault, installed, job)
-    _check(installed, job, goes_on, undisturbed)
+    job = at_work.submit(spec)
+    _strike(fault, at_work, job)
+    _check(at_work, job, goes_on, undisturbed)
 
 
 def _strike(
