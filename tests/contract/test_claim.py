@@ -124,8 +124,8 @@ def test_claim_knows_how_long_its_run_has_run_already(any_store: sql.SqlStore, c
 def test_claim_knows_how_often_its_trainings_ran_out_of_memory(any_store: sql.SqlStore, clock: HandClock) -> None:
     held = parts.training(any_store)
     counts = [held.out_of_memory]
-    for reason in (states.Reason.OOM, states.Reason.LOST, states.Reason.OOM):
-        any_store.finish(held, parts.failed(reason))
+    for ended in (parts.failed(states.Reason.OOM), parts.DRAINED, parts.failed(states.Reason.OOM)):
+        any_store.finish(held, ended)
         clock.move(seconds=3600)
         held = parts.claimed(any_store, states.Stage.TRAIN)
         counts.append(held.out_of_memory)
