@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.core import specs
+from orchestrator.core import networks, specs
 from tests.unit.worker.models import notebook
 from tests.unit.worker.training import support
 from worker import protocol
 from worker.data import loader
+from worker.models import densenet
 from worker.training import stage
 
 
@@ -115,11 +116,22 @@ def test_loader_processes_change_no_bit(
 
 
 @pytest.mark.parametrize("mode", ["balanced", "lean"])
-def test_less_memory_changes_no_bit(data: protocol.DatasetInfo, root: Path, mode: str) -> None:
+def test_less_memory_changes_no_bit(
+    data: protocol.DatasetInfo, root: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    use = densenet.DenseNet.use_memory
+
+    def noted(network: densenet.DenseNet, mode: networks.Memory) -> None:
+        used.append(mode)
+        use(network, mode)
+
+    monkeypatch.setattr(densenet.DenseNet, "use_memory", noted)
     plain, lean = support.Follower(), support.Follower()
     fields: dict[str, Any] = {"epochs": 1, "dropout": 0.2, "blocks": (2, 2)}
     stage.train(data, support.assignment(root, support.spec(**fields)), plain)
     stage.train(data, support.assignment(root, support.spec(**fields), attempt=2, memory=mode), lean)
+    assert used == ["plain", "plain", mode]
     (note,) = lean.of(protocol.Note)
     assert (note.kind, note.detail.partition(",")[0]) == ("leaner_memory", f"{mode} in place of plain")
     assert lean.steps == plain.steps
