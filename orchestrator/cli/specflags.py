@@ -15,7 +15,7 @@ PANELS = {
     "Data": ("data", "data_sha256", "loader_workers"),
     "Pictures": (
         *("image_size", "crop_scale", "crop_padding", "val_crop", "flip", "randaugment", "randaugment_magnitude"),
-        *("mixup", "cutmix", "progressive_sizes", "progressive_until", "mean", "std"),
+        *("mixup", "cutmix", "progressive_sizes", "progressive_until", "pipeline", "mean", "std"),
     ),
     "Optimizer": (
         *("optimizer", "lr", "momentum", "nesterov", "weight_decay", "decay_norm", "clip_norm", "accumulate"),

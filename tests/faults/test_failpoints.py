@@ -84,6 +84,7 @@ EXCEPTIONS = {
     "worker/data/imagefolder.py:_fault": "opens bytes that are in memory",
     "worker/data/sheet.py:_place": "a person's pictures: a grey square stands for what cannot be read",
     "worker/data/make_digits.py:main": "builds the packaged sample, once, by hand",
+    "worker/data/pixels.py:_by_pillow": "the same",
     "worker/data/urls.py:_connect": "under download.connect, whose tries it shares",
     "worker/durable.py:sync_folder": "its callers name the places",
     "worker/forkserver.py:_work": "opens /dev/null",
@@ -96,7 +97,6 @@ EXCEPTIONS = {
     "worker/training/export.py:_read_back": "the same",
     "worker/training/export.py:_write_safetensors": "the same",
     "worker/training/samples.py:_square": "draws a person's own file",
-    "worker/training/predict.py:predict": "a person's own pictures: each failure is its line of the answer",
 }
 
 #: What `durable.write` reaches, behind the name it is given.

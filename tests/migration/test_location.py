@@ -17,7 +17,7 @@ def test_checkout_is_used_where_nothing_is_installed() -> None:
 def test_package_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = tmp_path / "site-packages" / "orchestrator"
     (installed / "_alembic").mkdir(parents=True)
-    monkeypatch.setattr(orchestrator, "__file__", str(installed / "__init__.py"))
+    monkeypatch.setattr(migrations, "__file__", str(installed / "store" / "migrations.py"))
     assert migrations.scripts() == installed / "_alembic"
 
 

@@ -17,6 +17,7 @@ ALL: dict[str, Any] = {
     "mixup": 0.4,
     "cutmix": 1.0,
     "randaugment": 2,
+    "pipeline": "fast",
     "progressive_sizes": (8,),
     "progressive_until": (0.3,),
     "image_size": 12,

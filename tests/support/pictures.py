@@ -4,6 +4,7 @@ import io
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -18,10 +19,10 @@ def noise(seed: int, *, size: tuple[int, int] = (40, 32), tint: tuple[int, int, 
     return picture if tint is None else Image.blend(picture, Image.new("RGB", size, tint), 0.5)
 
 
-def encoded(picture: Image.Image, kind: str = "JPEG") -> bytes:
-    """Return the bytes of a picture file; `kind` is Pillow's name of the format."""
+def encoded(picture: Image.Image, kind: str = "JPEG", **how: Any) -> bytes:
+    """Return the bytes of a picture file; `kind` is Pillow's name of the format, `how` are its writer's options."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind)
+    picture.save(buffer, kind, **how)
     return buffer.getvalue()
 
 

@@ -6,24 +6,20 @@ and an epoch's order comes from (seed, epoch). A batch is thus the same bit for 
 epoch can be entered at any step without loading what lies before it.
 """
 
-import hashlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import transforms
-from torchvision.transforms import v2
 
-from orchestrator import failpoints
 from orchestrator.core import jobs, specs
 from worker import protocol
-from worker.data import imagefolder
+from worker.data import augment as augmentation
+from worker.data import imagefolder, pixels
 
 #: Sets of fewer bytes are loaded in the training process itself: starting workers costs more than decoding them does
 #: (8 MiB of JPEG is half a second an epoch on one core), and a short job would wait for the start alone.
@@ -46,24 +42,26 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
         layout = imagefolder.discover(Path(info.path))
         self.root = layout.root
         self.pictures = layout.pictures[split]
-        self.random = augment and split == "train"
-        self.spec = spec
-        self.validating = validation_transform(spec)
-        self.training = {size: train_transform(spec, size) for size in (*spec.progressive_sizes, spec.image_size)}
+        self._random = augment and split == "train"
+        self._augmentation = augmentation.Augmentation(spec)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        return self._augmentation.normalised(self._picture(key)), self.pictures[key[1]].label
+
+    def __getitems__(self, keys: list[Key]) -> Batch:
+        """Return the pictures of a batch, normalised at once, and their classes."""
+        pictures = self._augmentation.normalised(np.stack([self._picture(key) for key in keys]))
+        return pictures, torch.tensor([self.pictures[index].label for _, index in keys])
+
+    def _picture(self, key: Key) -> augmentation.Planes:
         epoch, index = key
-        picture = self.pictures[index]
-        failpoints.reach("picture.open")
-        with Image.open(self.root / picture.path, formats=imagefolder.FORMATS) as file:
-            pixels = file.convert("RGB")
-        if not self.random:
-            return self.validating(pixels), picture.label
-        with seeded(self.spec.seed, epoch, index):
-            return self.training[self.spec.train_size(epoch)](pixels), picture.label
+        decoded = pixels.read(self.root / self.pictures[index].path)
+        if not self._random:
+            return self._augmentation.validation(decoded)
+        return self._augmentation.training(decoded, epoch=epoch, index=index)
 
 
 class Loader:
@@ -119,7 +117,7 @@ class Loader:
 
 def epoch_order(images: int, *, seed: int, epoch: int) -> list[int]:
     """Return the permutation of 0 … images-1 in which an epoch sees the pictures."""
-    generator = torch.Generator().manual_seed(_mixed(seed, epoch))
+    generator = torch.Generator().manual_seed(augmentation.mixed(seed, epoch))
     order: list[int] = torch.randperm(images, generator=generator).tolist()
     return order
 
@@ -133,42 +131,6 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     """Return the number of batches: the last one is kept, a last one of one picture joins the batch before it."""
     full, rest = divmod(images, batch_size)
     return max(1, full + (rest > 1))
-
-
-def train_transform(spec: specs.JobSpec, size: int) -> transforms.Compose:
-    """Return the augmentation to pictures of `size` pixels: crop, mirror, RandAugment, tensor, normalise.
-
-    RandAugment: https://arxiv.org/abs/1909.13719. Without it, the transforms and their order are the notebook's.
-    """
-    return transforms.Compose(
-        [
-            *_random_crop(spec, size),
-            *([transforms.RandomHorizontalFlip()] if spec.flip else []),
-            *([v2.RandAugment(spec.randaugment, spec.randaugment_magnitude)] if spec.randaugment else []),
-            transforms.ToTensor(),
-            transforms.Normalize(spec.mean, spec.std),
-        ]
-    )
-
-
-def _random_crop(spec: specs.JobSpec, size: int) -> list[Callable[[Any], Any]]:
-    if not spec.crop_padding:
-        return [transforms.RandomResizedCrop(size, scale=spec.crop_scale)]
-    # What is padded becomes 0 when it is normalised, as where CIFAR's pictures are padded after that.
-    mean = tuple(round(255 * value) for value in spec.mean)
-    return [transforms.Resize(size), transforms.RandomCrop(size, padding=spec.crop_padding, fill=mean)]
-
-
-def validation_transform(spec: specs.JobSpec) -> transforms.Compose:
-    """Return what validation and prediction do to a picture: resize, centre crop, tensor, normalise."""
-    return transforms.Compose(
-        [
-            transforms.Resize(spec.resize),
-            transforms.CenterCrop(spec.image_size),
-            transforms.ToTensor(),
-            transforms.Normalize(spec.mean, spec.std),
-        ]
-    )
 
 
 class _Order(Sampler[list[Key]]):
@@ -190,6 +152,7 @@ def _data_loader(
     return DataLoader(
         dataset,
         batch_sampler=order,
+        collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=persistent,
@@ -197,6 +160,10 @@ def _data_loader(
         # Its own: a DataLoader without one takes a number from torch's global stream at every epoch.
         generator=torch.Generator(),
     )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch  # `__getitems__` has made it whole
 
 
 def _ignore_sigterm(_worker: int) -> None:
@@ -210,17 +177,3 @@ def _batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
         last = batches.pop()
         batches[-1] += last
     return batches
-
-
-@contextmanager
-def seeded(*of: int | str) -> Iterator[None]:
-    """Let torch's global CPU generator, from which torchvision draws, start anew from these, and put it back after."""
-    # Not torch.manual_seed: that would seed the GPUs too, which the fork does not put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(_mixed(*of))
-        yield
-
-
-def _mixed(*numbers: int | str) -> int:
-    """Return 63 well-mixed bits: neighbouring seeds, epochs and indices give unrelated streams."""
-    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8], "big") >> 1

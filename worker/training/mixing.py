@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms import v2
 
 from orchestrator.core import specs
-from worker.data import loader
+from worker.data import augment
 
 
 class Mixer:
@@ -22,7 +22,7 @@ class Mixer:
         """Return the mixed pictures and each one's share of every class (N, classes); both unchanged with none on."""
         if not self._kinds:
             return images, targets
-        with loader.seeded(self._seed, "mix", step):
+        with augment.seeded(self._seed, "mix", step):
             kind = self._kinds[int(torch.randint(len(self._kinds), ()))]
             mixed: tuple[torch.Tensor, torch.Tensor] = kind(images, targets)
         return mixed

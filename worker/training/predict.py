@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from pydantic import Field
 
 from worker import answers
-from worker.data import imagefolder, loader
+from worker.data import augment, pixels
 from worker.training import asked, checkpoint
 
 
@@ -36,17 +36,16 @@ def predict(request: Request, saved: checkpoint.Checkpoint) -> Iterator[answers.
     A picture goes through the network alone, so that its probabilities do not depend on those beside it.
     """
     network = asked.network(request, saved)
-    transform = loader.validation_transform(request.spec)
+    pictures = augment.Augmentation(request.spec)
     top = min(request.top, len(request.classes))
     for path in request.images:
         try:
-            with Image.open(path, formats=imagefolder.FORMATS) as file:
-                pixels = transform(file.convert("RGB"))
+            seen = pictures.normalised(pictures.validation(pixels.read(path)))
         except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly everything on damaged files
             yield {"image": str(path), "error": _said(error)}
             continue
         with torch.inference_mode():
-            likeliest = network(pixels.unsqueeze(0)).softmax(dim=1)[0].topk(top)
+            likeliest = network(seen.unsqueeze(0)).softmax(dim=1)[0].topk(top)
         yield {
             "image": str(path),
             "predictions": [
