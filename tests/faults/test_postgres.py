@@ -193,13 +193,17 @@ COMMANDS = (
     "confusion ID",
     "samples ID",
     "predict ID picture.png",
+    "evaluate ID --data digits",
+    "export ID --format safetensors",
+    "extend ID --epochs 9",
+    "data list",
     "up -d",
     "db current",
     "db check",
     "db upgrade",
 )
 #: Those that do not: they need none, use one of their own, or say it among other things.
-OTHERS = {"down", "config", "demo", "doctor", "models", "recipes"}
+OTHERS = {"down", "config", "demo", "doctor", "help", "init", "models", "recipes", "schema"}
 
 
 def words_of(command: str) -> list[str]:
