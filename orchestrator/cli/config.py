@@ -17,12 +17,12 @@ def show(
 ) -> None:
     """Print every setting in force; secrets are masked."""
     from orchestrator import config  # noqa: PLC0415 - takes 0.1 s, and help needs none
-    from orchestrator.service import views  # noqa: PLC0415
+    from orchestrator.service import careviews  # noqa: PLC0415
 
     settings = options.settings(context)
     origins = config.origins(**options.root_flags(context))
     rows = [
-        views.SettingPart(
+        careviews.SettingPart(
             name=name,
             value=_shown(settings, name),
             origin=origins.get(name, "default"),
@@ -33,16 +33,16 @@ def show(
     ]
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        render.document(views.SettingsPayload(settings=tuple(rows)))
+        render.document(careviews.SettingsPayload(settings=tuple(rows)))
         return
     columns = [
-        render.Column[views.SettingPart](title="SETTING", value=lambda row: row.name),
-        render.Column[views.SettingPart](title="VALUE", value=lambda row: row.value),
+        render.Column[careviews.SettingPart](title="SETTING", value=lambda row: row.name),
+        render.Column[careviews.SettingPart](title="VALUE", value=lambda row: row.value),
     ]
     if origin or to is render.Mode.PIPE:
-        columns.append(render.Column[views.SettingPart](title="FROM", value=lambda row: row.origin))
+        columns.append(render.Column[careviews.SettingPart](title="FROM", value=lambda row: row.origin))
     else:
-        columns.append(render.Column[views.SettingPart](title="WHAT", value=lambda row: row.description, wide=True))
+        columns.append(render.Column[careviews.SettingPart](title="WHAT", value=lambda row: row.description, wide=True))
     render.table(columns, rows, to=to)
 
 

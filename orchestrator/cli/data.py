@@ -51,9 +51,9 @@ def list_(context: typer.Context, as_json: options.AsJson = False) -> None:
         held = service.held(opened.settings, opened.store)
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import dataviews  # noqa: PLC0415
 
-        render.document(views.HeldsPayload(datasets=tuple(views.HeldPart.model_validate(one) for one in held)))
+        render.document(dataviews.HeldsPayload(datasets=tuple(dataviews.HeldPart.model_validate(one) for one in held)))
     elif held or to is render.Mode.PIPE:
         render.table(_columns(), held, to=to)
     else:
@@ -136,18 +136,18 @@ def _state(held: "Held") -> str:
 
 def _show_one(held: "Held", *, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import dataviews  # noqa: PLC0415
 
-        render.document(views.HeldPayload(dataset=views.HeldPart.model_validate(held)))
+        render.document(dataviews.HeldPayload(dataset=dataviews.HeldPart.model_validate(held)))
     else:
         render.table(_columns(), [held], to=to)
 
 
 def _show_whole(found: "Examined", *, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import dataviews  # noqa: PLC0415
 
-        render.document(views.ExaminedPayload.model_validate(found))
+        render.document(dataviews.ExaminedPayload.model_validate(found))
         return
     pipe = to is render.Mode.PIPE
     render.table(_columns(), [found.held], to=to, prefix="set")

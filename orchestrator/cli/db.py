@@ -40,9 +40,9 @@ def current(context: typer.Context, as_json: options.AsJson = False) -> None:
 def _show(found: str | None, wanted: str | None, said: str, *, as_json: bool) -> None:
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import careviews  # noqa: PLC0415
 
-        render.document(views.SchemaPayload(found=found, wanted=wanted))
+        render.document(careviews.SchemaPayload(found=found, wanted=wanted))
     elif to is render.Mode.PIPE:
         render.line(found, wanted)
     else:

@@ -36,9 +36,11 @@ def doctor(context: typer.Context, audit: Audit = False, as_json: options.AsJson
     to = render.mode(as_json=as_json)
     checks = list(service.examine(options.settings(context)))
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import careviews  # noqa: PLC0415
 
-        render.document(views.DoctorPayload(checks=tuple(views.CheckPart.model_validate(check) for check in checks)))
+        render.document(
+            careviews.DoctorPayload(checks=tuple(careviews.CheckPart.model_validate(check) for check in checks))
+        )
     elif to is render.Mode.PIPE:
         for check in checks:
             render.line(check.level, check.name, check.found, check.fix)
@@ -66,10 +68,10 @@ def _audit(context: typer.Context, *, to: render.Mode) -> None:
     with options.opened(context) as opened:
         findings = service.audit(opened.settings, opened.store)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import careviews  # noqa: PLC0415
 
-        parts = tuple(views.FindingPart.model_validate(finding) for finding in findings)
-        render.document(views.AuditPayload(findings=parts))
+        parts = tuple(careviews.FindingPart.model_validate(finding) for finding in findings)
+        render.document(careviews.AuditPayload(findings=parts))
     elif findings or to is render.Mode.PIPE:
         columns: list[render.Column[Finding]] = [
             render.Column(title="WHAT", value=lambda finding: finding.kind),

@@ -66,9 +66,9 @@ def evaluate(
 def show(measured: "Measured", *, to: render.Mode) -> None:
     """Print what the network does on the data."""
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import trainedviews  # noqa: PLC0415
 
-        render.document(views.MeasuredPayload.model_validate(measured))
+        render.document(trainedviews.MeasuredPayload.model_validate(measured))
     elif to is render.Mode.PIPE:
         from orchestrator.cli import jobpipe  # noqa: PLC0415
 

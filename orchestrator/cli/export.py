@@ -53,9 +53,9 @@ def export(
         made = service.export(opened.settings, opened.store, job, form=form.value, output=output, force=force)
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import trainedviews  # noqa: PLC0415
 
-        render.document(views.ExportPayload.model_validate(made))
+        render.document(trainedviews.ExportPayload.model_validate(made))
         return
     if to is render.Mode.PIPE:
         render.line(made.path)

@@ -41,10 +41,10 @@ def models(
     known = service.models(image_size=image_size, classes=classes)
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import catalogviews  # noqa: PLC0415
 
-        parts = tuple(views.ModelPart.model_validate(model) for model in known)
-        render.document(views.ModelsPayload(models=parts))
+        parts = tuple(catalogviews.ModelPart.model_validate(model) for model in known)
+        render.document(catalogviews.ModelsPayload(models=parts))
         return
     render.table(_columns(), known, to=to)
 

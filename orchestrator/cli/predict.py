@@ -59,9 +59,9 @@ def _named(images: list[Path]) -> Iterator[Path]:
 def show(prediction: "Prediction", *, to: render.Mode) -> None:
     """Print what the network makes of one picture."""
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import trainedviews  # noqa: PLC0415
 
-        render.json_line(views.PredictionPayload.model_validate(prediction))
+        render.json_line(trainedviews.PredictionPayload.model_validate(prediction))
         return
     if prediction.error is not None:
         render.talk(f"{prediction.image}: {prediction.error}", label="error:", style="bold red")

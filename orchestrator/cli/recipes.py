@@ -38,9 +38,11 @@ def recipes(
     to = render.mode(as_json=as_json)
     known = [service.load(each) for each in ([name] if name else service.names())]
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import catalogviews  # noqa: PLC0415
 
-        render.document(views.RecipesPayload(recipes=tuple(views.RecipePart.model_validate(each) for each in known)))
+        render.document(
+            catalogviews.RecipesPayload(recipes=tuple(catalogviews.RecipePart.model_validate(each) for each in known))
+        )
     elif name:
         sys.stdout.write(known[0].text)
     else:

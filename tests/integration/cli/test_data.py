@@ -10,7 +10,7 @@ from PIL import Image
 
 from orchestrator import config
 from orchestrator.core import jobs, specs
-from orchestrator.service import asking, views
+from orchestrator.service import asking, dataviews
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
@@ -44,19 +44,19 @@ def archive(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def added(orch: Orch, archive: Path) -> views.HeldPart:
+def added(orch: Orch, archive: Path) -> dataviews.HeldPart:
     ran = orch("data", "add", str(archive), "--json")
     assert ran.code == 0, ran.err
     assert "1 of 7 validation pictures are in the train split too" in ran.err
-    return views.HeldPayload.model_validate_json(ran.out).dataset
+    return dataviews.HeldPayload.model_validate_json(ran.out).dataset
 
 
-def listed(orch: Orch) -> list[views.HeldPart]:
-    return list(views.HeldsPayload.model_validate_json(orch("data", "list", "--json").out).datasets)
+def listed(orch: Orch) -> list[dataviews.HeldPart]:
+    return list(dataviews.HeldsPayload.model_validate_json(orch("data", "list", "--json").out).datasets)
 
 
 def test_what_was_added_is_listed_with_the_jobs_that_used_it(
-    orch: Orch, store: base.Store, archive: Path, added: views.HeldPart
+    orch: Orch, store: base.Store, archive: Path, added: dataviews.HeldPart
 ) -> None:
     held = parts.training(store)
     known = jobs.Dataset(hash=added.hash, source="s", classes=added.classes, counts={}, bytes=1, path="/d")
@@ -74,11 +74,11 @@ def test_what_was_added_is_listed_with_the_jobs_that_used_it(
 
 
 def test_showing_reads_every_picture_and_draws_some(
-    orch: Orch, archive: Path, added: views.HeldPart, tmp_path: Path
+    orch: Orch, archive: Path, added: dataviews.HeldPart, tmp_path: Path
 ) -> None:
     (Path(added.path) / "train/dogs/1.png").write_bytes(b"no picture")
     sheet = tmp_path / "sheet.png"
-    found = views.ExaminedPayload.model_validate_json(
+    found = dataviews.ExaminedPayload.model_validate_json(
         orch("data", "show", str(archive), "--json", "-o", str(sheet)).out
     )
     assert found.by_class == {"train": (6, 6), "val": (4, 3)}
@@ -94,7 +94,7 @@ def test_showing_reads_every_picture_and_draws_some(
 
 @pytest.mark.slow
 def test_verifying_finds_every_change_and_removing_makes_room(
-    orch: Orch, settings: config.Settings, added: views.HeldPart
+    orch: Orch, settings: config.Settings, added: dataviews.HeldPart
 ) -> None:
     assert orch("data", "verify", added.hash[:8]).code == 0
     picture = Path(added.path) / "train/cats/0.jpg"

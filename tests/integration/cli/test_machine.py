@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.core import jobs
-from orchestrator.service import context, doctor, node, views
+from orchestrator.service import careviews, context, doctor, node
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, heard_of
@@ -25,7 +25,7 @@ def test_settings_are_shown_with_origin_and_without_secrets(orch: Orch, monkeypa
     assert ["lease", "30.0", "default"] in ran.rows
     shown = orch("config", "show", "--json")
     assert "canary" not in ran.out + shown.out
-    named = {setting.name: setting for setting in views.SettingsPayload.model_validate_json(shown.out).settings}
+    named = {setting.name: setting for setting in careviews.SettingsPayload.model_validate_json(shown.out).settings}
     assert set(named) == set(config.Settings.model_fields)
     assert named["home"].variable == "ORCH_HOME"
 
@@ -63,7 +63,7 @@ def test_doctor_warns_of_what_is_merely_not_started(orch: Orch, settings: config
         "broker": "warn",
         "worker": "ok",
     }
-    told = views.DoctorPayload.model_validate_json(orch("doctor", "--json").out)
+    told = careviews.DoctorPayload.model_validate_json(orch("doctor", "--json").out)
     assert [check.name for check in told.checks] == [row[1] for row in ran.rows]
 
 
@@ -89,7 +89,7 @@ def test_doctor_fails_for_what_does_not_work_and_masks_secrets(orch: Orch, monke
 def test_an_audit_that_finds_nothing_says_so(orch: Orch, store: base.Store) -> None:
     parts.submit(store)
     assert (orch("doctor", "--audit").code, orch("doctor", "--audit").out) == (0, "")
-    assert views.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings == ()
+    assert careviews.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings == ()
 
 
 def test_an_audit_names_what_does_not_hold(orch: Orch, store: base.Store, settings: config.Settings) -> None:
@@ -101,7 +101,7 @@ def test_an_audit_names_what_does_not_hold(orch: Orch, store: base.Store, settin
     assert ran.code == 1
     assert ran.rows == [["leftover", job.id, f"{job.id}/attempt-0001: no checkpoint is kept in it"]]
     assert "1 promise is broken" in ran.err
-    found = views.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings
+    found = careviews.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings
     assert [(finding.kind, finding.job) for finding in found] == [("leftover", job.id)]
     assert left.exists()
 
