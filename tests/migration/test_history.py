@@ -128,6 +128,7 @@ def _work_until(settings: config.Settings, stop: Any, done: Any) -> None:
             store.finish(held, parts.failed(states.Reason.BAD_INPUT))
             count += 1
             done.set()
+            stop.wait(0.02)  # or one of the others might wait for SQLite's lock longer than a writer's patience
     try:
         sql.open_store(settings)
     except errors.SchemaMismatch as refused:
