@@ -4,6 +4,7 @@ python -m tests.faults.recovery [--kills 5]      at the default lease, beats and
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,14 +31,14 @@ def measure(installed: running.Installation, spec: specs.JobSpec, *, kills: int)
     for _ in range(kills):
         until(lambda: all(_trains(installed, job.id) for job in chosen), seconds=300, every=0.2)
         stand_by = installed.start_node()
-        until(lambda: sum(worker.state == "active" for worker in store.workers()) > 1, seconds=120, every=0.2)
+        until(lambda: _ready(installed, stand_by), seconds=120, every=0.2)  # noqa: B023
         before = {job.id: store.get(job.id).attempt for job in chosen}
         node = psutil.Process(holder.pid)
         for process in (node, *node.children(recursive=True)):
             process.kill()
         holder.wait()
         killed_at = time.time()
-        until(lambda: all(_trains(installed, job, after=number) for job, number in before.items()), seconds=300)  # noqa: B023
+        until(lambda: _all_train(installed, before), seconds=300, every=0.1)  # noqa: B023
         for job_id, number in before.items():
             seconds.append(store.attempts(job_id)[number].started_at.timestamp() - killed_at)
             sys.stdout.write(f"{job_id} {seconds[-1]:.1f} s\n")
@@ -51,10 +52,23 @@ def measure(installed: running.Installation, spec: specs.JobSpec, *, kills: int)
     return seconds
 
 
+def _all_train(installed: running.Installation, after: dict[str, int]) -> bool:
+    """Whether each job trains in an attempt after the number given."""
+    return all(_trains(installed, job_id, after=number) for job_id, number in after.items())
+
+
+def _ready(installed: running.Installation, node: "subprocess.Popen[bytes]") -> bool:
+    """Whether the node's fork server has imported all and listens."""
+    return any(installed.settings.run_dir.glob(f"fork-{node.pid}-*.sock"))
+
+
 def _trains(installed: running.Installation, job_id: str, *, after: int = 0) -> bool:
-    """Whether the job trains, in an attempt after that one."""
+    """Whether the job trains, in an attempt after that one, and has come further: a job that has not waits longer."""
     last = installed.store.attempts(job_id)[-1:]
-    return any(row.first_step is not None and row.ended_at is None and row.attempt > after for row in last)
+    newest = installed.store.checkpoints(job_id)[:1]
+    return any(row.ended_at is None and row.attempt > after for row in last) and any(
+        checkpoint.attempt == last[0].attempt for checkpoint in newest
+    )
 
 
 def main() -> int:
@@ -71,7 +85,7 @@ def main() -> int:
             network="densenet_tiny",
             image_size=8,
             epochs=100_000,
-            checkpoint_steps=200,
+            checkpoint_steps=20,
             loader_workers=0,
         )
         with running.installation(Path(folder) / "home", slots_per_device=_SLOTS, **times) as installed:
