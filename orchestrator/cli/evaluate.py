@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from orchestrator import errors
 from orchestrator.cli import options, progress, render
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def evaluate(
     """
     from orchestrator.service import evaluate as service  # noqa: PLC0415 - SQLAlchemy is not for help
 
+    if sha256 is not None and data is None:
+        raise errors.UsageError("--data-sha256 is the digest of --data, which is not given.", hint="Add --data SOURCE.")
     chosen: Literal["train", "val"] = "val" if split is Split.VALIDATION else "train"
     told = progress.Lines()
     with options.opened(context) as opened:

@@ -45,6 +45,8 @@ def init(
     """
     as_yaml = yaml or (file is not None and Path(file).suffix.lower() in _YAML)
     path = Path(file or ("job.yaml" if as_yaml else "job.toml"))
+    if as_yaml and path.suffix.lower() == ".toml":
+        raise errors.UsageError(f"{path} would be read as TOML.", hint=f"orch init --yaml {path.with_suffix('.yaml')}")
     text = "\n".join(lines(str(path), as_yaml=as_yaml)) + "\n"
     if file == "-":
         sys.stdout.write(text)

@@ -42,13 +42,7 @@ def check(path: Path) -> None:
         OrchError: matplotlib is missing.
 
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise errors.UsageError(
-            f"{path.name!a} is no picture that can be written.",
-            why=f"Files that end in {', '.join(SUFFIXES)} can be.",
-            hint=f"-o {path.with_suffix('.png').name}",
-        )
-    check_folder(path)
+    check_target(path, SUFFIXES)
     if importlib.util.find_spec("matplotlib") is None:
         raise errors.OrchError(
             "Matplotlib, which draws pictures, is not installed here.",
@@ -57,11 +51,21 @@ def check(path: Path) -> None:
         )
 
 
-def check_folder(path: Path) -> None:
-    """Raise UsageError where a file cannot be made for want of its folder."""
-    if path.is_dir() or not path.parent.is_dir():
-        reason = f"{path} is a folder." if path.is_dir() else f"There is no folder {path.parent}."
+def check_target(path: Path, suffixes: Sequence[str]) -> None:
+    """Raise UsageError where a file of one of these endings cannot be made."""
+    try:
+        is_folder, has_folder = path.is_dir(), path.parent.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise errors.UsageError("The file cannot be written.", why=str(error), hint="Give another -o.") from error
+    if is_folder or not has_folder:
+        reason = f"{path} is a folder." if is_folder else f"There is no folder {path.parent}."
         raise errors.UsageError(reason, hint="Give another -o.")
+    if path.suffix.lower() not in suffixes:
+        raise errors.UsageError(
+            f"{path.name!a} is no picture that can be written.",
+            why=f"Files that end in {', '.join(suffixes)} can be.",
+            hint=f"-o {path.with_suffix('.png').name}",
+        )
 
 
 def curves(panels: "Sequence[Panel]", path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator import errors
 from orchestrator.cli import options, picture, progress, render, words
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def samples(
     from orchestrator.service import samples as service  # noqa: PLC0415 - SQLAlchemy is not for help
 
     if output is not None:
-        _check(output)
+        picture.check_target(output, _SUFFIXES)
     to, told = render.mode(as_json=as_json), progress.Lines()
     with options.opened(context) as opened:
         for found in service.samples(opened.settings, opened.store, job, which=which, count=number, output=output):
@@ -65,16 +64,6 @@ def samples(
                 told(found.done, found.total, found.unit)
     if output is not None:
         render.talk(f"Drawn to {output}.")
-
-
-def _check(path: Path) -> None:
-    if path.suffix.lower() not in _SUFFIXES:
-        raise errors.UsageError(
-            f"{path.name!a} is no sheet that can be written.",
-            why=f"Files that end in {', '.join(_SUFFIXES)} can be.",
-            hint=f"-o {path.with_suffix('.png').name}",
-        )
-    picture.check_folder(path)
 
 
 def _show(sample: "Sample", to: render.Mode) -> None:

@@ -27,7 +27,9 @@ _LINES = 8
 def top(
     context: typer.Context,
     *,
-    interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="Seconds between two looks.")] = 2,
+    interval: Annotated[
+        float, typer.Option(min=0.2, max=3600, metavar="SECONDS", help="Seconds between two looks.")
+    ] = 2,
     frames: Annotated[
         int | None, typer.Option("-n", "--frames", min=1, metavar="N", help="Look so many times, then end.")
     ] = None,
