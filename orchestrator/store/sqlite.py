@@ -2,6 +2,7 @@
 
 import functools
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ ADVICE = {
     "SQLITE_NOTADB": ("The file is no SQLite database.", "Check the setting database_url."),
 }
 
+#: Milliseconds of one wait for the writers' lock. In a longer one SQLite looks ever more rarely, down to ten times a
+#: second, and among many writers the one that has waited longest would come last.
+_ROUND = 20
+
 
 def engine(url: URL, *, patience: float, foreign_keys: bool, must_exist: bool) -> Engine:
     """Return the engine of a file, whose writers wait `patience` seconds for each other."""
@@ -33,7 +38,7 @@ def engine(url: URL, *, patience: float, foreign_keys: bool, must_exist: bool) -
         sqlalchemy.event.listen(made, "do_connect", functools.partial(_connect, path))
     sqlalchemy.event.listen(made, "connect", functools.partial(_prepare, path, foreign_keys=foreign_keys))
     sqlalchemy.event.listen(made, "checkout", functools.partial(_require_same, path))
-    sqlalchemy.event.listen(made, "begin", _begin)
+    sqlalchemy.event.listen(made, "begin", functools.partial(_begin, patience))
     return made
 
 
@@ -62,6 +67,20 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _begin(connection: Connection) -> None:
+def _begin(patience: float, connection: Connection) -> None:
     # A deferred transaction that turns to writing fails at once when another has written in between.
-    connection.exec_driver_sql(connection.get_execution_options().get("orch_begin", "BEGIN IMMEDIATE"))
+    statement = connection.get_execution_options().get("orch_begin", "BEGIN IMMEDIATE")
+    if statement == "BEGIN":
+        connection.exec_driver_sql(statement)
+        return
+    until = time.monotonic() + patience
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {_ROUND}")
+    while True:
+        try:
+            connection.exec_driver_sql(statement)
+        except exc.OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        else:
+            break
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(patience * 1000)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from psycopg import errors as psycopg_errors
-from sqlalchemy import Connection, exc
+from sqlalchemy import Connection, Engine, event, exc
 
 from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs
@@ -109,6 +109,23 @@ def test_lock_that_is_never_freed_is_explained_in_time(locked: engine.Database) 
     assert time.monotonic() - began < 3
     assert "locked" in str(caught.value.why)
     assert str(locked.file) in caught.value.message
+
+
+def test_writer_that_waits_looks_often(locked: engine.Database) -> None:
+    """Else the one that has waited longest looks most rarely, and others come first for ever."""
+    looks = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            looks.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        with pytest.raises(errors.DatabaseUnavailable):
+            locked.write(add)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(looks) >= 4
 
 
 def test_readers_do_not_mind_a_writer(locked: engine.Database) -> None:
