@@ -16,13 +16,16 @@ MANY_JOBS = frozenset({"cancel", "compare", "delete", "extend", "pause", "plot",
 
 def main() -> None:
     """Run `orch`, or answer the shell's question."""
-    answer = complete(os.environ)  # noqa: TID251 - the shell's question, no setting
-    if answer is not None:
-        sys.stdout.write(f"{answer}\n")
-        return
-    from orchestrator.cli import main as program  # noqa: PLC0415 - what this file is there to put off
+    try:
+        answer = complete(os.environ)  # noqa: TID251 - the shell's question, no setting
+        if answer is not None:
+            sys.stdout.write(f"{answer}\n")
+            return
+        from orchestrator.cli import main as program  # noqa: PLC0415 - what this file is there to put off
 
-    program.main()
+        program.main()
+    except KeyboardInterrupt:  # while it is being imported, which takes as long as many a command does
+        sys.exit(130)
 
 
 def complete(environment: Mapping[str, str]) -> str | None:

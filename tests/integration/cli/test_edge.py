@@ -219,3 +219,18 @@ def test_ctrl_c_leaves_the_job_alone_and_says_so(
     assert f"`orch cancel {held.id}" in said
     assert store.get(held.id).state is states.JobState.RUNNING
     assert store.beat(held) is states.Wish.RUN
+
+
+def test_ctrl_c_while_the_program_is_imported_is_no_traceback() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Hit:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Hit())\n"
+        "from orchestrator.cli import entry\n"
+        "entry.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "list"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
