@@ -1,5 +1,6 @@
 """`orch top`: workers, their slots and the jobs in them, live."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Container, Iterator
@@ -98,8 +99,10 @@ def _keys() -> "Iterator[Callable[[float], bool]]":
     def pressed(seconds: float) -> bool:
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
-            if select.select([terminal], [], [], left)[0] and sys.stdin.read(1) in {"q", "Q", ""}:
-                return True
+            if select.select([terminal], [], [], left)[0]:
+                keys = os.read(terminal, 1024)  # past the buffer of stdin, which would hide from select what it holds
+                if not keys or b"q" in keys.lower():
+                    return True
         return False
 
     try:

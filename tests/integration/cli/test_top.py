@@ -1,6 +1,9 @@
 """`orch top`: a frame on a terminal, lines in a pipe, one object in JSON."""
 
 import io
+import os
+import pty
+import sys
 from typing import Any
 
 import pytest
@@ -57,3 +60,16 @@ def test_a_frame_fits_the_terminal(
     assert max(map(len, lines)) <= width
     assert len(lines) <= max(height, 8)
     assert any(running.id in line or "more" in line for line in lines)
+
+
+@pytest.mark.parametrize(("pressed", "ends"), [(b"xq", True), (b"\x1b[AQ", True), (b"x", False)])
+def test_a_q_ends_it_behind_any_other_key(monkeypatch: pytest.MonkeyPatch, pressed: bytes, ends: bool) -> None:
+    keyboard, terminal = pty.openpty()
+    try:
+        with open(terminal, encoding="utf-8") as stdin:  # noqa: PTH123 - a descriptor
+            monkeypatch.setattr(sys, "stdin", stdin)
+            with command._keys() as heard:
+                os.write(keyboard, pressed)
+                assert heard(0.2) is ends
+    finally:
+        os.close(keyboard)
