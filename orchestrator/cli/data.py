@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator import errors
-from orchestrator.cli import options, progress, render, words
+from orchestrator.cli import options, picture, progress, render, words
 
 if TYPE_CHECKING:
     from orchestrator.service.datasets import Examined, Held
@@ -65,18 +65,24 @@ def show(
     context: typer.Context,
     name: _Set,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Draw a contact sheet: .png or .jpg.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Draw a contact sheet, .png or .jpg. A file there is replaced."
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Read every picture: how many each class has, what both splits have, what cannot be read."""
     from orchestrator.service import datasets as service  # noqa: PLC0415
 
+    if output is not None:
+        picture.check_target(output, picture.SHEETS)
     with options.opened(context) as opened:
         found = service.examine(opened.settings, opened.store, name, report=progress.Lines(), sheet=output)
     _show_whole(found, to=render.mode(as_json=as_json))
     if found.drawn is not None:
-        render.talk(f"{output}: {words.plural(found.drawn[0], 'picture')} of {found.drawn[1]} classes.")
+        pictures, classes = found.drawn
+        render.talk(f"{output}: {words.plural(pictures, 'picture')} of {words.plural(classes, 'class')}.")
 
 
 @app.command(epilog="Example:\n\norch data verify digits")

@@ -1,7 +1,6 @@
 """Pictures of curves and tables as files; matplotlib draws them, which comes with the extra `plot`."""
 
 import importlib.util
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator import errors
+from orchestrator.service import drafts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 #: How the files end that can be written.
 SUFFIXES = (".png", ".svg", ".pdf")
+
+#: How those end that are made of pixels: contact sheets.
+SHEETS = (".png", ".jpg", ".jpeg")
 
 #: More classes than these are drawn without a number in each cell.
 _NUMBERED = 24
@@ -53,10 +56,8 @@ def check(path: Path) -> None:
 
 def check_target(path: Path, suffixes: Sequence[str]) -> None:
     """Raise UsageError where a file of one of these endings cannot be made."""
-    try:
+    with drafts.looking():
         is_folder, has_folder = path.is_dir(), path.parent.is_dir()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise errors.UsageError("The file cannot be written.", why=str(error), hint="Give another -o.") from error
     if is_folder or not has_folder:
         reason = f"{path} is a folder." if is_folder else f"There is no folder {path.parent}."
         raise errors.UsageError(reason, hint="Give another -o.")
@@ -121,17 +122,11 @@ def _write(draw: "Callable[[Figure], None]", path: Path) -> None:
     from matplotlib import rc_context  # noqa: PLC0415 - an extra, and it takes half a second
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     dateless = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     # Names of jobs and classes are somebody's: a $ in them begins no formula.
-    try:
-        with rc_context({"text.parse_math": False, "svg.hashsalt": "orch"}), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
-            figure = Figure(layout="constrained")
-            draw(figure)
-            figure.savefig(draft, dpi=150, metadata=dateless)
-        draft.replace(path)
-    except OSError as error:
-        raise errors.OrchError(f"{path} cannot be written.", why=error.strerror or str(error)) from error
-    finally:
-        draft.unlink(missing_ok=True)
+    plain = rc_context({"text.parse_math": False, "svg.hashsalt": "orch"})
+    with drafts.drafts(path) as (draft,), plain, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
+        figure = Figure(layout="constrained")
+        draw(figure)
+        figure.savefig(draft, dpi=150, metadata=dateless)

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-#: How a sheet's file ends.
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-
 #: Pictures on a sheet, at most.
 _MOST = 200
 
@@ -54,7 +51,7 @@ def samples(
     from orchestrator.service import samples as service  # noqa: PLC0415 - SQLAlchemy is not for help
 
     if output is not None:
-        picture.check_target(output, _SUFFIXES)
+        picture.check_target(output, picture.SHEETS)
     to, told = render.mode(as_json=as_json), progress.Lines()
     with options.opened(context) as opened:
         for found in service.samples(opened.settings, opened.store, job, which=which, count=number, output=output):

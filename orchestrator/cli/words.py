@@ -82,8 +82,8 @@ def size(count: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return 1 job, 2 jobs."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Return 1 job, 2 jobs, 3 classes."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def nobody(workers: "Collection[Worker]", silent: "Container[str]") -> str | None:

@@ -1,6 +1,7 @@
 """The data sets of this host: what the cache holds, what is in it, and which jobs use it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from orchestrator import config, errors
 from orchestrator.core import masking
 from orchestrator.core.jobs import Job, JobFilter
-from orchestrator.service import asking, jobfile, query
+from orchestrator.service import asking, drafts, jobfile, query
 from orchestrator.store.base import Store
 
 #: Jobs of a set that are counted; more are "so many and more".
@@ -107,8 +108,9 @@ def examine(
 ) -> Examined:
     """Read every picture of a set, and draw a contact sheet where one is asked for; raises NotFound, OrchError."""
     chosen = find(settings, store, text)
-    drawn = str(sheet.absolute()) if sheet is not None else None
-    (answer,) = _last(settings, {"do": "examine", "hash": chosen.hash, "sheet": drawn}, report)
+    with drafts.drafts(sheet) if sheet else nullcontext((None,)) as (draft,):
+        wanted = {"do": "examine", "hash": chosen.hash, "sheet": str(draft) if draft else None}
+        (answer,) = _last(settings, wanted, report)
     return Examined(
         held=chosen,
         found=answer["found"],

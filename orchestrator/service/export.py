@@ -2,13 +2,12 @@
 
 import importlib.util
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import config, errors
 from orchestrator.core.jobs import Job
-from orchestrator.service import asking, modelcard, query, trained
+from orchestrator.service import asking, drafts, modelcard, query, trained
 from orchestrator.store.base import Store
 
 #: The formats, and how their files end.
@@ -44,32 +43,23 @@ def export(
 
     Raises:
         NotFound: no such job, or a job without a checkpoint on this host.
-        UsageError: the file exists, or its folder does not.
+        UsageError: the file exists, or its folder does not or cannot be looked into.
         OrchError: a package is missing, or the file says something else than the network.
 
     """
     job = store.find(text)
     _check_packages(form)
-    path = _target(job, form, output, force=force)
-    drafts = {name: name.with_name(f".{name.stem}.{os.getpid()}{name.suffix}") for name in _files(path)}
+    with drafts.looking():
+        path = _target(job, form, output, force=force)
     exported = None
-    try:
-        for answer in trained.ask(
-            settings, store, job, "worker.training.export", _wanted(store, job, form, drafts[path])
-        ):
+    with drafts.drafts(*_files(path)) as (draft, preprocessing, card):
+        for answer in trained.ask(settings, store, job, "worker.training.export", _wanted(store, job, form, draft)):
             exported = _exported(job, form, path, answer)
         if exported is None:
             raise errors.OrchError("The process of the export said nothing.")
         report = query.report(store, job.id)
-        drafts[exported.preprocessing].write_text(_json(modelcard.preprocessing(report)), encoding="utf-8")
-        drafts[exported.card].write_text(modelcard.text(report, exported), encoding="utf-8")
-        for name, draft in reversed(drafts.items()):  # the network comes last: where it is, all are
-            draft.replace(name)
-    except OSError as error:
-        raise errors.OrchError(f"{path} cannot be written.", why=error.strerror or str(error)) from error
-    finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
+        preprocessing.write_text(_json(modelcard.preprocessing(report)), encoding="utf-8")
+        card.write_text(modelcard.text(report, exported), encoding="utf-8")
     return exported
 
 

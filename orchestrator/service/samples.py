@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import config, errors
-from orchestrator.service import trained
+from orchestrator.service import drafts, trained
 from orchestrator.service.evaluate import Doing
 from orchestrator.store.base import Store
 
@@ -33,16 +34,15 @@ def samples(
 
     """
     job = store.find(text)
-    draft = output and output.absolute().with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
-    wanted = {
-        "data_hash": job.data_hash or "",
-        "which": which,
-        "count": count,
-        "sheet": str(draft) if draft else None,
-        "threads": settings.threads or len(os.sched_getaffinity(0)),
-    }
-    try:
-        found = []
+    found = []
+    with drafts.drafts(output) if output else nullcontext((None,)) as (draft,):
+        wanted = {
+            "data_hash": job.data_hash or "",
+            "which": which,
+            "count": count,
+            "sheet": str(draft) if draft else None,
+            "threads": settings.threads or len(os.sched_getaffinity(0)),
+        }
         for answer in trained.ask(settings, store, job, "worker.training.samples", wanted):
             if "progress" in answer:
                 yield Doing(**answer["progress"])
@@ -50,11 +50,4 @@ def samples(
                 found.append(Sample(**answer))
         if not found:
             raise errors.OrchError("The process that looks at the pictures said nothing.")
-        if draft and output:
-            draft.replace(output)
-        yield from found
-    except OSError as error:
-        raise errors.OrchError(f"{output} cannot be written.", why=error.strerror or str(error)) from error
-    finally:
-        if draft:
-            draft.unlink(missing_ok=True)
+    yield from found

@@ -66,9 +66,8 @@ def _examine(request: Request, say: answers.Say) -> None:
 def _draw(layout: imagefolder.Layout, path: Path) -> tuple[int, int]:
     try:
         return sheet.draw(layout, path)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"{error}."
-        raise errors.OrchError(f"{path} cannot be written.", why=why, hint="Give a path that ends in .png.") from error
+    except OSError as error:
+        raise errors.OrchError("The sheet cannot be written.", why=error.strerror or str(error)) from error
 
 
 def _remove(request: Request, say: answers.Say) -> None:

@@ -88,8 +88,24 @@ def test_showing_reads_every_picture_and_draws_some(
     assert found.faults == ("train/dogs/1.png is not a picture",)
     with Image.open(sheet) as drawn:
         assert len(drawn.convert("RGB").getcolors(2**20) or ()) > 100  # photographs are on it
+    assert orch("data", "show", added.hash, "-o", str(sheet)).err.endswith(f"{sheet}: 12 pictures of 2 classes.\n")
+
+
+def test_a_sheet_is_refused_before_anything_is_read_and_half_of_one_never_stays(
+    orch: Orch, added: dataviews.HeldPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = orch("data", "show", added.hash, "-o", str(tmp_path / "sheet.xyz"))
-    assert (wrong.code, "cannot be written" in wrong.err) == (1, True)
+    assert (wrong.code, wrong.out, "is no picture that can be written" in wrong.err) == (2, "", True)
+
+    def save(_: Image.Image, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    (tmp_path / "sheet.png").write_bytes(b"old")
+    full = orch("data", "show", added.hash, "-o", str(tmp_path / "sheet.png"))
+    assert (full.code, "No space left" in full.err) == (1, True)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.glob("*.png")] == [("sheet.png", b"old")]
 
 
 @pytest.mark.slow

@@ -153,6 +153,7 @@ def test_export_refuses_before_it_begins(
         ("a.pt", "does not end in .safetensors"),
         ("no/a.safetensors", "no folder"),
         ("there.safetensors", "exists"),
+        (f"{'x' * 300}.safetensors", "cannot be written"),
     ):
         refused = orch("export", job.id, "-o", output)
         assert (refused.code, said in refused.err) == (2, True), refused.err

@@ -179,9 +179,9 @@ def test_a_job_that_was_not_evaluated_has_no_matrix(orch: Orch, store: base.Stor
     assert (ran.code, "has not been evaluated" in ran.err) == (3, True)
 
 
-@pytest.mark.parametrize("command", ["plot", "confusion", "samples"])
+@pytest.mark.parametrize("command", ["plot", "confusion", "samples", "data show"])
 @pytest.mark.parametrize("output", [".", "/", f"{'x' * 300}.png", "no/such/folder.png"])
 def test_a_target_that_cannot_be_is_refused(orch: Orch, command: str, output: str) -> None:
-    ran = orch(command, "abcdefgh", "-o", output)
+    ran = orch(*command.split(), "abcdefgh", "-o", output)
     assert (ran.code, ran.out) == (2, "")
     assert "defect" not in ran.err
