@@ -37,10 +37,12 @@ def confusion(
         name = found.job.name or found.job.id
         picture.confusion(found.evaluation, f"{name}: {words.percent(found.evaluation.accuracy)}", output)
         render.talk(f"Drawn to {output}.")
-    elif to is render.Mode.JSON:
+    if to is render.Mode.JSON:
         from orchestrator.service import seeing  # noqa: PLC0415
 
         render.document(seeing.confusion(found))
+    elif output is not None:
+        return
     elif to is render.Mode.PIPE:
         _to_pipe(found)
     else:
@@ -74,7 +76,8 @@ def _to_people(found: "Confusion") -> None:
         said = f"{words.plural(mistake.count, 'picture')} of {mistake.truth} taken for {mistake.predicted}"
         console.print(render.clean(said))
     rest = sum(mistake.count for mistake in mistakes[_NAMED:])
-    console.print(f"and {words.plural(rest, 'other mistake')}" if rest else "and no other mistake")
+    others = words.plural(rest, "other mistake") if rest else "no other mistake"
+    console.print(f"and {others}" if mistakes else "no mistake")
     render.talk("The matrix has no room here: `-o confusion.png` draws it, a pipe has every cell.")
 
 

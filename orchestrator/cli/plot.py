@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator import errors
 from orchestrator.cli import options, picture, render
 from orchestrator.core.curves import Axis, Metric
 
@@ -47,23 +46,23 @@ def plot(
     """
     from orchestrator.service import curves as service  # noqa: PLC0415 - SQLAlchemy is not for help
 
+    to = render.mode(as_json=as_json)
     if output is not None:
         picture.check(output)
     with options.opened(context) as opened:
         found = service.find(opened.store, jobs)
         panels = service.panels(opened.store, found, metrics=metric or (), axis=x, smooth=smooth)
-    if output is None:
-        show(panels, to=render.mode(as_json=as_json))
-    elif not panels:
-        raise errors.OrchError("There is nothing to draw yet.", why=nothing([job.id for job in found]))
-    else:
+        lacking = service.lacking(opened.store, found, panels, metrics=metric or (), axis=x)
+    if lacking is not None and (panels or output is None):
+        render.note(f"{lacking.why} {lacking.hint}")
+    elif lacking is not None:
+        raise lacking
+    if output is not None:
         picture.curves(panels, output)
+    if output is None or to is render.Mode.JSON:
+        show(panels, to=to)
+    if output is not None:
         render.talk(f"Drawn to {output}.")
-
-
-def nothing(job_ids: list[str]) -> str:
-    """Return why there are no curves."""
-    return f"Of {', '.join(job_ids)} no epoch has ended, and what is asked for is measured then."
 
 
 def show(panels: "list[Panel]", *, to: render.Mode) -> None:
@@ -90,5 +89,5 @@ def _to_people(panels: "list[Panel]") -> None:
     charts = [one for one in drawn if one is not None]
     for row in chart.together(charts, width=width):
         console.print(row)
-    if not charts:
+    if panels and not charts:
         render.talk("Nothing to draw yet: a curve needs two points, such as two epochs. `orch watch` follows a job.")

@@ -63,7 +63,7 @@ def panels(
         raise errors.UsageError(
             f"{len(jobs)} jobs are too many for one picture.", why=f"At most {MOST} lines can be told apart."
         )
-    chosen = tuple(dict.fromkeys(metrics)) or (OF_ONE if len(jobs) == 1 else OF_SEVERAL)
+    chosen = _chosen(jobs, metrics)
     drawn = [
         curves.smoothed(found, smooth) for job in jobs for found in _curves(store, job, chosen, axis) if found.points
     ]
@@ -76,6 +76,36 @@ def panels(
         for quantity, together in by_quantity.items()
         if together
     ]
+
+
+def lacking(
+    store: Store, jobs: Sequence[Job], panels: Sequence[Panel], *, metrics: Sequence[curves.Metric], axis: curves.Axis
+) -> errors.OrchError | None:
+    """Return what to say where no job has a metric that was asked for, or nothing is drawn; None where all is well."""
+    drawn = {line.curve.metric for panel in panels for line in panel.lines}
+    absent = [metric for metric in _chosen(jobs, metrics) if metric not in drawn]
+    if not absent or (panels and not metrics):
+        return None
+    ids = " ".join(job.id for job in jobs)
+    if there := _there(store, jobs, axis):
+        known = ", ".join(there)
+        why, hint = f"There is no {' and no '.join(absent)} of {ids}, but {known}.", f"`orch plot {ids}` draws those."
+    elif _there(store, jobs, curves.Axis.STEP):
+        why = f"Where a step of {ids} lies by {axis} is known once an epoch has ended."
+        hint = f"`orch plot {ids} --metric loss --x step` draws what there is."
+    else:
+        why, hint = f"Nothing of {ids} has been measured.", f"`orch status {jobs[0].id}` says how far it is."
+    return errors.OrchError("There is nothing to draw yet.", why=why, hint=hint)
+
+
+def _chosen(jobs: Sequence[Job], metrics: Sequence[curves.Metric]) -> tuple[curves.Metric, ...]:
+    return tuple(dict.fromkeys(metrics)) or (OF_ONE if len(jobs) == 1 else OF_SEVERAL)
+
+
+def _there(store: Store, jobs: Sequence[Job], axis: curves.Axis) -> list[curves.Metric]:
+    """Return the metrics of which some job has a point."""
+    every = tuple(curves.Metric)
+    return [metric for metric in every if any(_curves(store, job, (metric,), axis)[0].points for job in jobs)]
 
 
 def labels(jobs: Sequence[Job]) -> dict[str, str]:
