@@ -95,7 +95,8 @@ def _exit_codes() -> Iterator[str]:
   5    the job that was waited for failed
   6    it was cancelled
   7    the time given was not enough
-  130  Ctrl-C; jobs go on"""
+  130  Ctrl-C; jobs go on
+  141  whoever read the output wanted no more of it, such as `head`"""
 
 
 def _settings() -> Iterator[str]:

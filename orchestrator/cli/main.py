@@ -4,6 +4,7 @@ import errno
 import gc
 import importlib
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ class Entry:
     panel: str
     summary: str
 
+
+#: The exit code where nobody reads the output any more: that of a command which SIGPIPE has ended.
+_UNREAD = 128 + signal.SIGPIPE
 
 _JOBS, _RESULTS, _MACHINE = "Jobs", "Results", "This machine"
 
@@ -182,6 +186,10 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         code = program().main(arguments, prog_name="orch", standalone_mode=False)
         sys.stdout.flush()
+    except SystemExit as ended:  # Typer's answer to a pipe that closed, with the code of a failure
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        return _UNREAD
     except Exception as error:
         if debug:
             raise
@@ -198,11 +206,15 @@ def _end(error: Exception) -> int:
             explained = _usage(error)
         case typer.Abort():
             explained = errors.OrchError("Aborted.")
-        case OSError(errno=errno.EPIPE | errno.ENOSPC):
-            explained = _output_lost(error)
+        case BrokenPipeError():  # whoever closed the pipe has seen enough
+            _lose_output()
+            return _UNREAD
+        case OSError(errno=errno.ENOSPC):
+            _lose_output()
+            explained = errors.OrchError("The output cannot be written.", why=error.strerror)
         case _:
             explained = _defect(error)
-    if explained.message and not isinstance(error, BrokenPipeError):  # whoever closed the pipe has seen enough
+    if explained.message:
         render.problem(explained)
     return explained.exit_code
 
@@ -230,9 +242,9 @@ def _defect(error: Exception) -> errors.OrchError:
     )
 
 
-def _output_lost(error: OSError) -> errors.OrchError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere at exit
-    return errors.OrchError("The output cannot be written.", why=error.strerror)
+def _lose_output() -> None:
+    """Let what is still buffered go nowhere at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_what_is_closed() -> None:

@@ -140,14 +140,16 @@ def test_commands_that_are_named_mean_the_home_that_was_given(orch: Orch, tmp_pa
     assert "`orch list -a`" in orch("status", "nonesuch").err
 
 
+@pytest.mark.parametrize("words", ["status", "recipes", "submit --help"])
 @pytest.mark.usefixtures("store")
-def test_a_pipe_that_closes_early_is_no_error(settings: config.Settings) -> None:
+def test_a_pipe_that_closes_early_ends_it_quietly(settings: config.Settings, words: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
+    command = [*ORCH, *words.split()]
     with os.fdopen(writer) as closed:
         env = config.child_environment(settings)
-        done = subprocess.run([*ORCH, "status"], env=env, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "")
+        done = subprocess.run(command, env=env, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.usefixtures("store")
