@@ -66,6 +66,7 @@ def _to_pipe(comparison: "Comparison") -> None:
 
 def _to_people(comparison: "Comparison", panels: "list[Panel]") -> None:
     from orchestrator.cli import plot  # noqa: PLC0415 - terminals only
+    from orchestrator.service import curves  # noqa: PLC0415
 
     console = render.console()
     rows = [*_heads(comparison.results), *_settings(comparison), *_results(comparison.results)]
@@ -78,6 +79,8 @@ def _to_people(comparison: "Comparison", panels: "list[Panel]") -> None:
         render.talk("Their settings are the same.")
     if not comparison.same_data:
         render.note("They were validated on different data: their figures are not of the same pictures.")
+    if len(comparison.results) > curves.MOST:
+        render.note(f"The curves are those of the first {curves.MOST} jobs, of {len(comparison.results)}.")
     if panels:
         plot.show(panels, to=render.Mode.TERMINAL)
 

@@ -129,11 +129,17 @@ def _columns() -> "list[render.Column[Held]]":
         column(title="VAL", value=lambda one: one.counts["val"], right=True),
         column(title="SIZE", value=lambda one: one.bytes, shown=lambda one: words.size(one.bytes), right=True),
         column(title="STATE", value=_state),
-        column(title="JOBS", value=lambda one: len(one.jobs), right=True),
+        column(title="JOBS", value=lambda one: len(one.jobs), shown=_jobs, right=True),
         column(title="LIVE", value=lambda one: one.live, wide=True),
         column(title="LAST USE", value=lambda one: one.used_at, shown=lambda one: words.moment(one.used_at)),
         column(title="PATH", value=lambda one: one.path, wide=True, elastic=True),
     ]
+
+
+def _jobs(held: "Held") -> str:
+    from orchestrator.service import datasets as service  # noqa: PLC0415
+
+    return f"{len(held.jobs)}{' or more' if len(held.jobs) == service.JOBS_COUNTED else ''}"
 
 
 def _state(held: "Held") -> str:
@@ -170,7 +176,15 @@ def _show_whole(found: "Examined", *, to: render.Mode) -> None:
             render.line("duplicate", shared.train, shared.val)
         else:
             render.talk(f"{_some(shared.train)} = {_some(shared.val)}", label="in both splits:", style="bold yellow")
+    if not pipe:
+        _tell_of_more(len(found.faults), "fault")
+        _tell_of_more(len(found.duplicates), "duplicate")
     _warn_of_shared(found.held)
+
+
+def _tell_of_more(count: int, what: str) -> None:
+    if count > _SHOWN:
+        render.talk(f"and {words.plural(count - _SHOWN, f'more {what}')}: a pipe has all, `--json` too")
 
 
 def _classes(found: "Examined") -> list[render.Column[int]]:

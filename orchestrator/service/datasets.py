@@ -20,6 +20,7 @@ JOBS_COUNTED = 100
 Report = Callable[[int, int | None, str], None]
 
 _SHORTEST = 3  # characters of a hash that name a set
+_LINEFUL = 5  # ids in an error
 _MODULE = "worker.data"
 
 
@@ -109,7 +110,7 @@ def examine(
     """Read every picture of a set, and draw a contact sheet where one is asked for; raises NotFound, OrchError."""
     chosen = find(settings, store, text)
     with drafts.drafts(sheet) if sheet else nullcontext((None,)) as (draft,):
-        wanted = {"do": "examine", "hash": chosen.hash, "sheet": str(draft) if draft else None}
+        wanted: dict[str, object] = {"do": "examine", "hash": chosen.hash, "sheet": str(draft) if draft else None}
         (answer,) = _last(settings, wanted, report)
     return Examined(
         held=chosen,
@@ -133,12 +134,17 @@ def remove(settings: config.Settings, store: Store, text: str) -> Held:
     if chosen.live:
         raise errors.IllegalMove(
             f"The data set {chosen.hash[:12]} is in use.",
-            why=f"By {', '.join(chosen.live[:5])}{', …' if len(chosen.live) > 5 else ''}, which has not ended.",  # noqa: PLR2004 - a line full
+            why=f"By {_named(chosen.live)}, which has not ended.",
             hint=f"`orch wait {chosen.live[0]}`, or `orch cancel` it.",
         )
     for _ in asking.ask(settings, _MODULE, {"do": "remove", "hash": chosen.hash}):
         pass
     return chosen
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _LINEFUL} more" if len(ids) > _LINEFUL else ""
+    return ", ".join(ids[:_LINEFUL]) + more
 
 
 def _last(settings: config.Settings, request: dict[str, object], report: Report) -> Iterator[asking.Answer]:

@@ -14,8 +14,11 @@ from orchestrator.service import asking, dataviews
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
+from tests.integration.cli.test_terminal import Screen, plain, screen
 from tests.support import archives, pictures
 from worker.data import __main__ as answering
+
+__all__ = ["screen"]
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +109,14 @@ def test_a_sheet_is_refused_before_anything_is_read_and_half_of_one_never_stays(
     full = orch("data", "show", added.hash, "-o", str(tmp_path / "sheet.png"))
     assert (full.code, "No space left" in full.err) == (1, True)
     assert [(path.name, path.read_bytes()) for path in tmp_path.glob("*.png")] == [("sheet.png", b"old")]
+
+
+def test_people_are_told_how_many_more_there_are(screen: Screen, added: dataviews.HeldPart) -> None:
+    for picture in Path(added.path).glob("train/*/*"):
+        picture.write_bytes(b"no picture")
+    said = plain(screen("data", "show", added.hash))
+    assert said.count("unreadable:") == 10
+    assert "and 2 more faults: a pipe has all, `--json` too" in said
 
 
 @pytest.mark.slow

@@ -12,6 +12,9 @@ from orchestrator.service import seeing
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
+from tests.integration.cli.test_terminal import Screen, plain, screen
+
+__all__ = ["screen"]
 
 
 def trained(store: base.Store, *accuracies: float, name: str | None = None, **fields: Any) -> jobs.Job:
@@ -81,6 +84,38 @@ def test_points_of_curves_in_a_pipe_and_in_json(orch: Orch, pair: tuple[jobs.Job
     assert [curve.metric for curve in found.curves] == ["loss", "val_loss", "train_accuracy", "val_accuracy"]
     assert found.curves[0].points[9][0] == 1  # its tenth step ends the first epoch
     assert [y for _, y in found.curves[3].points] == pytest.approx([0.5, 0.7667, 0.7857], abs=1e-4)
+
+
+def test_a_metric_that_is_absent_is_named_beside_those_that_are_there(
+    orch: Orch, store: base.Store, pair: tuple[jobs.Job, jobs.Job], tmp_path: Path
+) -> None:
+    held = parts.training(store, spec=specs.parse({"data": "digits"}))
+    picture, asked = str(tmp_path / "c.png"), ("plot", held.id, "--metric", "loss")
+    assert f"Nothing of {held.id} has been measured." in orch(*asked, "-o", picture).err
+    store.record_steps(held, [jobs.StepMetric(step=1, name="loss", value=1.0)])
+    by_epoch = orch(*asked, "-o", picture)
+    assert (by_epoch.code, "--metric loss --x step` draws what there is." in by_epoch.err) == (1, True)
+    assert orch(*asked, "--x", "step").rows == [[held.id, "loss", "1", "1.0"]]
+    nothing = orch("plot", held.id, "--metric", "lr", "--x", "step")
+    assert (nothing.code, nothing.out) == (0, "")
+    assert f"note: There is no lr of {held.id}, but loss. `orch plot {held.id}` draws those." in nothing.err
+    assert orch("plot", pair[0].id, "--metric", "lr").err == ""
+
+
+def test_people_are_told_of_mistakes_and_curves_that_have_no_room(screen: Screen, store: base.Store) -> None:
+    names = tuple(f"{'long' * 8}{number}" for number in range(4))
+    job = evaluated(store, tuple(tuple(int(row == column) for column in range(4)) for row in range(4)), names)
+    assert "\nno mistake\n" in plain(screen("confusion", job.id))
+    many = [job.id, *(trained(store, 0.5, 0.6).id for _ in range(10))]
+    assert "The curves are those of the first 10 jobs, of 11." in plain(screen("compare", *many))
+
+
+def test_json_is_printed_beside_a_picture(orch: Orch, store: base.Store, tmp_path: Path) -> None:
+    job = evaluated(store, ((3, 1), (0, 2)), ("cat", "dog"))
+    for command, payload in (("plot", seeing.CurvesPayload), ("confusion", seeing.ConfusionPayload)):
+        ran = orch(command, job.id, "--json", "-o", str(tmp_path / f"{command}.png"))
+        payload.model_validate_json(ran.out)
+        assert (tmp_path / f"{command}.png").exists()
 
 
 def test_more_jobs_than_lines_that_differ_are_refused(orch: Orch, store: base.Store) -> None:

@@ -12,6 +12,13 @@ from tests.contract import parts
 
 
 @pytest.mark.parametrize(
+    ("count", "noun", "said"), [(1, "class", "1 class"), (2, "class", "2 classes"), (0, "job", "0 jobs")]
+)
+def test_counts_have_their_plural(count: int, noun: str, said: str) -> None:
+    assert words.plural(count, noun) == said
+
+
+@pytest.mark.parametrize(
     ("seconds", "said"),
     [
         (None, ""),

@@ -1,11 +1,18 @@
 """Files that a person asked for are whole under their names, or not there at all."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from orchestrator import errors
 from orchestrator.service import drafts
+
+
+def _fail(error: Exception, *steps: Callable[[], object]) -> None:
+    for step in steps:
+        step()
+    raise error
 
 
 def test_files_get_their_names_at_the_end_and_replace_what_is_there(tmp_path: Path) -> None:
@@ -27,9 +34,9 @@ def test_the_longest_name_has_a_draft(tmp_path: Path) -> None:
 def test_nothing_is_left_of_what_fails(tmp_path: Path) -> None:
     kept = tmp_path / "a.txt"
     kept.write_text("old")
+    full = OSError(28, "No space left on device")
     with pytest.raises(errors.OrchError, match=r"a\.txt cannot be written"), drafts.drafts(kept) as (draft,):
-        draft.write_text("half")
-        raise OSError(28, "No space left on device")
+        _fail(full, lambda: draft.write_text("half"))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "old"}
 
 
@@ -37,6 +44,5 @@ def test_a_draft_that_cannot_be_removed_hides_no_error(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(ZeroDivisionError), drafts.drafts(folder / "a.txt"):
-        folder.rmdir()
-        folder.touch()  # what lies below it cannot even be looked at now
-        raise ZeroDivisionError
+        # With a file in the folder's place, what lies below it cannot even be looked at.
+        _fail(ZeroDivisionError(), folder.rmdir, folder.touch)
