@@ -1,6 +1,7 @@
 """`orch init`."""
 
 import json
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -45,17 +46,22 @@ def init(
     """
     as_yaml = yaml or (file is not None and Path(file).suffix.lower() in _YAML)
     path = Path(file or ("job.yaml" if as_yaml else "job.toml"))
+    named = shlex.quote(str(path))
     if as_yaml and path.suffix.lower() == ".toml":
-        raise errors.UsageError(f"{path} would be read as TOML.", hint=f"orch init --yaml {path.with_suffix('.yaml')}")
+        better = shlex.quote(str(path.with_suffix(".yaml")))
+        raise errors.UsageError(f"{path} would be read as TOML.", hint=f"orch init --yaml {better}")
     text = "\n".join(lines(str(path), as_yaml=as_yaml)) + "\n"
     if file == "-":
         sys.stdout.write(text)
         return
     try:
+        if path.is_dir():
+            inside = path / ("job.yaml" if as_yaml else "job.toml")
+            raise errors.UsageError(f"{path} is a folder.", hint=f"orch init {shlex.quote(str(inside))}")
         with path.open("w" if force else "x", encoding="utf-8") as opened:
             opened.write(text)
     except FileExistsError:
-        raise errors.UsageError(f"{path} is there already.", hint=f"orch init --force {path}") from None
+        raise errors.UsageError(f"{path} is there already.", hint=f"orch init --force {named}") from None
     except (OSError, ValueError) as error:
         why = f"{error.strerror}." if isinstance(error, OSError) else "No path has a NUL."
         raise errors.UsageError(f"{path} cannot be written.", why=why, hint="Give another path.") from error
@@ -63,7 +69,7 @@ def init(
         render.line(path)
     else:
         render.console().print(render.clean(f"wrote {path}"))
-        render.following([f"orch submit --dry-run {path}", f"orch submit {path}"])
+        render.following([f"orch submit --dry-run {named}", f"orch submit {named}"])
 
 
 def lines(name: str, *, as_yaml: bool) -> Iterator[str]:
@@ -73,6 +79,7 @@ def lines(name: str, *, as_yaml: bool) -> Iterator[str]:
     from orchestrator.service import jobfile  # noqa: PLC0415
 
     file = "job.yaml" if name == "-" and as_yaml else "job.toml" if name == "-" else name
+    file = shlex.quote(file) if file.isprintable() else "FILE"  # a comment ends with its line
     yield f"# A job of orch: `orch submit {file}` queues it, and flags win over what stands here."
     yield "# Every field has its default. Take the # from a line and it counts: it then also wins over what a recipe,"
     yield "# a network or a data set brings with its name."

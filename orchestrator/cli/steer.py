@@ -106,8 +106,13 @@ def retry(
 
     Each goes on at the stage it had reached, from its last checkpoint.
     """
-    states = [JobState.FAILED] if failed or reason else state
-    which = many.Which(jobs=jobs, states=states, tags=tag, user=user, reasons=reason)
+    if failed or reason:
+        if state and state != [JobState.FAILED]:
+            raise errors.UsageError(
+                "Give a --state, or --failed or --reason, not both.", why="Those two are about failed jobs alone."
+            )
+        state = [JobState.FAILED]
+    which = many.Which(jobs=jobs, states=state, tags=tag, user=user, reasons=reason)
     change = Change(verb=Verb.RETRY, from_start=from_start)
     return _steer(context, change, which, yes=yes, dry_run=dry_run, as_json=as_json)
 

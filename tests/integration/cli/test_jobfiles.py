@@ -54,6 +54,22 @@ def test_a_file_that_is_there_stays(orch: Orch, here: Path) -> None:
     assert orch("init", "gone/job.toml").code == 2
 
 
+def test_a_folder_is_no_file_to_write_over(orch: Orch, here: Path) -> None:
+    for words in ((), ("--force",)):
+        ran = orch("init", str(here), *words)
+        assert (ran.code, f"{here} is a folder." in ran.err, "--force" in ran.err) == (2, True, False)
+        assert f"orch init {here}/job.toml" in ran.err
+
+
+@pytest.mark.usefixtures("here")
+def test_a_name_is_quoted_where_it_stands_in_a_command(orch: Orch) -> None:
+    assert orch("init", "my job.toml").code == 0
+    assert "`orch submit 'my job.toml'`" in Path("my job.toml").read_text("utf-8")
+    assert "orch init --force 'my job.toml'" in orch("init", "my job.toml").err
+    assert orch("init", "two\nlines.toml").code == 0
+    jobfile.load(Path("two\nlines.toml"))
+
+
 def test_it_prints_where_that_is_asked_for(orch: Orch, here: Path) -> None:
     assert tomllib.loads(orch("init", "-").out)["data"] == "cats_and_dogs"
     assert yaml.safe_load(orch("init", "--yaml", "-").out)["data"] == "cats_and_dogs"

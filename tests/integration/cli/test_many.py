@@ -111,7 +111,9 @@ def test_retry_what_failed_for_a_reason(orch: Orch, store: sql.SqlStore) -> None
         store.finish(parts.claimed(store), parts.failed(reason))
     parts.submit(store, name="cancelled")
     store.cancel(store.find("cancelled").id, actor="ada")
-    ran = orch("retry", "--failed", "--reason", "diverged", "--yes")
+    other = orch("retry", "--failed", "--state", "cancelled", "--yes")
+    assert (other.code, "not both" in other.err) == (2, True)
+    ran = orch("retry", "--failed", "--state", "failed", "--reason", "diverged", "--yes")
     assert ran.rows == [[store.find("diverged").id, "queued"]]
     assert "The broker is away" in ran.err
     assert len(orch("retry", "--failed", "--yes").rows) == 1
