@@ -22,7 +22,7 @@ from orchestrator import config, errors
 from orchestrator.core.jobs import EpochMetric, Evaluation, Job, JobFilter, NewJob
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState
-from orchestrator.service import bell, context, control, follow, jobfile
+from orchestrator.service import bell, context, control, follow, jobfile, provenance
 from orchestrator.service import predict as prediction
 from orchestrator.service import submit as submitting
 
@@ -116,8 +116,9 @@ class Client:
             BrokerUnavailable: with `require_broker`; the job is stored all the same.
 
         """
+        resolved = _resolved(spec, fields, recipe)
         new = NewJob(
-            spec=_spec(spec, fields, recipe),
+            spec=resolved.spec,
             user=user or submitting.user(self._settings),
             name=name,
             tags=tuple(dict.fromkeys(tags)),
@@ -126,6 +127,7 @@ class Client:
             after=submitting.dependencies(self._store, map(_text, after)),
             not_before=_moment(not_before),
             notify=submitting.telling(self._settings, notify, notify_on),
+            provenance=provenance.here(self._settings, resolved.origins),
         )
         ring = functools.partial(bell.ring, self._settings)
         return submitting.submit(self._store, new, ring=ring, require_broker=require_broker).job
@@ -212,15 +214,15 @@ def _text(job: str | Job) -> str:
     return job.id if isinstance(job, Job) else job
 
 
-def _spec(spec: JobSpec | None, fields: Mapping[str, Any], recipe: str | None) -> JobSpec:
+def _resolved(spec: JobSpec | None, fields: Mapping[str, Any], recipe: str | None) -> jobfile.Resolved:
     if spec is None:
-        return jobfile.resolve(flags=fields, recipe=recipe).spec
+        return jobfile.resolve(flags=fields, recipe=recipe)
     if fields or recipe:
         raise errors.UsageError(
             "Give a whole spec, or fields of one, not both.",
             hint="`spec.model_copy(update={…})` changes fields of a spec.",
         )
-    return jobfile.placed(spec)
+    return jobfile.Resolved(spec=jobfile.placed(spec), origins={})
 
 
 def _state(text: JobState | str) -> JobState:

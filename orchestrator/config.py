@@ -8,7 +8,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import (
@@ -115,6 +115,12 @@ class Settings(BaseModel):
         default_factory=_default_lock_dir, description="folder of device locks, shared by all users of the host"
     )
     user: Word | None = Field(None, description="who submits; unset: the login name")
+
+    git: Literal["diff", "commit", "off"] = Field(
+        "diff",
+        description="what a job keeps of the git repository that it is submitted in: diff (the commit, and what is not "
+        "committed), commit, or off",
+    )
 
     notify: SecretStr | None = Field(
         None, description="where jobs tell how they end: URLs of webhooks or apprise's, with spaces between"

@@ -76,6 +76,8 @@ PLACES: dict[str, str] = {
     "forkserver.fork": "the fork server forks",
     "forkserver.receive": "the fork server reads a request",
     "forkserver.tell": "the fork server tells of a child",
+    "git.read": "what git has said of the working folder is read",
+    "git.start": "git is asked about the working folder",
     "health.touch": "the node says that it lives",
     "home.mkdir": "the home folder is made",
     "journal.fsync": "the journal is brought to the disk",

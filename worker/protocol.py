@@ -138,6 +138,20 @@ class Resumed(_Message):
     step: int
 
 
+class Environment(_Message):
+    """What the training runs on from here: see `orchestrator.core.provenance.Environment`."""
+
+    type: Literal["environment"] = "environment"
+    versions: dict[str, str]
+    device: str
+    cpu: str
+    instructions: str
+    threads: int
+    layout: str
+    precision: str
+    seed: int
+
+
 class DataReady(_Message):
     """The data set is whole in the cache."""
 
@@ -193,7 +207,7 @@ class Stop(_Message):
 
 
 Up = Annotated[
-    Progress | Steps | CheckpointWritten | Resumed | DataReady | Evaluated | Note | Failed | Ended,
+    Progress | Steps | CheckpointWritten | Resumed | Environment | DataReady | Evaluated | Note | Failed | Ended,
     Field(discriminator="type"),
 ]
 _UP: TypeAdapter[Any] = TypeAdapter(Up)

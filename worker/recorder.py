@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from orchestrator import errors, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs
+from orchestrator.core import jobs, provenance
 from orchestrator.store import base
 from worker import folders, protocol, remains
 from worker.heartbeat import Heartbeat
@@ -175,6 +175,8 @@ class Recorder:
                 self._write_checkpoint(message)
             case protocol.Resumed() as message:
                 store.record_resumed(claim, attempt=message.attempt, step=message.step)
+            case protocol.Environment() as message:
+                store.record_environment(claim, provenance.Environment(**_fields(message)))
             case protocol.DataReady() as message:
                 store.record_dataset(claim, jobs.Dataset(**message.dataset.model_dump(exclude={"shared"})))
             case protocol.Evaluated() as message:

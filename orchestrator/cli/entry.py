@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 #: Commands whose first word is a job, and those all of whose words are.
-ONE_JOB = frozenset({"clone", "evaluate", "events", "export", "logs", "note", "predict", "status", "watch", "why"})
+ONE_JOB = frozenset(
+    {"clone", "evaluate", "events", "export", "logs", "note", "predict", "show", "status", "watch", "why"}
+)
 MANY_JOBS = frozenset({"cancel", "compare", "delete", "extend", "pause", "plot", "resume", "retry", "tag", "wait"})
 
 

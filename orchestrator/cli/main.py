@@ -36,6 +36,7 @@ COMMANDS = {
     "submit": Entry(module="submit", panel=_JOBS, summary="Queue a training job."),
     "init": Entry(module="init", panel=_JOBS, summary="Write a job file with every field at its default."),
     "status": Entry(module="status", panel=_JOBS, summary="Show everything about one job, or the queue at a glance."),
+    "show": Entry(module="show", panel=_JOBS, summary="Show the spec of a job, and where each value comes from."),
     "list": Entry(module="listing", panel=_JOBS, summary="List jobs."),
     "why": Entry(module="why", panel=_JOBS, summary="Say why a job waits, and when it begins."),
     "watch": Entry(module="watch", panel=_JOBS, summary="Follow a job live, with its curves."),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator import errors
-from orchestrator.cli import options, render, specflags, words
+from orchestrator.cli import options, render, show, specflags, words
 from orchestrator.core.states import JobState
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help needs none of them
@@ -101,7 +101,7 @@ def submit(
     """
     from orchestrator.core import moments  # noqa: PLC0415 - not for help
     from orchestrator.core.jobs import NewJob  # noqa: PLC0415
-    from orchestrator.service import bell  # noqa: PLC0415
+    from orchestrator.service import bell, provenance  # noqa: PLC0415
     from orchestrator.service import jobfile as jobfiles  # noqa: PLC0415
     from orchestrator.service import submit as service  # noqa: PLC0415
 
@@ -126,10 +126,18 @@ def submit(
         notes = [_memory(resolved.spec), *_advice(resolved.spec, (), command, fields)]
         _show_dry_run(resolved, notes, to=to)
         return
-    with bell.prepared(settings) as ring, options.opened(context) as opened:
+    with (
+        provenance.asked(settings, Path.cwd()) as question,
+        bell.prepared(settings) as ring,
+        options.opened(context) as opened,
+    ):
         from orchestrator.service import query  # noqa: PLC0415 - the bell is to begin its imports first
 
-        new = replace(new, after=service.dependencies(opened.store, after or []))
+        new = replace(
+            new,
+            after=service.dependencies(opened.store, after or []),
+            provenance=provenance.known(resolved.origins, question),
+        )
         done = service.submit(opened.store, new, ring=ring, require_broker=require_broker)
         workers = query.living(opened.store)
         silent = query.silent_ids(workers, opened.settings)
@@ -239,12 +247,6 @@ def _show_dry_run(resolved: "Resolved", notes: list[str], *, to: render.Mode) ->
         )
         render.document(payload)
         return
-    values = resolved.spec.masked().model_dump(mode="json")
-    columns = [
-        render.Column[str](title="FIELD", value=str),
-        render.Column[str](title="VALUE", value=values.get),
-        render.Column[str](title="FROM", value=resolved.origins.get),
-    ]
-    render.table(columns, values, to=to)
+    show.table(resolved.spec, resolved.origins, to=to)
     for note in notes:
         render.note(note)

@@ -8,6 +8,7 @@ from orchestrator import errors
 from orchestrator.core import masking
 from orchestrator.core.dependencies import Dependency
 from orchestrator.core.limits import NONE, Limits
+from orchestrator.core.provenance import UNKNOWN, Environment, Provenance
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import FINAL, JobState, Reason, Stage, Wish, WorkerState, WorkerWish
 from orchestrator.core.telling import Telling
@@ -99,6 +100,7 @@ class NewJob:
     parent: str | None = None
     start_step: int | None = None
     notify: Telling | None = None
+    provenance: Provenance = UNKNOWN
 
     def __post_init__(self) -> None:
         if abs(self.priority) > MAX_PRIORITY:
@@ -168,6 +170,7 @@ class Attempt:
     first_step: int | None  #: steps done when its training went on; None while that is not known
     last_step: int | None  #: last step that the database heard of, once it has ended
     line_end: int | None = None  #: its rows past this step were left behind by a later attempt
+    environment: Environment | None = None  #: what it trained with, from its first step on
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator import config
 from orchestrator.core import specs
 from orchestrator.core.jobs import NewJob
-from orchestrator.service import bell, jobfile, submit
+from orchestrator.service import bell, jobfile, provenance, submit
 from orchestrator.store.base import Store
 
 
@@ -30,14 +30,16 @@ def clone(
     """
     parent = store.find(text)
     likeness = jobfile.JobFile(origin=f"job {parent.id}", fields=chosen(parent.spec))
+    resolved = jobfile.resolve(flags=flags, file=likeness)
     new = NewJob(
-        spec=jobfile.resolve(flags=flags, file=likeness).spec,
+        spec=resolved.spec,
         user=submit.user(settings),
         name=name,
         tags=tuple(dict.fromkeys([*parent.tags, *tags])),
         priority=parent.priority if priority is None else priority,
         parent=parent.id,
         notify=submit.telling(settings, None, None),
+        provenance=provenance.here(settings, resolved.origins),
     )
     return submit.submit(store, new, ring=functools.partial(bell.ring, settings))
 

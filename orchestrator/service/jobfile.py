@@ -52,6 +52,9 @@ QUEUE_KEYS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: Where a value comes from that nobody gave.
+DEFAULT = "default"
+
 #: No recipe is longer: whatever is, was meant for something else.
 MAX_BYTES = 100_000
 
@@ -254,7 +257,7 @@ def _origin(name: str, layers: Mapping[str, Mapping[str, Any]], given: Mapping[s
     for key in ("network", "data", "weights"):  # the stronger preset first, as in specs.presets
         if key in given and name in specs.presets({key: given[key]}):
             return f"{key} {given[key]}"
-    return "default"
+    return DEFAULT
 
 
 def _table(text: str, origin: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from orchestrator.core.jobs import (
     WorkerIdentity,
 )
 from orchestrator.core.limits import NONE, Limits
+from orchestrator.core.provenance import Environment, Provenance
 from orchestrator.core.states import Stage, Wish, WorkerState, WorkerWish
 from orchestrator.core.telling import Answer, Notice
 from orchestrator.core.verbs import Change, Changed
@@ -77,6 +78,10 @@ class People(Protocol):
 
     def attempts(self, job_id: str) -> list[Attempt]:
         """Return the job's attempts, oldest first."""
+        ...
+
+    def provenance(self, job_id: str) -> Provenance:
+        """Return where the job comes from, as far as that was known when it was submitted."""
         ...
 
     def events(self, job_id: str, *, after: int = 0) -> list[Event]:
@@ -224,6 +229,10 @@ class Supervisors(Protocol):
 
     def record_resumed(self, claim: Claim, *, attempt: int | None, step: int) -> None:
         """Store where this attempt's training goes on: rows of earlier attempts past that step leave the line."""
+        ...
+
+    def record_environment(self, claim: Claim, environment: Environment) -> None:
+        """Store what this attempt trains with."""
         ...
 
     def record_steps(self, claim: Claim, steps: Iterable[StepMetric]) -> None:

@@ -130,6 +130,7 @@ jobs = Table(
         postgresql_where=text("blocked"),
     ),
     Index(None, "parent"),
+    Index("ix_jobs_spec_hash", "spec_hash", "state", "seq"),
     Index(None, "state", "seq"),
     sqlite_autoincrement=True,
     comment="Jobs: the row is the truth, messages only say that there is one.",
@@ -187,6 +188,9 @@ class AttemptColumns(TypedColumns):
         BigInteger, comment="its rows past this step were left behind by a later attempt"
     )
     submitted_by: Named[str | None] = Column(Text, comment="the job's user: users take turns")
+    environment: Named[dict[str, Any] | None] = Column(
+        JSON(none_as_null=True), comment="versions, device and numbers that it trained with"
+    )
 
 
 attempts = Table(
@@ -201,6 +205,25 @@ attempts = Table(
     Index("ix_attempts_turn", "submitted_by", "stage", "started_at"),
     comment="One row for each claim of a stage.",
 )
+
+
+class SourceColumns(TypedColumns):
+    """Columns of `sources`."""
+
+    job_id: Named[str] = Column(
+        columns.JobId, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, comment="job"
+    )
+    origins: Named[dict[str, str]] = Column(JSON, comment="where each value of the spec comes from")
+    revision: Named[str | None] = Column(String(64), comment="git commit of the folder it was submitted in")
+    branch: Named[str | None] = Column(columns.ForeignText, comment="its branch")
+    dirty: Named[bool | None] = Column(Boolean, comment="whether tracked files differed from the commit")
+    diff: Named[str | None] = Column(columns.ForeignText, comment="how they differed, secrets masked")
+    diff_sha256: Named[str | None] = Column(String(64), comment="of the difference as git wrote it")
+    diff_bytes: Named[int | None] = Column(BigInteger, comment="size of that")
+    remark: Named[str | None] = Column(Text, comment="what is not as git wrote it, or missing, and why")
+
+
+sources = Table("sources", metadata, SourceColumns, comment="Where jobs come from.")
 
 
 class EventColumns(TypedColumns):

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator import errors
-from orchestrator.core import clock, history, ids, ordering, specs, states
+from orchestrator.core import clock, history, ids, ordering, provenance, specs, states
 from orchestrator.core.jobs import (
     Attempt,
     Checkpoint,
@@ -24,7 +24,20 @@ from orchestrator.core.jobs import (
     NewJob,
     StepMetric,
 )
-from orchestrator.store import base, claims, dependencies, engine, line, models, moves, rows, starts, tellings, waiting
+from orchestrator.store import (
+    base,
+    claims,
+    dependencies,
+    engine,
+    line,
+    models,
+    moves,
+    rows,
+    sources,
+    starts,
+    tellings,
+    waiting,
+)
 
 #: Tries of a submit: an id may be taken (one collision in 2^40 per stored job is already rare), an answer be lost.
 TRIES = 5
@@ -78,6 +91,7 @@ class People(base.People):
         fresh = _fresh(new, digest, now) | {"id": job_id, "artifact_root": _root_of_start(connection, new)}
         stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
         tellings.add(connection, job_id, new.notify)
+        sources.add(connection, job_id, new.provenance)
         if new.after or new.not_before:
             stored = _put_behind(connection, stored, new, now)
         moves.record(connection, stored, kind="submitted", actor=new.user, now=now)
@@ -144,6 +158,11 @@ class People(base.People):
         """Return the job's attempts, oldest first."""
         of_job = select(models.attempts).where(models.attempts.c.job_id == job_id).order_by(models.attempts.c.attempt)
         return [rows.attempt(row) for row in connection.execute(of_job)]
+
+    @engine.reads
+    def provenance(self, connection: Connection, job_id: str) -> provenance.Provenance:
+        """Return where the job comes from."""
+        return sources.of(connection, job_id)
 
     @engine.reads
     def events(self, connection: Connection, job_id: str, *, after: int = 0) -> list[Event]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pydantic
 from sqlalchemy import Row
 
-from orchestrator.core import dependencies, history, jobs, limits, specs
+from orchestrator.core import dependencies, history, jobs, limits, provenance, specs
 
 T = TypeVar("T")
 
@@ -28,12 +28,19 @@ def job(row: Row[Any]) -> jobs.Job:
 
 def attempt(row: Row[Any]) -> jobs.Attempt:
     """Return the attempt of a row of `attempts`."""
-    return _plain(jobs.Attempt, row)
+    used = provenance.Environment(**row.environment) if row.environment else None
+    return _plain(jobs.Attempt, row, environment=used)
 
 
 def dependency(row: Row[Any]) -> dependencies.Dependency:
     """Return the dependency of a row of `dependencies`."""
     return _plain(dependencies.Dependency, row)
+
+
+def source(row: Row[Any]) -> provenance.Provenance:
+    """Return where the job of a row of `sources` comes from."""
+    found = _plain(provenance.Source, row, commit=row.revision)
+    return provenance.Provenance(origins=row.origins, source=None if found == provenance.Source() else found)
 
 
 def event(row: Row[Any]) -> jobs.Event:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Row, case, exists, func, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import clock, jobs, states
+from orchestrator.core import clock, jobs, provenance, states
 from orchestrator.core import limits as core_limits
 from orchestrator.store import base, claims, engine, line, models, moves, people, rows, starts, waiting
 
@@ -131,6 +131,15 @@ class Supervisors(base.Supervisors):
         connection.execute(update(models.attempts).where(*mine).values(resumed_from=attempt, first_step=step))
         line.cut(connection, claim.id, attempt=claim.attempt, step=step)
         line.mark(connection, claim.id)
+
+    @engine.writes
+    def record_environment(
+        self, connection: Connection, claim: jobs.Claim, environment: provenance.Environment
+    ) -> None:
+        """Store what this attempt trains with."""
+        _own(connection, claim)
+        mine = (_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
+        connection.execute(update(models.attempts).where(*mine).values(environment=asdict(environment)))
 
     @engine.writes
     def record_steps(self, connection: Connection, claim: jobs.Claim, steps: Iterable[jobs.StepMetric]) -> None:

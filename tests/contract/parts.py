@@ -2,13 +2,23 @@
 
 from typing import Any
 
-from orchestrator.core import jobs, specs, states
+from orchestrator.core import jobs, provenance, specs, states
 from orchestrator.store import base, models, sql
 
 ROOT = "root-a"
 DONE = jobs.Outcome(kind="done")
 DRAINED = jobs.Outcome(kind="drained")
 PAUSED = jobs.Outcome(kind="paused")
+ENVIRONMENT = provenance.Environment(
+    versions={"orch": "0.1.0", "python": "3.11.7", "torch": "2.14.1", "torchvision": "0.29.1"},
+    device="cpu",
+    cpu="a processor",
+    instructions="AVX2",
+    threads=2,
+    layout="contiguous",
+    precision="fp32",
+    seed=0,
+)
 ALL_STAGES = tuple(states.Stage)
 
 

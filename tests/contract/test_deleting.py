@@ -2,7 +2,7 @@ import pytest
 import sqlalchemy
 
 from orchestrator import errors
-from orchestrator.core import ids, jobs, states
+from orchestrator.core import ids, jobs, provenance, states
 from orchestrator.store import models, people, sql
 from tests.contract import parts
 from tests.contract.test_fences import DATASET, EVALUATION, picture
@@ -10,7 +10,7 @@ from tests.contract.test_fences import DATASET, EVALUATION, picture
 
 def full(store: sql.SqlStore) -> jobs.Claim:
     """Return a job that has a row in every table of jobs."""
-    held = parts.training(store)
+    held = parts.training(store, provenance=provenance.Provenance(origins={"lr": "flag"}))
     store.record_checkpoint(held, parts.checkpoint(held, 10), parts.epoch_rows(1))
     store.record_steps(held, parts.losses(1, 3))
     store.record_dataset(held, DATASET)

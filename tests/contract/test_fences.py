@@ -36,6 +36,7 @@ WRITES: dict[str, Callable[[sql.SqlStore, jobs.Claim], object]] = {
     "dataset": lambda store, held: store.record_dataset(held, DATASET),
     "evaluation": lambda store, held: store.record_evaluation(held, EVALUATION),
     "log": lambda store, held: store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=0, text="late")),
+    "environment": lambda store, held: store.record_environment(held, parts.ENVIRONMENT),
     "note": lambda store, held: store.note(held, kind="damaged", detail="late"),
     "done": lambda store, held: store.finish(held, parts.DONE),
     "failed": lambda store, held: store.finish(held, parts.failed(states.Reason.OOM)),

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -27,7 +28,7 @@ from pydantic import SecretStr
 
 from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, retry, specs, states, telling
-from orchestrator.service import bell, context
+from orchestrator.service import bell, context, provenance
 from orchestrator.service import submit as submitting
 from tests.faults import cases, lane
 from worker import app, forkserver, node, supervisor
@@ -184,7 +185,14 @@ class Home:
                 return json.loads(answer.read_text(encoding="ascii"))
         raise AssertionError(f"the command failed {_TRIES} times")
 
-    def submit(self, data: str | None = None, *, notify: telling.Telling | None = None, **fields: Any) -> str:
+    def submit(
+        self,
+        data: str | None = None,
+        *,
+        notify: telling.Telling | None = None,
+        folder: Path | None = None,
+        **fields: Any,
+    ) -> str:
         # 4 pictures a class in batches of four: a checkpoint at every second step, so that retention has work.
         usual: dict[str, Any] = {
             "data": data or f"{self.shared.url}/tiny.zip",
@@ -200,8 +208,13 @@ class Home:
         key = f"key-{next(self._numbers)}"
 
         def submit(settings: config.Settings) -> str:
-            with bell.prepared(settings) as ring, context.opened(settings) as opened:
-                new = jobs.NewJob(spec=spec, user="walker", idempotency_key=key, notify=notify)
+            with (
+                provenance.asked(settings, folder or self.path) as question,
+                bell.prepared(settings) as ring,
+                context.opened(settings) as opened,
+            ):
+                known = provenance.known({}, question)
+                new = jobs.NewJob(spec=spec, user="walker", idempotency_key=key, notify=notify, provenance=known)
                 return submitting.submit(opened.store, new, ring=ring).job.id
 
         job_id = str(self.call(submit))

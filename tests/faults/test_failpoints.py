@@ -93,6 +93,7 @@ EXCEPTIONS = {
     "worker/node.py:_beat": "calls `health.touch`, which has it",
     "worker/presence.py:forget": "the last act of a node: what stays behind is removed by the next one",
     "worker/training/__main__.py:assignment": "the engine by itself: no queue, no promise",
+    "worker/training/environment.py:_cpu_model": "reads /proc",
     "worker/training/export.py:export": "a person's own file: it is compared before it gets its name",
     "worker/training/export.py:_read_back": "the same",
     "worker/training/export.py:_write_safetensors": "the same",

@@ -17,7 +17,7 @@ from orchestrator.core import specs, states
 from worker import protocol, stage
 from worker.data import cache, loader
 from worker.models import densenet, zoo
-from worker.training import checkpoint, evaluate, kernels, loop, numerics, report, start, trainer
+from worker.training import checkpoint, environment, evaluate, kernels, loop, numerics, report, start, trainer
 
 #: A stage's work, once its data is on this host.
 Work = Callable[[protocol.DatasetInfo, protocol.Assignment, report.Link], protocol.Ended]
@@ -61,6 +61,7 @@ def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: rep
         _begin(learner, assignment, link)
     except report.Stopped:
         return protocol.Ended(how="stopped", last_step=0)
+    link.send(environment.here(learner))
     return loop.Loop(
         learner,
         batches,

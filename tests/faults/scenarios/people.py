@@ -1,6 +1,7 @@
 """What people do with jobs: every command may die on its way, and is typed again."""
 
 import contextlib
+import subprocess
 from collections.abc import Callable
 
 from orchestrator import config, errors
@@ -26,6 +27,7 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "history": lambda store, job_id: store.history(job_id),
     "jobs": lambda store, _: store.jobs(jobs.JobFilter()),
     "logs": lambda store, job_id: store.logs(job_id),
+    "provenance": lambda store, job_id: store.provenance(job_id),
     "running": lambda store, _: store.running(states.Stage.TRAIN),
     "steps": lambda store, job_id: store.steps(job_id),
 }
@@ -37,6 +39,15 @@ def fresh(home: homes.Home) -> None:
     job_id = home.submit()
     home.call(schema.check)
     work.succeeds(home, job_id)
+
+
+def sourced(home: homes.Home) -> None:
+    """A job is submitted in a git repository."""
+    folder = home.path / "source"
+    folder.mkdir()
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    home.arm()
+    work.succeeds(home, home.submit(folder=folder))
 
 
 def looked(home: homes.Home) -> None:

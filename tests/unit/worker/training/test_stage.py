@@ -39,6 +39,25 @@ def evaluate(
     return follower, stage.measure(data, told, follower)
 
 
+def test_every_attempt_says_what_it_trains_with(data: protocol.DatasetInfo, root: Path) -> None:
+    first = support.Follower(stop=lambda follower: bool(follower.steps))
+    stage.train(data, support.assignment(root, support.spec(seed=7)), first)
+    second = support.Follower()
+    stage.train(data, support.assignment(root, support.spec(seed=7), attempt=2, earlier=(first,)), second)
+    for follower in (first, second):
+        (told,) = follower.of(protocol.Environment)
+        assert (told.seed, told.threads, told.device, told.layout, told.precision) == (
+            7,
+            1,
+            "cpu",
+            "contiguous",
+            "fp32",
+        )
+        assert told.versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+        assert set(told.versions) >= {"orch", "python", "torchvision"}
+        assert follower.messages.index(told) < follower.messages.index(follower.of(protocol.Steps)[0])
+
+
 def best(follower: support.Follower) -> protocol.CheckpointInfo:
     told = [message.checkpoint for message in follower.of(protocol.CheckpointWritten)]
     return [info for info in told if info.best][-1]
