@@ -61,6 +61,7 @@ PLACES: dict[str, str] = {
     "device.lock": "the lock of a GPU is taken",
     "doorbell.length": "the doorbells that lie unheard are counted",
     "doorbell.send": "a doorbell is sent",
+    "doorbell.server": "the broker is asked how it keeps doorbells",
     "download.connect": "the server of a download is asked",
     "download.discard": "a partial download is removed",
     "download.folder": "the rename of an archive is brought to the disk",

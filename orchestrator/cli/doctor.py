@@ -9,7 +9,7 @@ from orchestrator.cli import options, render, words
 
 if TYPE_CHECKING:
     from orchestrator.core.findings import Finding
-    from orchestrator.service.doctor import Check
+    from orchestrator.service.checks import Check
 
 app = typer.Typer(add_completion=False)
 
@@ -31,29 +31,30 @@ def doctor(context: typer.Context, audit: Audit = False, as_json: options.AsJson
     if audit:
         _audit(context, to=render.mode(as_json=as_json))
         return
-    from orchestrator.service import doctor as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import checks  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import doctor as service  # noqa: PLC0415 - the same
 
     to = render.mode(as_json=as_json)
-    checks = list(service.examine(options.settings(context)))
+    found = list(service.examine(options.settings(context)))
     if to is render.Mode.JSON:
         from orchestrator.service import careviews  # noqa: PLC0415
 
         render.document(
-            careviews.DoctorPayload(checks=tuple(careviews.CheckPart.model_validate(check) for check in checks))
+            careviews.DoctorPayload(checks=tuple(careviews.CheckPart.model_validate(check) for check in found))
         )
     elif to is render.Mode.PIPE:
-        for check in checks:
+        for check in found:
             render.line(check.level, check.name, check.found, check.fix)
     else:
         columns = [
-            render.Column[service.Check](
+            render.Column[checks.Check](
                 title="", value=lambda check: check.level, shown=lambda check: render.state(check.level)
             ),
-            render.Column[service.Check](title="CHECK", value=lambda check: check.name),
-            render.Column[service.Check](title="FOUND", value=lambda check: check.found, shown=_found, fold=True),
+            render.Column[checks.Check](title="CHECK", value=lambda check: check.name),
+            render.Column[checks.Check](title="FOUND", value=lambda check: check.found, shown=_found, fold=True),
         ]
-        render.table(columns, checks, to=to)
-    broken = sum(check.level == service.Level.FAIL for check in checks)
+        render.table(columns, found, to=to)
+    broken = sum(check.level == checks.Level.FAIL for check in found)
     if broken:
         raise errors.OrchError(f"{words.plural(broken, 'thing')} to fix.")
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 
 from celery import Celery
 from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from orchestrator import config, errors, failpoints
 from orchestrator.core import brokerurl, masking
@@ -22,6 +23,14 @@ def ring(settings: config.Settings, stage: Stage) -> None:
     """Say once that a job waits at `stage`; raises BrokerUnavailable within a few seconds."""
     with Doorbell(settings) as doorbell:
         doorbell.ring(stage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """How a broker keeps what lies on it."""
+
+    policy: str  #: what it evicts when its memory is full
+    append_only: bool  #: whether it finds its doorbells again after a restart
 
 
 class Doorbell:
@@ -58,6 +67,21 @@ class Doorbell:
             failpoints.reach("doorbell.length")
             self._connect()
             return {stage: self._length(stage) for stage in stages}
+
+    def server(self) -> Server | None:
+        """Return how the server keeps what lies on it, None where it does not let us know; raises BrokerUnavailable.
+
+        By INFO, and not by CONFIG, which hosted servers do not have.
+        """
+        with self._explained():
+            failpoints.reach("doorbell.server")
+            self._connect()
+            channel: Any = self._connection.default_channel
+            try:
+                told = channel.client.info()
+            except ResponseError:  # the account may not, or the command has another name there
+                return None
+        return Server(policy=str(told["maxmemory_policy"]), append_only=bool(told["aof_enabled"]))
 
     def _connect(self) -> None:
         self._connection.ensure_connection(max_retries=0)  # left to itself, it tries for six seconds

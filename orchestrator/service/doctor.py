@@ -1,23 +1,24 @@
 """Finding out why it does not work: each check is one line with a level and a fix, none of them stops the others."""
 
-import importlib.metadata
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from datetime import timedelta
 from pathlib import Path
 
 import humanize
+from packaging import version
 
 from orchestrator import config, errors
 from orchestrator.core import brokerurl
+from orchestrator.core import clock as clocks
 from orchestrator.core.jobs import Worker
 from orchestrator.core.states import Stage
-from orchestrator.service import context, files, health, query, schema
+from orchestrator.service import checks, context, files, gpus, health, query, schema
+from orchestrator.service.checks import Check, Level
+from orchestrator.store.base import Store
 
 #: Less free disk than this is worth a word; a fifth of it is too little for a checkpoint and a data set.
 LOW_DISK_BYTES = 10 * 2**30
@@ -26,43 +27,29 @@ LOW_DISK_BYTES = 10 * 2**30
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's, and nothing is written there
 LITTLE_SHARED_MEMORY_BYTES = 2**30
 
-#: The oldest driver that torch's CUDA 13 builds work with.
-OLDEST_DRIVER = 580
+#: Clocks may differ by so much before it is worth a word. Leases need no clock of any host; the order of jobs, their
+#: hours and pauses go by those of whoever submits and claims.
+SKEW = timedelta(seconds=5)
 
-_GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+_KEEP_TIME = "Let both keep time by NTP: `timedatectl set-ntp true`."
 
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"  #: as it should be
-    WARN = "warn"  #: works, with a limit
-    FAIL = "fail"  #: does not work
+#: Packages whose versions decide the bits that a training comes to.
+_NUMERIC = ("torch", "torchvision")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One finding."""
-
-    name: str
-    level: Level
-    found: str
-    fix: str | None = None
-
-
-def examine(settings: config.Settings) -> Iterator[Check]:
-    """Yield every finding about this host and what the settings name."""
-    for check in (_python, _torch, _gpus, _home, _disk, _shared_memory):
+def examine(settings: config.Settings, *, clock: clocks.Clock | None = None) -> Iterator[Check]:
+    """Yield every finding about this host and what the settings name; `clock` is this host's."""
+    for check in (_python, _torch, gpus.examine, _home, _disk, _shared_memory):
         yield from check(settings)
     database = list(_database(settings))
     yield from database
     yield from _broker(settings)
     if all(found.level is not Level.FAIL for found in database):  # asked again, one out of reach takes as long again
-        yield from _workers(settings)
+        yield from _shared(settings, clock or clocks.SystemClock())
 
 
 def _python(_: config.Settings) -> Iterator[Check]:
-    found = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}, orch {_version('orch')}"
+    found = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}, orch {checks.version('orch')}"
     yield Check(name="python", level=Level.OK, found=found)
 
 
@@ -75,23 +62,9 @@ def _torch(_: config.Settings) -> Iterator[Check]:
             fix="pip install 'orch[worker]'",
         )
         return
-    yield Check(name="torch", level=Level.OK, found=f"{_version('torch')}, torchvision {_version('torchvision')}")
-
-
-def _gpus(_: config.Settings) -> Iterator[Check]:
-    lines = _nvidia_smi()
-    if lines is None:
-        yield Check(name="gpu", level=Level.OK, found="none: training runs on the CPU")
-        return
-    for line in lines:
-        name, driver, memory = (part.strip() for part in line.split(",", 2))
-        old = driver.split(".")[0].isdigit() and int(driver.split(".")[0]) < OLDEST_DRIVER
-        yield Check(
-            name="gpu",
-            level=Level.WARN if old else Level.OK,
-            found=f"{name}, driver {driver}, {memory}",
-            fix=f"torch's CUDA 13 builds need driver {OLDEST_DRIVER} or newer: update it." if old else None,
-        )
+    yield Check(
+        name="torch", level=Level.OK, found=f"{checks.version('torch')}, torchvision {checks.version('torchvision')}"
+    )
 
 
 def _home(settings: config.Settings) -> Iterator[Check]:
@@ -107,6 +80,14 @@ def _home(settings: config.Settings) -> Iterator[Check]:
             level=Level.FAIL,
             found=f"{settings.home} on {kind}: SQLite needs a local disk",
             fix="Set ORCH_HOME to a local folder, or ORCH_DATABASE_URL to PostgreSQL.",
+        )
+    elif kind in files.MEMORY:
+        kept = "all jobs and checkpoints" if settings.embedded_database else "checkpoints and logs"
+        yield Check(
+            name="home",
+            level=Level.WARN,
+            found=f"{settings.home} on {kind}: {kept} are gone at the next start of this host",
+            fix="Set ORCH_HOME to a folder on a disk.",
         )
     else:
         yield Check(name="home", level=Level.OK, found=f"{settings.home} on {kind}")
@@ -138,7 +119,7 @@ def _database(settings: config.Settings) -> Iterator[Check]:
     try:
         found, wanted = schema.current(settings)
     except errors.OrchError as error:
-        yield _failed("database", error)
+        yield checks.failed("database", error)
         return
     if found == wanted:
         yield Check(name="database", level=Level.OK, found=f"{where}, schema {found}")
@@ -166,10 +147,21 @@ def _broker(settings: config.Settings) -> Iterator[Check]:
     try:
         with dispatch.Doorbell(settings) as doorbell:
             waiting = sum(doorbell.waiting(Stage).values())
+            server = doorbell.server()
     except errors.OrchError as error:  # a wrong password, a server that is full
-        yield _failed("broker", error)
+        yield checks.failed("broker", error)
         return
-    yield _trusted(settings, f"{state.where}, {waiting} doorbells waiting")
+    keeps = "this account may not see how it keeps them"
+    if server is not None:
+        keeps = "kept on its disk" if server.append_only else "without an append-only file: lost ones are rung again"
+    yield _trusted(settings, f"{state.where}, {waiting} doorbells waiting, {keeps}")
+    if server is not None and server.policy != "noeviction":
+        yield Check(
+            name="broker",
+            level=Level.FAIL,
+            found=f"maxmemory-policy is {server.policy}: when its memory is full it throws doorbells away",
+            fix="Set `maxmemory-policy noeviction` in its configuration file, or give orch a server of its own.",
+        )
 
 
 def _trusted(settings: config.Settings, found: str) -> Check:
@@ -182,9 +174,11 @@ def _trusted(settings: config.Settings, found: str) -> Check:
     return Check(name="broker", level=Level.WARN, found=f"{found}, and any certificate {believed} is taken", fix=fix)
 
 
-def _workers(settings: config.Settings) -> Iterator[Check]:
+def _shared(settings: config.Settings, clock: clocks.Clock) -> Iterator[Check]:
+    """Yield what is found in the database that all hosts share: its clock, and the workers."""
     try:
         with context.opened(settings) as opened:
+            yield from _clock(settings, opened.store, clock)
             workers = query.living(opened.store)
             rows = {worker.id: query.failures(opened.store, worker) for worker in workers}
     except errors.OrchError:
@@ -194,43 +188,66 @@ def _workers(settings: config.Settings) -> Iterator[Check]:
     yield from (_worker(worker, rows.get(worker.id), settings) for worker in workers)
 
 
+def _clock(settings: config.Settings, store: Store, clock: clocks.Clock) -> Iterator[Check]:
+    """Compare this host's clock with the database server's; an embedded database has this host's."""
+    if settings.embedded_database:
+        return
+    before = clock.now()
+    shared = store.time()
+    after = clock.now()
+    ahead = before + (after - before) / 2 - shared
+    if abs(ahead) <= SKEW + (after - before) / 2:  # no answer tells at which moment of the question it was given
+        yield Check(name="clock", level=Level.OK, found="agrees with the database server's")
+        return
+    told = f"{_rounded(ahead)} {'ahead of' if ahead > timedelta() else 'behind'} the database server's"
+    yield Check(name="clock", level=Level.WARN, found=told, fix=_KEEP_TIME)
+
+
 def _worker(worker: Worker, failures: str | None, settings: config.Settings) -> Check:
-    ours, theirs = _version("orch"), worker.versions.get("orch", "unknown")
     devices = ", ".join(worker.devices) or "no device"
-    found = f"{worker.id} {query.standing(worker, settings)}, {devices}, orch {theirs}"
+    told = f"{worker.id} {query.standing(worker, settings)}, {devices}, orch {worker.versions.get('orch', 'unknown')}"
+    trouble = next(_troubles(worker, failures, settings), None)
+    if trouble is None:
+        return Check(name="worker", level=Level.OK, found=told)
+    level, found, fix = trouble
+    return Check(name="worker", level=level, found=f"{told}{found}", fix=fix)
+
+
+def _troubles(worker: Worker, failures: str | None, settings: config.Settings) -> Iterator[tuple[Level, str, str]]:
+    """Yield what is wrong with a worker and what to do, the worst first."""
     if query.silent(worker, settings):
         ago = humanize.naturaldelta(worker.silence)
         fix = "Is its host up? What it holds is taken back by any worker that runs."
-        return Check(name="worker", level=Level.WARN, found=f"{found}, last heard of {ago} ago", fix=fix)
+        yield Level.WARN, f", last heard of {ago} ago", fix
     if failures is not None:
         fix = (
             "Look at `orch logs` of these jobs, mend what they say, then start the worker anew: "
             "`orch down`, `orch up -d`."
         )
-        return Check(name="worker", level=Level.FAIL, found=f"{found}. {failures}", fix=fix)
-    if theirs != ours:
-        fix = f"Bring both to one version: this is {ours}."
-        return Check(name="worker", level=Level.WARN, found=found, fix=fix)
-    return Check(name="worker", level=Level.OK, found=found)
+        yield Level.FAIL, f". {failures}", fix
+    if worker.versions.get("orch") != checks.version("orch"):
+        yield Level.WARN, "", _same_orch(worker)
+    for name in _NUMERIC:
+        ours, theirs = checks.version(name), worker.versions.get(name)
+        if "unknown" not in (ours, theirs or "unknown") and ours != theirs:
+            fix = f"On {worker.identity.host}: `pip install {name}=={ours}`, then start the worker anew."
+            yield Level.WARN, f", {name} {theirs} and not {ours} as here: a job that goes on there has other bits", fix
+    if worker.started_at - worker.beat_at > SKEW:  # the one by its host's clock, the other by the database's
+        ahead = _rounded(worker.started_at - worker.beat_at)
+        yield Level.WARN, f", whose clock is {ahead} ahead of the database's or more", _KEEP_TIME
 
 
-def _failed(name: str, error: errors.OrchError) -> Check:
-    found = " ".join(part for part in (error.message, error.why) if part)
-    return Check(name=name, level=Level.FAIL, found=found, fix=error.hint)
-
-
-def _version(distribution: str) -> str:
+def _same_orch(worker: Worker) -> str:
+    """Return how this host and a worker come to the same version of orch: whichever is older is upgraded."""
+    ours, theirs, host = checks.version("orch"), worker.versions.get("orch"), worker.identity.host
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+        older = version.parse(theirs or "") < version.parse(ours)
+    except version.InvalidVersion:
+        return f"Bring both to one version: this is {ours}."
+    if older:
+        return f"On {host}: `pip install 'orch[worker]=={ours}'`, then `orch down`, `orch up -d`."
+    return f"On this host, which has {ours}: `pip install 'orch=={theirs}'`."
 
 
-def _nvidia_smi() -> list[str] | None:
-    if shutil.which(_GPU_QUERY[0]) is None:
-        return None
-    try:
-        done = subprocess.run(_GPU_QUERY, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - fixed
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip().splitlines()
+def _rounded(difference: timedelta) -> str:
+    return humanize.precisedelta(timedelta(seconds=round(abs(difference.total_seconds()))))

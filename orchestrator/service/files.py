@@ -8,6 +8,9 @@ from orchestrator import errors
 #: File systems whose locks and shared memory SQLite's write-ahead log cannot rely on.
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "fuse.sshfs"})
 
+#: File systems that are gone when their host is started again.
+MEMORY = frozenset({"tmpfs", "ramfs"})
+
 
 def existing(path: Path) -> Path:
     """Return the nearest folder on the way up from `path` that exists."""

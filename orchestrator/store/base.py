@@ -9,6 +9,7 @@ is returned by the next call.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from orchestrator.core.dependencies import Dependency
@@ -291,6 +292,10 @@ class Fleet(Protocol):
 
     def workers(self) -> list[Worker]:
         """Return the workers that are not stopped or lost, and those that ended within the last day."""
+        ...
+
+    def time(self) -> datetime:
+        """Return the time by the clock that all users of the database share."""
         ...
 
     def wish_worker(self, worker_id: str, wish: WorkerWish) -> None:

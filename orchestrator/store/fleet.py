@@ -95,6 +95,11 @@ class Fleet(base.Fleet):
         return [rows.worker(row, tuple(held[row.id]), now) for row in found]
 
     @engine.reads
+    def time(self, connection: Connection) -> datetime:
+        """Return the time by the clock that all users of the database share."""
+        return self.now(connection)
+
+    @engine.reads
     def ended_attempts(self, connection: Connection, worker_id: str, *, limit: int = 100) -> list[jobs.Attempt]:
         """Return the last attempts of a worker that have ended, newest first."""
         ended = models.attempts.c.ended_at

@@ -38,6 +38,7 @@ SCENARIOS: dict[str, Scenario] = {
     "child.start": Scenario(nodes.child),
     "device.lock": Scenario(nodes.locked),
     "doorbell.length": Scenario(work.waiting),
+    "doorbell.server": Scenario(people.examined),
     "git": Scenario(people.sourced),
     "home.mkdir": _FRESH,
     "journal": Scenario(work.journalled),

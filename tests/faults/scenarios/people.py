@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from orchestrator import config, errors
 from orchestrator.core import jobs, states, verbs
-from orchestrator.service import context, control, predict, schema
+from orchestrator.service import context, control, doctor, predict, schema
 from orchestrator.store import base
 from tests.faults import homes
 from tests.faults.scenarios import work
@@ -30,6 +30,7 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "provenance": lambda store, job_id: store.provenance(job_id),
     "running": lambda store, _: store.running(states.Stage.TRAIN),
     "steps": lambda store, job_id: store.steps(job_id),
+    "time": lambda store, _: store.time(),
 }
 
 
@@ -160,6 +161,14 @@ def predicted(home: homes.Home) -> None:
             return [found.guesses[0].label for found in predict.predict(settings, it.store, job_id, [picture])]
 
     assert len(home.call(guess)) == 1
+
+
+def examined(home: homes.Home) -> None:
+    """The doctor looks at everything while a job waits."""
+    job_id = home.submit()
+    home.arm()
+    home.call(lambda settings: [check.name for check in doctor.examine(settings)])
+    work.succeeds(home, job_id)
 
 
 def _beat(home: homes.Home) -> int:

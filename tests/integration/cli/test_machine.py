@@ -11,10 +11,10 @@ import pytest
 
 from orchestrator import config
 from orchestrator.core import jobs
-from orchestrator.service import careviews, context, doctor, node
+from orchestrator.service import careviews, node
 from orchestrator.store import base
 from tests.contract import parts
-from tests.integration.cli.conftest import Orch, heard_of
+from tests.integration.cli.conftest import Orch
 from tests.support import pictures, running
 
 
@@ -44,66 +44,6 @@ def test_the_database_is_made_and_checked(orch: Orch) -> None:
     assert orch("db", "upgrade").rows == [[wanted, wanted]]
     assert orch("db", "check").code == 0
     assert json.loads(orch("db", "current", "--json").out)["found"] == wanted
-
-
-@pytest.mark.usefixtures("store")
-def test_doctor_warns_of_what_is_merely_not_started(orch: Orch, settings: config.Settings) -> None:
-    heard_of(settings)
-    ran = orch("doctor")
-    levels = {row[1]: row[0] for row in ran.rows}
-    assert ran.code == 0
-    assert levels == {
-        "python": "ok",
-        "torch": "ok",
-        "gpu": levels["gpu"],
-        "home": "ok",
-        "disk": levels["disk"],
-        "shared memory": levels["shared memory"],
-        "database": "ok",
-        "broker": "warn",
-        "worker": "ok",
-    }
-    told = careviews.DoctorPayload.model_validate_json(orch("doctor", "--json").out)
-    assert [check.name for check in told.checks] == [row[1] for row in ran.rows]
-
-
-@pytest.mark.usefixtures("store")
-def test_doctor_names_the_fix_for_a_container_s_shared_memory(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LITTLE_SHARED_MEMORY_BYTES", 2**60)
-    ((level, _, _, fix),) = [row for row in orch("doctor").rows if row[1] == "shared memory"]
-    assert (level, "shm_size" in fix) == ("warn", True)
-
-
-def test_doctor_fails_for_what_does_not_work_and_masks_secrets(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ORCH_DATABASE_URL", "postgresql://ada:canary@127.0.0.1:1/orch")
-    monkeypatch.setenv("ORCH_BROKER_URL", "redis://:canary@127.0.0.1:1/0")
-    asked: list[object] = []
-    monkeypatch.setattr(context, "opened", asked.append)
-    ran = orch("doctor")
-    assert ran.code == 1
-    assert {row[1] for row in ran.rows if row[0] == "fail"} == {"database", "broker"}
-    assert asked == []  # a database out of reach is waited for once
-    assert "canary" not in ran.out + ran.err
-
-
-def test_an_audit_that_finds_nothing_says_so(orch: Orch, store: base.Store) -> None:
-    parts.submit(store)
-    assert (orch("doctor", "--audit").code, orch("doctor", "--audit").out) == (0, "")
-    assert careviews.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings == ()
-
-
-def test_an_audit_names_what_does_not_hold(orch: Orch, store: base.Store, settings: config.Settings) -> None:
-    job = parts.submit(store)
-    left = settings.artifact_dir / job.id / "attempt-0001" / "log.txt"
-    left.parent.mkdir(parents=True)
-    left.touch()
-    ran = orch("doctor", "--audit")
-    assert ran.code == 1
-    assert ran.rows == [["leftover", job.id, f"{job.id}/attempt-0001: no checkpoint is kept in it"]]
-    assert "1 promise is broken" in ran.err
-    found = careviews.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings
-    assert [(finding.kind, finding.job) for finding in found] == [("leftover", job.id)]
-    assert left.exists()
 
 
 def test_the_systemd_unit_holds_settings_but_no_secrets(

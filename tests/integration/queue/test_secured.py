@@ -10,7 +10,7 @@ import pytest
 from orchestrator import config, errors
 from orchestrator.core import states
 from orchestrator.queue import dispatch
-from orchestrator.service import doctor, health
+from orchestrator.service import checks, doctor, health
 from tests.support import certificates, proxy, valkey
 from tests.support.waiting import until
 
@@ -57,7 +57,7 @@ def _refused(url: str, tmp_path: Path) -> str:
     return str(refused.value.why)
 
 
-def _checks(url: str, tmp_path: Path) -> list[doctor.Check]:
+def _checks(url: str, tmp_path: Path) -> list[checks.Check]:
     return [check for check in doctor.examine(_settings(url, tmp_path)) if check.name == "broker"]
 
 
@@ -72,7 +72,7 @@ def test_an_account_and_a_certificate_open_it(broker: Broker, tmp_path: Path) ->
         assert doorbell.waiting([states.Stage.DOWNLOAD]) == {states.Stage.DOWNLOAD: 2}
     assert health.broker(settings).answers
     (check,) = _checks(secret.read_text(encoding="utf-8").strip(), tmp_path)
-    assert (check.level, check.fix) == (doctor.Level.OK, None)
+    assert (check.level, check.fix) == (checks.Level.OK, None)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_wrong_account_is_refused_in_words(account: str, why: str, broker: Bro
     url = f"redis://{account}127.0.0.1:{broker.plain}/0"
     assert why in _refused(url, tmp_path)
     (check,) = _checks(url, tmp_path)
-    assert check.level is doctor.Level.FAIL
+    assert check.level is checks.Level.FAIL
     assert why in check.found
 
 
@@ -128,7 +128,7 @@ def test_a_check_that_is_turned_off_is_a_warning(broker: Broker, tmp_path: Path)
     for option, word in (("ssl_cert_reqs=none", "from anybody"), ("ssl_check_hostname=false", "for any host")):
         url = f"rediss://orch:canary@127.0.0.1:{broker.secured}/0?{option}&ssl_ca_certs={broker.ca}"
         (check,) = _checks(url, tmp_path)
-        assert check.level is doctor.Level.WARN
+        assert check.level is checks.Level.WARN
         assert word in check.found
         assert "ssl_ca_certs" in str(check.fix)
         assert "canary" not in f"{check.found} {check.fix}"
