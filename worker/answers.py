@@ -1,8 +1,8 @@
 """Between a command and a process that knows what the command line must not import: one request, lines of answers.
 
 The request is JSON on standard input, each answer a line of JSON on standard output; whatever else libraries say goes
-to standard error. Exit code: 0, 1 where an answer says that it is an error, 2 where the request cannot be met: then the
-last line says why.
+to standard error. Exit code: 0 where everything was answered, with what is wrong perhaps, 2 where the request cannot be
+met: then the last line says why. Any other is that of a process which failed, such as Python's 1.
 """
 
 import contextlib
@@ -32,11 +32,9 @@ Asked = TypeVar("Asked", bound=Request)
 
 def serve(kind: type[Asked], work: Callable[[Asked, Say], None]) -> int:
     """Let `work` answer the request on standard input, and return the exit code."""
-    said, failed = sys.stdout, False
+    said = sys.stdout
 
     def say(answer: Answer) -> None:
-        nonlocal failed
-        failed |= "error" in answer
         said.write(json.dumps(answer) + "\n")
         said.flush()
 
@@ -48,5 +46,5 @@ def serve(kind: type[Asked], work: Callable[[Asked, Say], None]) -> int:
     except errors.OrchError as error:
         say({"refused": {"message": error.message, "why": error.why, "hint": error.hint}})
     else:
-        return int(failed)
+        return 0
     return EXIT_REFUSED

@@ -14,9 +14,6 @@ from orchestrator.service import node
 #: A line that the process has written.
 Answer = dict[str, Any]
 
-#: Exit code of the process where an answer says that it is an error.
-_SOME_FAILED = 1
-
 
 def ask(settings: config.Settings, module: str, request: Mapping[str, object]) -> Iterator[Answer]:
     """Yield what a module of the worker answers to a request.
@@ -50,7 +47,7 @@ def _answers(environment: dict[str, str], module: str, request: str, said: IO[st
             if "refused" in answer:
                 raise errors.OrchError(**answer["refused"])
             yield answer
-    if process.returncode not in {0, _SOME_FAILED}:
+    if process.returncode:
         said.seek(0)
         lines = said.read().strip().splitlines()
         why = lines[-1] if lines else f"It ended with code {process.returncode}."
