@@ -43,6 +43,7 @@ PLACES: dict[str, str] = {
     "cache.drop": "the partial download of a cancelled job is removed",
     "cache.find": "the record of a source is read",
     "cache.folder": "the rename of a data set is brought to the disk",
+    "cache.hold": "the manifest of a data set is locked by who reads the set",
     "cache.known": "the manifest of a data set is read",
     "cache.lock": "the lock of a source is taken",
     "cache.mkdir": "the folders of the cache are made",

@@ -10,6 +10,7 @@ A folder as source is used where it is and never copied: only its manifest is he
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -91,6 +92,20 @@ def ensure_data(
     return found
 
 
+@contextlib.contextmanager
+def using(
+    spec: specs.JobSpec, *, expected_hash: str | None, settings: config.Settings, report: once.Report
+) -> Iterator[protocol.DatasetInfo]:
+    """Yield what `ensure_data` returns, which nobody on this host can remove until the end; raises what it raises."""
+    cache = Cache(settings.data_dir)
+    while True:
+        found = ensure_data(spec, expected_hash=expected_hash, settings=settings, report=report)
+        with cache.hold(found) as there:
+            if there:  # else it was removed just now
+                yield found
+                return
+
+
 def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -> protocol.DatasetInfo | None:
     """Return a job's data set of that content where this host has it; nothing is fetched."""
     source, cache = sources.parse(spec.data), Cache(settings.data_dir)
@@ -149,6 +164,25 @@ class Cache:
         for path in (self.sources / f"{source.key}.json", self.sets / content_hash / "manifest.json"):
             with contextlib.suppress(OSError):
                 os.utime(path)
+
+    def hold(self, data: protocol.DatasetInfo) -> contextlib.AbstractContextManager[bool]:
+        """Keep a set from being removed; says whether it is there. Somebody's own folder is never removed."""
+        unpacked = Path(data.path).is_relative_to(self.sets)
+        return self._locked(data.hash, fcntl.LOCK_SH) if unpacked else contextlib.nullcontext(True)
+
+    @contextlib.contextmanager
+    def _locked(self, content_hash: str, operation: int) -> Iterator[bool]:
+        """Lock the manifest of an unpacked set, which goes with the set; say whether it is the one that is there."""
+        path = self.sets / content_hash / "manifest.json"
+        try:
+            failpoints.reach("cache.hold")
+            manifest = path.open("rb" if operation == fcntl.LOCK_SH else "r+b")  # as network file systems want it
+        except FileNotFoundError:
+            yield False
+            return
+        with manifest:
+            fcntl.flock(manifest, operation)
+            yield path.exists() and os.path.samestat(os.fstat(manifest.fileno()), path.stat())
 
     def known_set(self, content_hash: str) -> protocol.DatasetInfo | None:
         """Return the unpacked set of that content; None when it is not there, or not as it was published."""
@@ -261,15 +295,28 @@ class Cache:
                 yield path.parent, Manifest.model_validate_json(path.read_bytes())
 
     def remove(self, content_hash: str) -> None:
-        """Remove a set that was unpacked, and what is known of its sources; a source's own folder stays."""
-        for path, record in self.records():
-            if record.manifest.hash == content_hash:
-                path.unlink(missing_ok=True)
+        """Remove a set that was unpacked, and what is known of its sources; a source's own folder stays.
+
+        Raises:
+            OrchError: a process of this host reads the set.
+
+        """
         going = self.sets / f".{content_hash}"  # what stays of it when this is killed, `clear_up` removes
         with self.lock(content_hash):
-            shutil.rmtree(going, ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
-                (self.sets / content_hash).rename(going)
+            try:
+                with self._locked(content_hash, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    for path, record in self.records():
+                        if record.manifest.hash == content_hash:
+                            path.unlink(missing_ok=True)
+                    shutil.rmtree(going, ignore_errors=True)
+                    with contextlib.suppress(FileNotFoundError):
+                        (self.sets / content_hash).rename(going)
+            except BlockingIOError as error:
+                raise errors.OrchError(
+                    f"The data set {content_hash[:12]} is in use.",
+                    why="A process on this host reads it.",
+                    hint="`orch list --state running` shows jobs that may.",
+                ) from error
             shutil.rmtree(going, ignore_errors=True)
 
     def _publish(self, staging: Path, manifest: Manifest) -> None:

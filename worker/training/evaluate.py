@@ -101,21 +101,21 @@ def elsewhere(request: Request, saved: checkpoint.Checkpoint, say: answers.Say) 
     torch.set_num_threads(request.threads)
     spec = request.spec.model_copy(update={"data": request.data, "data_sha256": request.data_sha256})
     tell = functools.partial(_tell, say)
-    data = cache.ensure_data(spec, expected_hash=None, settings=config.load(), report=tell)
-    label = torch.tensor(_labels(request.classes, data.classes))
-    batches = loader.Loader(data, spec)
-    total = data.counts[request.split]
+    with cache.using(spec, expected_hash=None, settings=config.load(), report=tell) as data:
+        label = torch.tensor(_labels(request.classes, data.classes))
+        batches = loader.Loader(data, spec)
+        total = data.counts[request.split]
 
-    def mapped() -> Iterator[loader.Batch]:
-        done = 0
-        for images, targets in batches.validation() if request.split == "val" else batches.unaugmented():
-            yield images, label[targets]
-            done += len(targets)
-            tell(protocol.Progress(done=done, total=total, unit="images"))
+        def mapped() -> Iterator[loader.Batch]:
+            done = 0
+            for images, targets in batches.validation() if request.split == "val" else batches.unaugmented():
+                yield images, label[targets]
+                done += len(targets)
+                tell(protocol.Progress(done=done, total=total, unit="images"))
 
-    measured = measure(
-        asked.network(request, saved), mapped(), num_classes=len(request.classes), device=torch.device("cpu")
-    )
+        measured = measure(
+            asked.network(request, saved), mapped(), num_classes=len(request.classes), device=torch.device("cpu")
+        )
     if not math.isfinite(measured.sums.loss):
         raise errors.OrchError("The loss on these pictures is not finite.", why="The training of the job diverged.")
     result = report(measured, step=saved.state.step, sha256=request.sha256, classes=request.classes)

@@ -4,6 +4,7 @@ A fork server imports this module once and forks for each job: importing it must
 tensor operation and no CUDA call, whose threads would not survive the fork.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -35,16 +36,18 @@ def main_evaluate(assignment: protocol.Assignment, connection: Connection) -> in
 
 def with_data(work: Work, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Fetch the data set where this host lacks it, then do the work; return how it ended."""
-    try:
-        data = cache.ensure_data(
-            assignment.spec,
-            expected_hash=assignment.data_hash,
-            settings=_settings(assignment),
-            report=functools.partial(_tell, link),
-        )
-    except report.Stopped:
-        return protocol.Ended(how="stopped")
-    return work(data, assignment, link)
+    used = cache.using(
+        assignment.spec,
+        expected_hash=assignment.data_hash,
+        settings=_settings(assignment),
+        report=functools.partial(_tell, link),
+    )
+    with contextlib.ExitStack() as stack:
+        try:
+            data = stack.enter_context(used)
+        except report.Stopped:
+            return protocol.Ended(how="stopped")
+        return work(data, assignment, link)
 
 
 def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:

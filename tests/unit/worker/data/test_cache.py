@@ -15,7 +15,7 @@ from typing import Any
 import filelock
 import pytest
 
-from orchestrator import config
+from orchestrator import config, errors
 from orchestrator.core import specs, states
 from tests.support import archives, durability, httpserver, pictures
 from tests.unit.worker.data.conftest import Fails
@@ -347,6 +347,44 @@ def test_threads_on_many_sources_do_not_disturb_each_other(server: httpserver.Se
         thread.join()
     assert len(found) == 4
     assert len(set(found)) == 1
+
+
+def test_a_set_that_is_read_is_not_removed(make_settings: Make, tmp_path: Path) -> None:
+    settings, spec = make_settings(), specs.parse({"data": "digits"})
+    held = cache.Cache(settings.data_dir)
+    with cache.using(spec, expected_hash=None, settings=settings, report=lambda _: None) as info:
+        with (
+            pytest.raises(errors.OrchError, match="is in use"),
+            cache.using(spec, expected_hash=info.hash, settings=settings, report=lambda _: None),
+        ):
+            held.remove(info.hash)
+        assert ensure("digits", settings).path == info.path
+    held.remove(info.hash)
+    assert not Path(info.path).exists()
+    own = pictures.image_folder(tmp_path / "own", size=(12, 10))
+    mine = specs.parse({"data": str(own)})
+    with cache.using(mine, expected_hash=None, settings=settings, report=lambda _: None) as info:
+        held.remove(info.hash)  # it is only forgotten
+        assert (Path(info.path), own.is_dir()) == (own, True)
+
+
+def test_a_set_that_is_removed_just_before_it_is_held_is_fetched_again(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, found = make_settings(), list[str]()
+    first = cache.ensure_data
+
+    def ensure_and_lose(*args: Any, **named: Any) -> protocol.DatasetInfo:
+        info = first(*args, **named)
+        found.append(info.hash)
+        if len(found) == 1:
+            cache.Cache(settings.data_dir).remove(info.hash)
+        return info
+
+    monkeypatch.setattr(cache, "ensure_data", ensure_and_lose)
+    with cache.using(specs.parse({"data": "digits"}), expected_hash=None, settings=settings, report=print) as info:
+        assert Path(info.path).is_dir()
+    assert found == [info.hash] * 2
 
 
 def test_the_packaged_digits_are_whole(make_settings: Make) -> None:
