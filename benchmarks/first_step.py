@@ -39,7 +39,11 @@ def orch_first_step(home: place.Home, sample: Path) -> float:
         before = _steps(database)
         start = time.monotonic()
         submit = subprocess.Popen(
-            [place.ORCH, "submit", *flags, "-q"], env=home.env, cwd=home.folder, stdout=subprocess.PIPE, text=True
+            [place.ORCH, "submit", *flags, "--force", "-q"],
+            env=home.env,
+            cwd=home.folder,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         measure.wait_for(lambda: _steps(database) > before, seconds=60)
         taken = time.monotonic() - start

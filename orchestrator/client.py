@@ -101,6 +101,7 @@ class Client:
         notify: Iterable[str] | None = None,
         notify_on: Iterable[str] | None = None,
         require_broker: bool = False,
+        force: bool = False,
         **fields: Any,
     ) -> Job:
         """Queue a job, and return it once it is on disk.
@@ -108,7 +109,8 @@ class Client:
         What to train is a whole `spec`, or `fields` of one (`epochs=5, lr=1e-4`), over a `recipe` where one is named.
         `after` are jobs whose success it waits for, as text also `JOB:any` for any end. A known `idempotency_key`
         returns the earlier job. `notify` are URLs that are told how it ends, else those of the settings; `notify_on` is
-        what they are told. A broker that is away costs nothing: workers find the job by themselves.
+        what they are told. A broker that is away costs nothing: workers find the job by themselves. Where a job has
+        succeeded with the same spec, data and versions, that is returned and nothing queued, unless `force` is given.
 
         Raises:
             InvalidSpec: it cannot be run; every fault of it is named.
@@ -130,7 +132,8 @@ class Client:
             provenance=provenance.here(self._settings, resolved.origins),
         )
         ring = functools.partial(bell.ring, self._settings)
-        return submitting.submit(self._store, new, ring=ring, require_broker=require_broker).job
+        done = submitting.submit(self._store, new, ring=ring, require_broker=require_broker, reuse=not force)
+        return done.job
 
     def get(self, job: str | Job) -> Job:
         """Return the job as it is now."""

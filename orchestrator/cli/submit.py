@@ -40,6 +40,8 @@ orch submit --data digits --notify https://example.org/hook --notify-on failed,s
 
 orch submit --data digits --after k3f9m2qa --not-before 18:00 --priority 2
 
+orch submit job.toml --force
+
 JOB=$(orch submit -q job.yaml)
 """
 
@@ -87,6 +89,10 @@ def submit(
             metavar="A,B,…", help="What to tell: finished, failed, diverged, stalled, cancelled. Else ORCH_NOTIFY_ON."
         ),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Train also where a job has succeeded with the same spec, data and versions."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended, with its code.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Watch the job until it has ended.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; queue nothing.")] = False,
@@ -98,6 +104,9 @@ def submit(
     """Queue a training job.
 
     Without any option it is the job of the reference notebook. The row is in the database before the id is printed.
+    Where a job has this very result already (spec, data, and the versions of all workers are the same), nothing is
+    queued: its id is printed, its state is succeeded, and the exit code is 0. Name, tags and notes make no difference;
+    --force or --idempotency-key trains again.
     """
     from orchestrator.core import moments  # noqa: PLC0415 - not for help
     from orchestrator.core.jobs import NewJob  # noqa: PLC0415
@@ -138,10 +147,12 @@ def submit(
             after=service.dependencies(opened.store, after or []),
             provenance=provenance.known(resolved.origins, question),
         )
-        done = service.submit(opened.store, new, ring=ring, require_broker=require_broker)
+        done = service.submit(opened.store, new, ring=ring, require_broker=require_broker, reuse=not force)
         workers = query.living(opened.store)
         silent = query.silent_ids(workers, opened.settings)
-        notes = [*_notes(done, workers, silent, opened.settings), *_advice(resolved.spec, workers, command, fields)]
+        notes = list(_notes(done, workers, silent, opened.settings))
+        if not done.same:
+            notes += _advice(resolved.spec, workers, command, fields)
         _show(done, notes, quiet=quiet, to=to)
         if follow:
             from orchestrator.cli import watch  # noqa: PLC0415
@@ -166,6 +177,9 @@ def _read(jobfile: str) -> "JobFile":
 def _notes(
     done: "Submitted", workers: "tuple[Worker, ...]", silent: Container[str], settings: "Settings"
 ) -> Iterator[str]:
+    if done.same:
+        yield f"Job {done.job.id} has this result: the same spec, data and versions. --force runs it again."
+        return
     if not done.is_new:
         yield f"The idempotency key is known: this is the job of {words.moment(done.job.submitted_at)}."
     nobody = words.nobody(workers, silent)
@@ -213,7 +227,8 @@ def _show(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) 
         for note in notes:
             render.note(note)
     if to is render.Mode.TERMINAL and not quiet:
-        render.following([f"orch watch {job.id}", f"orch logs -f {job.id}", f"orch cancel {job.id}"])
+        waits = [f"orch watch {job.id}", f"orch logs -f {job.id}", f"orch cancel {job.id}"]
+        render.following([f"orch status {job.id}", f"orch predict {job.id}"] if done.same else waits)
 
 
 def _print(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:
@@ -223,8 +238,8 @@ def _print(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode)
     elif to is render.Mode.JSON:
         from orchestrator.service import views  # noqa: PLC0415 - for JSON alone
 
-        payload = views.SubmittedPayload(job=views.job(job), is_new=done.is_new, ahead=done.ahead, notes=tuple(notes))
-        render.document(payload)
+        known = {"is_new": done.is_new, "same": done.same, "ahead": done.ahead}
+        render.document(views.SubmittedPayload(job=views.job(job), notes=tuple(notes), **known))
     elif to is render.Mode.PIPE:
         render.line(job.id, job.state, done.ahead)
     else:

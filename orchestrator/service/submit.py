@@ -10,7 +10,7 @@ from orchestrator.core.dependencies import Dependency
 from orchestrator.core.jobs import Job, NewJob
 from orchestrator.core.states import After, JobState
 from orchestrator.core.telling import Telling, occasions
-from orchestrator.service import bell
+from orchestrator.service import bell, same
 from orchestrator.store.base import Store
 
 
@@ -19,14 +19,21 @@ class Submitted:
     """What became of a submit."""
 
     job: Job
-    is_new: bool  #: False where the idempotency key was known
+    is_new: bool  #: False where the idempotency key was known, or the job has this result already
     ahead: int  #: queued jobs of the same stage that are claimed before it
     needs: tuple[Dependency, ...]  #: what it waits for
     broker: errors.BrokerUnavailable | None  #: why the doorbell was not rung
+    same: bool = (
+        False  #: whether nothing was queued, since this job has succeeded with the same spec, data and versions
+    )
 
 
-def submit(store: Store, new: NewJob, *, ring: bell.Ring, require_broker: bool = False) -> Submitted:
-    """Store a job and ring for it.
+def submit(
+    store: Store, new: NewJob, *, ring: bell.Ring, require_broker: bool = False, reuse: bool = False
+) -> Submitted:
+    """Store a job and ring for it; with `reuse` return one that has its result already, where there is one.
+
+    An idempotency key asks for a job of its own: then nothing is reused.
 
     Raises:
         BrokerUnavailable: with `require_broker`, after the row was committed; the message names the job.
@@ -36,7 +43,10 @@ def submit(store: Store, new: NewJob, *, ring: bell.Ring, require_broker: bool =
         DatabaseUnavailable: nothing was stored.
 
     """
-    job, is_new = store.submit(_with_parent(store, new))
+    new = _with_parent(store, new)
+    if reuse and new.idempotency_key is None and (known := same.result(store, new)) is not None:
+        return Submitted(job=known, is_new=False, ahead=0, needs=(), broker=None, same=True)
+    job, is_new = store.submit(new)
     broker = ring(job.stage)
     if broker is not None and require_broker:
         raise errors.BrokerUnavailable(

@@ -94,6 +94,9 @@ class SubmittedPayload(Payload):
 
     job: JobPayload
     is_new: bool
+    same: bool = Field(
+        False, description="nothing was queued: this job has succeeded with the same spec, data and versions"
+    )
     ahead: int
     notes: tuple[str, ...]
 

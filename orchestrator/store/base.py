@@ -69,6 +69,10 @@ class People(Protocol):
         """Return jobs, the newest first."""
         ...
 
+    def results(self, spec_hash: str) -> list[Job]:
+        """Return the last jobs that have succeeded with a spec of this digest, a few, the newest first."""
+        ...
+
     def counts(self) -> Counts:
         """Return how many jobs stand in each state, and how many could be claimed now at each stage."""
         ...

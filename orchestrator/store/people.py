@@ -45,7 +45,7 @@ TRIES = 5
 #: Ids in one query: both databases bound the number of a statement's values.
 IDS_AT_ONCE = 1000
 
-#: Candidates that an ambiguous text names.
+#: Candidates that an ambiguous text names, and jobs of the same spec that are returned.
 MAX_CANDIDATES = 10
 
 _jobs = models.jobs.c
@@ -126,6 +126,13 @@ class People(base.People):
         found = [row for state in which.states for row in connection.execute(chosen.where(_jobs.state == state))]
         found.sort(key=lambda row: row.seq, reverse=True)
         return [rows.job(row) for row in found[: which.limit]]
+
+    @engine.reads
+    def results(self, connection: Connection, spec_hash: str) -> list[Job]:
+        """Return the last jobs that have succeeded with this spec; the index has them in this order."""
+        alike = (_jobs.spec_hash == spec_hash, _jobs.state == states.JobState.SUCCEEDED)
+        newest = select(models.jobs).where(*alike).order_by(_jobs.seq.desc()).limit(MAX_CANDIDATES)
+        return [rows.job(row) for row in connection.execute(newest)]
 
     @engine.reads
     def counts(self, connection: Connection) -> Counts:

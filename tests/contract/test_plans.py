@@ -68,6 +68,7 @@ CALLS: dict[str, Callable[[sql.SqlStore, jobs.Claim], object]] = {
     "find by name": lambda store, _: store.find("waiting"),
     "latest": lambda store, _: store.find("@latest"),
     "list by state": lambda store, _: store.jobs(jobs.JobFilter(states=(State.QUEUED, State.FAILED), limit=20)),
+    "results": lambda store, held: store.results(held.job.spec_hash),
     "counts": lambda store, _: store.counts(),
     "ahead": lambda store, _: store.ahead(store.find("waiting").id),
     "unblock": lambda store, _: store.unblock(actor="r"),
@@ -122,6 +123,11 @@ def test_postgresql_seeks_what_it_claims_as_well(postgres_store: sql.SqlStore) -
 def test_list_by_state_walks_its_index_in_order(store: sql.SqlStore, held: jobs.Claim) -> None:
     steps = plans(store, lambda: CALLS["list by state"](store, held))
     assert steps == ["SEARCH jobs USING INDEX ix_jobs_state_seq (state=?)"] * 2
+
+
+def test_results_of_a_spec_walk_their_index_in_order(store: sql.SqlStore, held: jobs.Claim) -> None:
+    steps = plans(store, lambda: CALLS["results"](store, held))
+    assert steps == ["SEARCH jobs USING INDEX ix_jobs_spec_hash (spec_hash=? AND state=?)"]
 
 
 def test_counts_touch_an_index_alone(store: sql.SqlStore, held: jobs.Claim) -> None:

@@ -28,6 +28,7 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "jobs": lambda store, _: store.jobs(jobs.JobFilter()),
     "logs": lambda store, job_id: store.logs(job_id),
     "provenance": lambda store, job_id: store.provenance(job_id),
+    "results": lambda store, _: store.results("0" * 64),
     "running": lambda store, _: store.running(states.Stage.TRAIN),
     "steps": lambda store, job_id: store.steps(job_id),
     "time": lambda store, _: store.time(),
