@@ -62,6 +62,10 @@ bench-train: $(STAMP) ## measure training steps and write their lines; QUICK=1 o
 bench-memory: $(STAMP) ## measure what leaner modes keep and take and write their lines; QUICK=1 as above
 	@$(RUN) python -m benchmarks.memory --write $(if $(QUICK),--quick)
 
+golden: $(STAMP) ## write the golden files of what --json prints, and docs/json.md
+	@$(RUN) python -m tests.golden
+	@$(RUN) python -m docs.payloads
+
 docs: $(STAMP) ## write the settings table and the pictures of the README
 	@$(RUN) python -m docs.settings
 	@$(RUN) python -m docs.pictures
