@@ -55,7 +55,7 @@ def test_every_topic_explains_something(orch: Orch, topic: str) -> None:
 def test_topics_agree_with_the_code(orch: Orch) -> None:
     codes = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
     told = {int(code) for code in re.findall(r"^  (\d+) ", orch("help", "exit-codes").out, re.MULTILINE)}
-    assert told == codes | {0, 130}
+    assert told == codes | {0, 130, 141}
     said = orch("help", "states").out
     assert all(f"  {word} " in said for word in (*states.JobState, *states.Reason))
     assert all(config.variable(name) in orch("help", "settings").out for name in config.Settings.model_fields)
