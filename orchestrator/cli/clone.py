@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import options, render, specflags
+from orchestrator.cli import options, render, specflags, submit
 
 app = typer.Typer(add_completion=False)
 
@@ -26,24 +26,14 @@ def clone(
     """Queue a job like another one, with some fields changed.
 
     It trains from the beginning and knows the first one as its parent; tags and priority are the same, the name is not.
+    It tells of itself whom ORCH_NOTIFY names.
     """
     from orchestrator.service import clone as service  # noqa: PLC0415 - not for help
+    from orchestrator.service import query  # noqa: PLC0415
 
-    to = render.mode(as_json=as_json)
     with options.opened(context, user=user) as opened:
         done = service.clone(
             opened.settings, opened.store, job, flags=fields, name=name, tags=tuple(tag or ()), priority=priority
         )
-    if quiet:
-        render.line(done.job.id)
-    elif to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
-
-        render.document(views.SubmittedPayload(job=views.job(done.job), is_new=True, ahead=done.ahead, notes=()))
-    elif to is render.Mode.PIPE:
-        render.line(done.job.id, done.job.state, done.ahead)
-    else:
-        render.console().print(render.state(f"{done.job.id}  {done.job.state}", of=done.job.state))
-        render.following([f"orch watch {done.job.id}", f"orch why {done.job.id}", f"orch cancel {done.job.id}"])
-    if done.broker is not None:
-        render.note(f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves.")
+        notes = list(submit.notes(done, query.living(opened.store), opened.settings))
+    submit.tell(done, notes, quiet=quiet, to=render.mode(as_json=as_json))

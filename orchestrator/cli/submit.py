@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,8 +132,7 @@ def submit(
         not_before=moments.parse(not_before, now=datetime.now().astimezone()) if not_before else None,
     )
     if dry_run:
-        notes = [_memory(resolved.spec), *_advice(resolved.spec, (), command, fields)]
-        _show_dry_run(resolved, notes, to=to)
+        _show_dry_run(resolved, [_memory(resolved.spec), *_advice(resolved.spec, (), command, fields)], to=to)
         return
     with (
         provenance.asked(settings, Path.cwd()) as question,
@@ -149,11 +148,10 @@ def submit(
         )
         done = service.submit(opened.store, new, ring=ring, require_broker=require_broker, reuse=not force)
         workers = query.living(opened.store)
-        silent = query.silent_ids(workers, opened.settings)
-        notes = list(_notes(done, workers, silent, opened.settings))
+        told = list(notes(done, workers, opened.settings))
         if not done.same:
-            notes += _advice(resolved.spec, workers, command, fields)
-        _show(done, notes, quiet=quiet, to=to)
+            told += _advice(resolved.spec, workers, command, fields)
+        tell(done, told, quiet=quiet, to=to)
         if follow:
             from orchestrator.cli import watch  # noqa: PLC0415
 
@@ -174,15 +172,16 @@ def _read(jobfile: str) -> "JobFile":
     return jobfiles.load(Path(jobfile))
 
 
-def _notes(
-    done: "Submitted", workers: "tuple[Worker, ...]", silent: Container[str], settings: "Settings"
-) -> Iterator[str]:
+def notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings") -> Iterator[str]:
+    """Yield what people should know of a job that they have queued; `workers` are those that live."""
+    from orchestrator.service import query  # noqa: PLC0415 - not for help
+
     if done.same:
         yield f"Job {done.job.id} has this result: the same spec, data and versions. --force runs it again."
         return
     if not done.is_new:
         yield f"The idempotency key is known: this is the job of {words.moment(done.job.submitted_at)}."
-    nobody = words.nobody(workers, silent)
+    nobody = words.nobody(workers, query.silent_ids(workers, settings))
     if nobody:
         yield f"{nobody.capitalize()}: the job waits. `orch up -d` starts one here."
     if done.broker is not None and (workers or not settings.embedded_broker):
@@ -215,7 +214,8 @@ def _memory(spec: "JobSpec") -> str:
     return f"On a CPU in fp32 the training takes about {size} of memory, {leaner}."
 
 
-def _show(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:
+def tell(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:
+    """Print what became of a job that was queued."""
     job = done.job
     try:
         _print(done, notes, quiet=quiet, to=to)

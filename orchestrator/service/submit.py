@@ -1,7 +1,8 @@
 """Submitting a job: the row is committed first, then the doorbell is rung; a broker that is away costs nothing."""
 
 import getpass
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from orchestrator import config, errors
@@ -103,13 +104,28 @@ def telling(settings: config.Settings, targets: Iterable[str] | None, on: Iterab
 
     Raises:
         InvalidSpec: a target or an occasion that cannot be.
+        InvalidSetting: it is one of the settings'.
 
     """
-    if targets is None:
-        targets = settings.notify.get_secret_value().split() if settings.notify else ()
-    wanted = occasions([settings.notify_on] if on is None else on)
-    named = tuple(filter(None, targets))
-    return Telling(targets=named, on=wanted) if named else None
+    with _blaming("notify_on" if on is None else None):
+        wanted = occasions([settings.notify_on] if on is None else on)
+    with _blaming("notify" if targets is None else None):
+        if targets is None:
+            targets = settings.notify.get_secret_value().split() if settings.notify else ()
+        named = tuple(filter(None, targets))
+        return Telling(targets=named, on=wanted) if named else None
+
+
+@contextmanager
+def _blaming(setting: str | None) -> Iterator[None]:
+    """Name the setting that a fault comes from, where it is one: nobody has given its value with the job."""
+    try:
+        yield
+    except errors.InvalidSpec as error:
+        if setting is None:
+            raise
+        why = f"{config.variable(setting)} says so, or a file of settings. {error.why}"
+        raise errors.InvalidSetting(error.message, why=why, hint=error.hint or "orch config show --origin") from error
 
 
 def user(settings: config.Settings) -> str:

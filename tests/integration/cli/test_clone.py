@@ -36,6 +36,25 @@ def test_a_clone_that_cannot_be_leaves_nothing(
     assert len(store.jobs(jobs.JobFilter())) == 1
 
 
+def test_a_clone_says_what_a_submit_says(orch: Orch, store: sql.SqlStore) -> None:
+    parts.submit(store, name="first")
+    assert orch("clone", "first").err == orch("submit", "--data", "digits").err != ""
+
+
+def test_who_cannot_be_told_is_blamed_on_the_setting_that_names_them(
+    orch: Orch, store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.submit(store, name="first")
+    for variable, value in (("ORCH_NOTIFY", "nowhere"), ("ORCH_NOTIFY_ON", "sunday")):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            for words in (("clone", "first"), ("submit", "--data", "digits")):
+                ran = orch(*words)
+                assert (ran.code, f"why: {variable} says so" in ran.err) == (2, True), ran.err
+    given = orch("submit", "--data", "digits", "--notify", "nowhere")
+    assert (given.code, "says so" in given.err) == (2, False)
+
+
 def test_list_by_user_column_and_order(orch: Orch, store: sql.SqlStore) -> None:
     ids = {
         name: parts.submit(store, user=user, name=name, priority=priority).id
