@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check soak audit coverage bench bench-loader bench-train bench-memory docs secrets clean
+.PHONY: help install demo test check soak audit coverage bench bench-loader bench-train bench-memory golden docs secrets clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
