@@ -11,7 +11,20 @@ from pathlib import Path
 
 #: Commands whose first word is a job, and those all of whose words are.
 ONE_JOB = frozenset(
-    {"clone", "evaluate", "events", "export", "logs", "note", "predict", "show", "status", "watch", "why"}
+    {
+        "clone",
+        "evaluate",
+        "events",
+        "export",
+        "logs",
+        "note",
+        "predict",
+        "show",
+        "status",
+        "verify-resume",
+        "watch",
+        "why",
+    }
 )
 MANY_JOBS = frozenset({"cancel", "compare", "delete", "extend", "pause", "plot", "resume", "retry", "tag", "wait"})
 

@@ -68,6 +68,11 @@ COMMANDS = {
         panel=_RESULTS,
         summary="Measure the best checkpoint of a job on other data of the same layout.",
     ),
+    "verify-resume": Entry(
+        module="verify",
+        panel=_RESULTS,
+        summary="Train a part of a job once more, and say whether it comes to the same bits.",
+    ),
     "export": Entry(
         module="export",
         panel=_RESULTS,

@@ -62,6 +62,29 @@ class ProvenancePayload(views.Payload):
     trained: tuple[TrainedPart, ...]
 
 
+class OtherLossPart(views.Part):
+    """The first step whose loss is another."""
+
+    step: int
+    recorded: float
+    replayed: float
+
+
+class VerdictPayload(views.Payload):
+    """What doing a part of a training again came to."""
+
+    job: str
+    equal: bool = Field(description="whether all that was compared is equal to the last bit")
+    first_step: int = Field(description="steps done before it")
+    last_step: int
+    losses: int = Field(description="steps whose losses were compared")
+    loss: OtherLossPart | None
+    differing: tuple[str, ...] | None = Field(
+        description="what differs in the checkpoint at its end; null where none was compared"
+    )
+    elsewhere: tuple[str, ...] = Field(description="what it runs on here and did not then")
+
+
 def spec(shown: show.Shown) -> SpecPayload:
     """Return the payload of a job's spec."""
     job = shown.job

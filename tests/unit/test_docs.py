@@ -33,7 +33,7 @@ def test_readme_names_targets_that_make_knows() -> None:
 def test_pages_name_commands_and_options_that_there_are() -> None:
     known = {name: command_options(main.load(name)) for name in main.COMMANDS}
     for page in PAGES:
-        for name, rest in re.findall(r"(?:`|\$ )orch ([a-z]+)([^`\n]*)", page.read_text("utf-8")):
+        for name, rest in re.findall(r"(?:`|\$ )orch ([a-z]+(?:-[a-z]+)*)([^`\n]*)", page.read_text("utf-8")):
             assert name in known, f"{page.name}: orch {name}"
             for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest):
                 assert option in known[name], f"{page.name}: orch {name} {option}"

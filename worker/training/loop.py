@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from orchestrator.core import stopping
@@ -10,11 +10,14 @@ from worker import protocol
 from worker.data import loader
 from worker.training import checkpoint, evaluate, features, parts, report, trainer, usage
 
+#: Writes a checkpoint into a folder; returns its path, size in bytes and sha256.
+Write = Callable[[checkpoint.Checkpoint, Path], tuple[Path, int, str]]
+
 
 class Loop:
     """Runs a trainer over its epochs and tells `link` of it.
 
-    `folder` takes the checkpoints; their paths are told relative to `root`. `attempt` is whose they are.
+    `folder` takes the checkpoints, by `write`; their paths are told relative to `root`. `attempt` is whose they are.
     """
 
     def __init__(
@@ -26,7 +29,9 @@ class Loop:
         root: Path,
         folder: Path,
         attempt: int,
+        write: Write = checkpoint.write,
     ) -> None:
+        self._write = write
         self._trainer = learner
         self._batches = batches
         self._link = link
@@ -118,7 +123,7 @@ class Loop:
         self._settle()  # so that step losses are told of before the checkpoint that stands behind them
         if (learner.epoch, learner.step) == self._saved:
             return
-        path, size, sha256 = checkpoint.write(learner.capture(), self._folder)
+        path, size, sha256 = self._write(learner.capture(), self._folder)
         info = protocol.CheckpointInfo(
             attempt=self._attempt,
             epoch=learner.epoch,

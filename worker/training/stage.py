@@ -52,16 +52,8 @@ def with_data(work: Work, assignment: protocol.Assignment, link: report.Link) ->
 
 def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Train on `data` from the newest checkpoint that verifies, or from the start; return how it ended."""
-    spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
-    device = numerics.use(assignment.device, threads=assignment.threads)
-    _check_batch(data, spec)
-    batches = loader.Loader(data, spec, pin_memory=device.type == "cuda")
-    learner = trainer.Trainer(
-        spec, data_hash=data.hash, classes=data.classes, device=device, steps_per_epoch=batches.steps_per_epoch
-    )
-    _use_memory(learner, assignment, link)
     try:
-        _begin(learner, assignment, link)
+        learner, batches = prepared(data, assignment, link)
     except report.Stopped:
         return protocol.Ended(how="stopped", last_step=0)
     link.send(environment.here(learner))
@@ -73,6 +65,22 @@ def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: rep
         folder=Path(assignment.attempt_dir) / "checkpoints",
         attempt=assignment.attempt,
     ).run()
+
+
+def prepared(
+    data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link
+) -> tuple[trainer.Trainer, loader.Loader]:
+    """Return what trains and its batches, brought to where the assignment goes on; raises `report.Stopped`."""
+    spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
+    device = numerics.use(assignment.device, threads=assignment.threads)
+    _check_batch(data, spec)
+    batches = loader.Loader(data, spec, pin_memory=device.type == "cuda")
+    learner = trainer.Trainer(
+        spec, data_hash=data.hash, classes=data.classes, device=device, steps_per_epoch=batches.steps_per_epoch
+    )
+    _use_memory(learner, assignment, link)
+    _begin(learner, assignment, link)
+    return learner, batches
 
 
 def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
