@@ -94,6 +94,7 @@ CASES: dict[str, Case] = {
     "wait": _case(views.JobPayload, "wait", FAILED, code=5, fold=_without_specs),
     "show": _case(provenanceviews.SpecPayload, "show", DONE),
     "show-env": _case(provenanceviews.ProvenancePayload, "show", DONE, "--env"),
+    "verify-resume": _case(provenanceviews.VerdictPayload, "verify-resume", DONE, code=1),
     "compare": _case(seeing.ComparisonPayload, "compare", DONE, RIVAL),
     "plot": _case(seeing.CurvesPayload, "plot", DONE, "--metric", "val_accuracy"),
     "confusion": _case(seeing.ConfusionPayload, "confusion", DONE),
@@ -253,6 +254,15 @@ _CHECKS = (
 
 _FINDING = findings.Finding(kind=findings.Kind.LEFTOVER, job=DONE, sentence="no checkpoint is kept in it")
 
+_COMPARED = {
+    "first_step": 0,
+    "last_step": 20,
+    "losses": 20,
+    "loss": {"step": 12, "recorded": 0.5, "replayed": 0.25},
+    "tensors": ["model.linear.bias"],
+    "elsewhere": ["threads: 1, before 2"],
+}
+
 _HELD = {
     "hash": DATA,
     "sources": ["digits"],
@@ -276,6 +286,8 @@ def _answer(folder: Path, _: config.Settings, module: str, request: Mapping[str,
         case "evaluate", _:
             measured = _MEASURED | {"checkpoint_step": 20, "checkpoint_sha256": f"{20:064x}"}
             yield {"source": "digits", "hash": DATA, "evaluation": measured}
+        case "replay", _:
+            yield {"compared": _COMPARED}
         case "samples", _:
             names = {"image": "validation/cat/1.png", "true": "cat", "predicted": "dog"}
             yield {**names, "probability": 0.75, "true_probability": 0.25}
