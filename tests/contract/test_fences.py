@@ -29,7 +29,7 @@ WRITES: dict[str, Callable[[sql.SqlStore, jobs.Claim], object]] = {
     "beat": lambda store, held: store.beat(held),
     "wish": lambda store, held: store.wish(held),
     "progress": lambda store, held: store.record_progress(held, jobs.Progress(done=1)),
-    "resumed": lambda store, held: store.record_resumed(held, attempt=None, step=0),
+    "resumed": lambda store, held: store.record_resumed(held, attempt=None, step=7),
     "steps": lambda store, held: store.record_steps(held, parts.losses(1, 3)),
     "checkpoint": lambda store, held: store.record_checkpoint(held, parts.checkpoint(held, 99), parts.epoch_rows(1)),
     "epoch": lambda store, held: store.record_epoch(held, parts.epoch_rows(1), step=99),
@@ -93,7 +93,10 @@ def test_stale_attempt_writes_nothing(
 
 @pytest.mark.parametrize("write", WRITES)
 def test_holder_may_write(any_store: sql.SqlStore, write: str) -> None:
-    WRITES[write](any_store, parts.training(any_store))
+    held = parts.training(any_store)
+    before = picture(any_store)
+    WRITES[write](any_store, held)
+    assert (picture(any_store) != before) is (write != "wish")  # which only looks
 
 
 def test_failed_write_leaves_no_part_of_itself(any_store: sql.SqlStore) -> None:

@@ -47,6 +47,7 @@ def test_archive_is_refused_and_leaves_nothing(case: archives.Case, tmp_path: Pa
 def test_the_set_that_is_beside_every_fault_is_good(tmp_path: Path, settings: config.Settings) -> None:
     (tmp_path / "set.zip").write_bytes(archives.beside())
     ensure(tmp_path / "set.zip", settings)
+    assert len(list((settings.data_dir / "sets").iterdir())) == 1
 
 
 @pytest.mark.parametrize("case", sets.CASES, ids=lambda case: case.name)
