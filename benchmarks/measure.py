@@ -1,5 +1,6 @@
 """How two ways of doing one thing are compared: in turns, in fresh processes, by the median of their ratios."""
 
+import argparse
 import os
 import platform
 import statistics
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from docs import markers
 
 PAIRS = 5
 
@@ -67,6 +70,18 @@ def replaced(text: str, figures: Sequence[Figure]) -> str:
     rows = [row for row in rows if _id(row) not in ids] + [figure.row() for figure in figures]
     rows.sort(key=lambda row: int(_id(row).removeprefix("P")))
     return "\n".join([header, rule, *rows, "", rest])
+
+
+def command(name: str, figures: Callable[..., Sequence[Figure]]) -> None:
+    """Measure `figures(quick=…)`, print the lines and write them into the README where the command line wishes that."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument("--quick", action="store_true", help="two pairs of small pictures: not for the README")
+    parser.add_argument("--write", action="store_true", help="write the lines into the README's table")
+    given = parser.parse_args()
+    measured = figures(quick=given.quick)
+    print(table(measured))
+    if given.write and not given.quick:
+        markers.write("figures", replaced(markers.read("figures"), measured))
 
 
 def _id(row: str) -> str:

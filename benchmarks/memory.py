@@ -3,13 +3,11 @@
 python -m benchmarks.memory [--quick] [--write]
 """
 
-import argparse
 import functools
 
 import torch
 
 from benchmarks import measure, saved, training
-from docs import markers
 from orchestrator.core import networks
 from worker.models import densenet
 
@@ -66,17 +64,5 @@ def steps(*, quick: bool) -> list[measure.Figure]:
     ]
 
 
-def main() -> None:
-    """Measure, print the lines and write them into the README where that is wished."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
-    parser.add_argument("--quick", action="store_true", help="two pairs of small pictures: not for the README")
-    parser.add_argument("--write", action="store_true", help="write the lines into the README's table")
-    given = parser.parse_args()
-    measured = figures(quick=given.quick)
-    print(measure.table(measured))
-    if given.write and not given.quick:
-        markers.write("figures", measure.replaced(markers.read("figures"), measured))
-
-
 if __name__ == "__main__":
-    main()
+    measure.command("benchmarks.memory", figures)

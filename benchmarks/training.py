@@ -3,7 +3,6 @@
 python -m benchmarks.training [--quick] [--write]
 """
 
-import argparse
 import functools
 import importlib.util
 import json
@@ -13,7 +12,6 @@ import sys
 from dataclasses import dataclass
 
 from benchmarks import measure, place
-from docs import markers
 from worker import children
 
 
@@ -62,18 +60,6 @@ def step(side: str, *options: str, ours: bool) -> float:
     return statistics.median(taken)
 
 
-def main() -> None:
-    """Measure, print the lines and write them into the README where that is wished."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
-    parser.add_argument("--quick", action="store_true", help="two pairs of small pictures: not for the README")
-    parser.add_argument("--write", action="store_true", help="write the lines into the README's table")
-    given = parser.parse_args()
-    measured = figures(quick=given.quick)
-    print(measure.table(measured))
-    if given.write and not given.quick:
-        markers.write("figures", measure.replaced(markers.read("figures"), measured))
-
-
 def _figure(case: Case, *, quick: bool) -> measure.Figure:
     size, batch = (QUICK_SIZE, QUICK_BATCH) if quick else (case.size, case.batch)
     options = ("--network", case.network, "--size", str(size), "--batch", str(batch))
@@ -87,4 +73,4 @@ def _figure(case: Case, *, quick: bool) -> measure.Figure:
 
 
 if __name__ == "__main__":
-    main()
+    measure.command("benchmarks.training", figures)
