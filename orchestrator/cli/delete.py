@@ -23,34 +23,25 @@ _OF_USE = frozenset(JobState) - {JobState.RUNNING}
     epilog="Examples:\n\norch delete k3f9m2qa\n\norch delete --tag sweep-7 --dry-run\n\n"
     "orch delete --state failed --yes"
 )
-def delete(
-    context: typer.Context,
-    jobs: many.Jobs = None,
-    state: many.State = None,
-    tag: many.Tag = None,
-    user: many.User = None,
-    *,
-    yes: many.Yes = False,
-    dry_run: many.DryRun = False,
-    as_json: options.AsJson = False,
-) -> int:
+@many.flags
+def delete(context: typer.Context, jobs: many.Jobs = None, *, asked: many.Asked) -> int:
     """Remove jobs and all that is known of them.
 
     Their rows, metrics and logs go, and so do their checkpoints: on this host at once, elsewhere by the workers there.
     A running job is refused. It asks first, and needs --yes where there is no terminal: there is no way back.
     """
-    which = many.Which(jobs=jobs, states=state, tags=tag, user=user)
+    which = asked.which(jobs)
     which.check("delete")
     with options.opened(context) as opened:
         found = which.found(opened, of_use=_OF_USE)
-        if dry_run:
+        if asked.dry_run:
             for job in found:
-                many.show(job, as_json=as_json)
+                many.show(job, as_json=asked.as_json)
             render.talk(f"{words.plural(len(found), 'job')}: nothing was deleted.")
             return 0
-        if found and not yes:
+        if found and not asked.yes:
             many.ask("delete", found, stress=" for good")
-        return _delete(opened, found, filtered=which.filtered, as_json=as_json)
+        return _delete(opened, found, filtered=which.filtered, as_json=asked.as_json)
 
 
 def _delete(opened: "Context", jobs: "list[Job]", *, filtered: bool, as_json: bool) -> int:

@@ -1,8 +1,10 @@
 """Jobs that a command is about: named, or by what they have in common, counted and confirmed."""
 
+import inspect
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,13 +19,9 @@ if TYPE_CHECKING:
 Jobs = Annotated[
     list[str] | None, typer.Argument(metavar="JOB...", help=options.JOB_HELP, autocompletion=options.complete_job)
 ]
-State = Annotated[
-    list[JobState] | None, typer.Option(help="All jobs of this state; may be given again.", rich_help_panel="Many")
-]
-Tag = Annotated[list[str] | None, typer.Option(metavar="TAG", help="All jobs with this tag.", rich_help_panel="Many")]
-User = Annotated[str | None, typer.Option(metavar="NAME", help="All jobs of this user.", rich_help_panel="Many")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", rich_help_panel="Many")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say which jobs; change nothing.", rich_help_panel="Many")]
+
+#: The panel of the help that flags about many jobs stand under.
+PANEL = "Many"
 
 #: More jobs than this are counted, not named, before they are confirmed.
 _NAMED = 5
@@ -64,6 +62,46 @@ class Which:
             states=tuple(self.states), tags=tuple(self.tags), user=self.user, reasons=tuple(self.reasons)
         )
         return many.chosen(opened.store, wanted, of_use=of_use)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the flags say that every verb on many jobs has."""
+
+    state: Annotated[
+        list[JobState] | None, typer.Option(help="All jobs of this state; may be given again.", rich_help_panel=PANEL)
+    ] = None
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="All jobs with this tag.", rich_help_panel=PANEL)
+    ] = None
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="All jobs of this user.", rich_help_panel=PANEL)] = (
+        None
+    )
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", rich_help_panel=PANEL)] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which jobs; change nothing.", rich_help_panel=PANEL)
+    ] = False
+    as_json: options.AsJson = False
+
+    def which(self, jobs: list[str] | None, *, reasons: list[Reason] | None = None) -> Which:
+        """Return the jobs that are meant."""
+        return Which(jobs=jobs, states=self.state, tags=self.tag, user=self.user, reasons=reasons)
+
+
+def flags(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the flags that every verb on many jobs has; they arrive in its argument `asked`."""
+    own = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "asked"]
+    shared = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in fields(Asked)
+    ]
+
+    def command(**arguments: Any) -> int:
+        asked = Asked(**{parameter.name: arguments.pop(parameter.name) for parameter in shared})
+        return function(**arguments, asked=asked)
+
+    options.present(command, function, [*own, *shared])
+    return command
 
 
 def ask(verb: str, jobs: "Sequence[Job]", *, stress: str = "") -> None:

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, and what they open: settings and store."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,6 +73,14 @@ def opened(context: typer.Context, **flags: Any) -> "AbstractContextManager[Cont
     from orchestrator.service import context as service  # noqa: PLC0415 - SQLAlchemy takes 0.2 s
 
     return service.opened(settings(context, **flags))
+
+
+def present(command: Callable[..., Any], function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
+    """Let Typer see a command that wraps a function as that function with other parameters."""
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what inspect reads
 
 
 @contextmanager

@@ -31,8 +31,7 @@ TRAINING = "Training"
 
 def add(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each field; those that were written arrive in its argument `fields`, as texts."""
-    plain = inspect.signature(function)
-    own = [parameter for name, parameter in plain.parameters.items() if name != "fields"]
+    own = [parameter for name, parameter in inspect.signature(function).parameters.items() if name != "fields"]
     flags = [_flag(name, info) for name, info in specs.JobSpec.model_fields.items()]
 
     def command(**arguments: Any) -> None:
@@ -40,10 +39,7 @@ def add(function: Callable[..., None]) -> Callable[..., None]:
         written = {name: value for name, value in values.items() if options.given(arguments["context"], name)}
         function(**arguments, fields={name: _value(name, value) for name, value in written.items()})
 
-    command.__doc__ = function.__doc__
-    command.__name__ = function.__name__
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}
-    command.__signature__ = plain.replace(parameters=[*own, *flags])  # type: ignore[attr-defined] # what inspect reads
+    options.present(command, function, [*own, *flags])
     return command
 
 
