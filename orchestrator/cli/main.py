@@ -38,7 +38,7 @@ COMMANDS = {
     "status": Entry(module="status", panel=_JOBS, summary="Show everything about one job, or the queue at a glance."),
     "show": Entry(module="show", panel=_JOBS, summary="Show the spec of a job, and where each value comes from."),
     "list": Entry(module="listing", panel=_JOBS, summary="List jobs."),
-    "why": Entry(module="why", panel=_JOBS, summary="Say why a job waits, and when it begins."),
+    "why": Entry(module="why", panel=_JOBS, summary="Say why a job waits, and when it begins and ends."),
     "watch": Entry(module="watch", panel=_JOBS, summary="Follow a job live, with its curves."),
     "logs": Entry(module="logs", panel=_JOBS, summary="Print the output of a job's attempts."),
     "events": Entry(module="events", panel=_JOBS, summary="Print a job's history, with reasons."),

@@ -1,6 +1,7 @@
 """`orch watch`: live on a terminal, one line a change in a pipe."""
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,7 +19,8 @@ app = typer.Typer(add_completion=False)
 def watch(context: typer.Context, job: options.Job, as_json: options.AsJson = False) -> None:
     """Follow a job live, with its curves.
 
-    Returns when the job has ended: 0 succeeded, 5 failed, 6 cancelled. Ctrl-C leaves the job alone.
+    Returns when the job has ended: 0 succeeded, 5 failed, 6 cancelled. Ctrl-C leaves the job alone. In a pipe a line
+    each change: when, job, what it does, attempt, epoch, done, of how many, unit, best accuracy, reason, in words.
     """
     with options.opened(context) as opened:
         follow(opened, opened.store.find(job).id, to=render.mode(as_json=as_json))
@@ -66,6 +68,7 @@ def _line(job: Job) -> None:
 
     progress = job.progress
     render.line(
+        datetime.now(UTC),
         job.id,
         query.doing(job),
         job.attempt,

@@ -1,4 +1,4 @@
-"""`orch why`: why a job waits, and when it begins."""
+"""`orch why`: why a job waits, and when it begins and ends."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,11 +16,12 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog="Examples:\n\norch why @latest\n\norch why k3f9m2qa --json")
 def why(context: typer.Context, job: options.Job, as_json: options.AsJson = False) -> None:
-    """Say why a job waits, and when it begins.
+    """Say why a job waits, and when it begins and ends.
 
     That is its place, what it waits for, and why each worker does not take it. Users take turns: whoever trains least
     is next, then whoever has waited longest. A user's own jobs go by priority, a point of which is worth an hour of
-    waiting. In a pipe each line begins with what it is: job, ahead, needs, worker.
+    waiting. Begin and end go by what such jobs took before, and know nothing of jobs still to be submitted. In a pipe
+    each line begins with what it is: job, ahead, needs, worker.
     """
     from orchestrator.service import why as service  # noqa: PLC0415 - SQLAlchemy is not for help
 

@@ -1,4 +1,4 @@
-"""How long jobs will take, from epochs that were measured: an interval, since no two epochs take the same time."""
+"""How long jobs will take, from what was measured: an interval, since nothing takes the same time twice."""
 
 import heapq
 from collections.abc import Iterable, Sequence
@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from orchestrator.core.jobs import EpochMetric, Job
 from orchestrator.core.states import Stage
 
-#: Epochs that count: later ones say more than the first, which fills caches.
+#: Epochs, or stages of other jobs, that count: later ones say more than the first, which fills caches.
 RECENT = 10
+
+#: Own epochs of a job that say all; with fewer those of others count as well.
+ENOUGH = 3
+
+#: By what share a single measurement may be wrong, to either side; of several each has its part of that.
+DOUBT = 0.2
 
 #: What an epoch of a spec depends on: jobs that agree in these take equally long for one.
 ALIKE = (
@@ -39,22 +45,42 @@ class Interval:
         """Return how long it takes so many times."""
         return Interval(low=self.low * times, high=self.high * times)
 
+    def after(self, seconds: float) -> "Interval":
+        """Return what is left of it after so many seconds."""
+        return Interval(low=max(0.0, self.low - seconds), high=max(0.0, self.high - seconds))
+
+    def with_(self, other: "Interval") -> "Interval":
+        """Return how long both take, side by side."""
+        return Interval(low=max(self.low, other.low), high=max(self.high, other.high))
+
 
 NOTHING = Interval(low=0, high=0)
 
 
-def an_epoch(epochs: Iterable[EpochMetric]) -> Interval | None:
-    """Return how long an epoch takes, both splits, by the recent ones that were measured; None without any."""
+def spread(seconds: Sequence[float]) -> Interval | None:
+    """Return how long something takes that took so long before; the less often it was measured, the wider."""
+    if not seconds:
+        return None
+    doubt = DOUBT / len(seconds)
+    return Interval(low=min(seconds) * (1 - doubt), high=max(seconds) * (1 + doubt))
+
+
+def epoch_seconds(epochs: Iterable[EpochMetric]) -> list[float]:
+    """Return what the recent epochs took that were measured, both splits."""
     seconds: dict[int, float] = {}
     for metric in epochs:
         seconds[metric.epoch] = seconds.get(metric.epoch, 0.0) + metric.seconds
-    recent = [seconds[epoch] for epoch in sorted(seconds)[-RECENT:]]
-    return Interval(low=min(recent), high=max(recent)) if recent else None
+    return [seconds[epoch] for epoch in sorted(seconds)[-RECENT:]]
 
 
-def alike(one: Job, other: Job) -> bool:
-    """Whether an epoch of the two takes equally long on the same device."""
-    return all(getattr(one.spec, name, None) == getattr(other.spec, name, None) for name in ALIKE)
+def an_epoch(epochs: Iterable[EpochMetric]) -> Interval | None:
+    """Return how long an epoch takes, both splits, by the recent ones that were measured; None without any."""
+    return spread(epoch_seconds(epochs))
+
+
+def likeness(job: Job) -> tuple[object, ...]:
+    """Return what two jobs have in common of which an epoch takes equally long on the same device."""
+    return tuple(getattr(job.spec, name, None) for name in ALIKE)
 
 
 def epochs_left(job: Job, closed: int) -> float:

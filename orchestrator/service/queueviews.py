@@ -42,8 +42,8 @@ class WhyPayload(views.Payload):
     before: dict[str, int] = Field(description="how many jobs of each user are claimed first")
     needs: tuple[DependencyPart, ...]
     workers: tuple[VerdictPart, ...]
-    begins: IntervalPart | None = Field(description="seconds from now, where that can be said")
-    ends: IntervalPart | None
+    begins: IntervalPart | None = Field(description="its stage, in seconds from now, where that can be said")
+    ends: IntervalPart | None = Field(description="all its stages")
 
 
 class WorkerPayload(views.Payload):

@@ -6,17 +6,11 @@ from datetime import UTC, datetime
 
 from orchestrator import config
 from orchestrator.core import dependencies, forecast
-from orchestrator.core.jobs import Job, JobFilter, Worker
+from orchestrator.core.jobs import Job, Worker
 from orchestrator.core.limits import Limits
 from orchestrator.core.states import Ended, JobState, Stage, WorkerState, WorkerWish
-from orchestrator.service import query
+from orchestrator.service import forecasts, query
 from orchestrator.store.base import Store
-
-#: More jobs ahead than this are counted and not reckoned with: nobody can say when they have ended.
-FORESEEN = 50
-
-#: Jobs that are looked through for one that takes equally long.
-EXPERIENCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +31,8 @@ class Why:
     before: dict[str, int]  #: how many jobs of each user are claimed first
     needs: tuple[dependencies.Dependency, ...]
     verdicts: tuple[Verdict, ...]
-    begins: forecast.Interval | None  #: seconds from now, where that can be said
-    ends: forecast.Interval | None
+    begins: forecast.Interval | None  #: its stage, in seconds from now, where that can be said
+    ends: forecast.Interval | None  #: all its stages
 
 
 def why(settings: config.Settings, store: Store, text: str) -> Why:
@@ -47,11 +41,16 @@ def why(settings: config.Settings, store: Store, text: str) -> Why:
     waits = job.state is JobState.QUEUED
     needs = tuple(store.dependencies(job.id))
     training = store.running(Stage.TRAIN)
-    verdicts = tuple(_verdict(settings, worker, job, training) for worker in query.living(store)) if waits else ()
+    workers = query.living(store)
+    verdicts = tuple(_verdict(settings, worker, job, training) for worker in workers) if waits else ()
     before = store.before(job.id) if waits else {}
-    begins = _begins(store, job, before, verdicts, training)
-    left = _left(store, job)
-    ends = begins + left if begins and left else left if job.state is JobState.RUNNING else None
+    takers = (
+        [one.worker for one in verdicts if one.takes]
+        if waits
+        else [w for w in workers if not query.silent(w, settings)]
+    )
+    foreseen, slots = forecasts.Forecast(store), forecasts.slots(takers, downloads=settings.download_slots)
+    begins = foreseen.begins(job, before, slots)
     return Why(
         job=job,
         sentence=_sentence(job, sum(before.values()), needs, verdicts),
@@ -59,7 +58,7 @@ def why(settings: config.Settings, store: Store, text: str) -> Why:
         needs=needs,
         verdicts=verdicts,
         begins=begins,
-        ends=ends,
+        ends=foreseen.ends(job, begins, slots),
     )
 
 
@@ -123,40 +122,6 @@ def _limited(limits: Limits, job: Job, training: list[Job]) -> Iterator[str]:
         yield f"keeps to a limit of {limits.of_user(job.user)} at once for {job.user}, who trains {own}"
     for tag in sorted(limits.full_tags(one.tags for one in training) & set(job.tags)):
         yield f"keeps to a limit of {limits.of_tag(tag)} at once for the tag {tag}"
-
-
-def _begins(
-    store: Store, job: Job, before: dict[str, int], verdicts: tuple[Verdict, ...], training: list[Job]
-) -> forecast.Interval | None:
-    """Return when a job that waits for its training begins, None where anything before it cannot be foreseen."""
-    takers = [verdict.worker for verdict in verdicts if verdict.takes]
-    if job.state is not JobState.QUEUED or job.stage is not Stage.TRAIN or job.blocked or not takers:
-        return None
-    if sum(before.values()) > FORESEEN:
-        return None
-    queue = [one for user, count in before.items() for one in store.first(user, job.stage, limit=count)]
-    ids = {worker.id for worker in takers}
-    running = [_left(store, one) for one in training if one.worker in ids]
-    ahead = [_left(store, one) for one in queue]
-    known = [one for one in (*running, *ahead) if one is not None]
-    if len(known) < len(running) + len(ahead):
-        return None
-    slots = sum(len(worker.devices) for worker in takers)
-    return forecast.begin(known[: len(running)], known[len(running) :], slots=slots)
-
-
-def _left(store: Store, job: Job) -> forecast.Interval | None:
-    """Return how long a job has still to train, by its own epochs or those of another that takes equally long."""
-    own = store.epochs(job.id)
-    closed = max((metric.epoch for metric in own), default=0)
-    an_epoch = forecast.an_epoch(own) or _of_another(store, job)
-    return an_epoch * forecast.epochs_left(job, closed) if an_epoch else None
-
-
-def _of_another(store: Store, job: Job) -> forecast.Interval | None:
-    seen = store.jobs(JobFilter(states=(JobState.SUCCEEDED, JobState.RUNNING), limit=EXPERIENCE))
-    measured = (forecast.an_epoch(store.epochs(one.id)) for one in seen if forecast.alike(job, one))
-    return next((one for one in measured if one is not None), None)
 
 
 def ended(one: dependencies.Dependency) -> str:

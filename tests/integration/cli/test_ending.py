@@ -1,13 +1,15 @@
 """Waiting for jobs and steering them: each exit code, each effect."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from orchestrator import config
 from orchestrator.core import jobs, specs, states
-from orchestrator.service import views
+from orchestrator.service import follow, views
 from orchestrator.store import artifacts, base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
@@ -64,9 +66,26 @@ def test_wait_gives_up_with_code_7_and_leaves_the_job_alone(orch: Orch, store: b
 
 def test_watch_in_a_pipe_is_one_line_a_change(orch: Orch, store: base.Store) -> None:
     done = end(store, states.JobState.SUCCEEDED)
-    assert orch("watch", done.id).rows == [[done.id, "succeeded", "3", "", "0", "", "steps", "0.5", "", ""]]
+    ((when, *row),) = orch("watch", done.id).rows
+    assert row == [done.id, "succeeded", "3", "", "0", "", "steps", "0.5", "", ""]
+    assert abs(datetime.fromisoformat(when) - datetime.now(UTC)) < timedelta(minutes=1)
+    assert when.endswith("Z")
     told = json.loads(orch("watch", done.id, "--json").out)
     assert (told["id"], told["state"], told["schema_version"]) == (done.id, "succeeded", 1)
+
+
+def test_watch_in_a_pipe_tells_each_change_once_and_steers_no_terminal(
+    orch: Orch, store: base.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = end(store, states.JobState.SUCCEEDED)
+    steps = [jobs.Progress(done=step, total=40, unit="steps", epoch=1 + step // 20, epochs=2) for step in range(1, 41)]
+    training = replace(done, state=states.JobState.RUNNING, stage=states.Stage.TRAIN, attempt=2)
+    seen = [replace(training, progress=progress) for progress in steps]
+    monkeypatch.setattr(follow, "changes", lambda *_: iter([*seen, done]))
+    ran = orch("watch", done.id)
+    assert [row[5] for row in ran.rows] == ["1", "4", "8", "12", "16", "20", "24", "28", "32", "36", "40", "0"]
+    assert {row[2] for row in ran.rows} == {"training", "succeeded"}
+    assert "\x1b" not in ran.out + ran.err
 
 
 def test_cancel_ends_a_waiting_job_and_wishes_the_end_of_a_running_one(orch: Orch, store: base.Store) -> None:

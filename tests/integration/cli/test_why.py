@@ -1,5 +1,6 @@
 """`orch why`, `orch worker list|drain|resume|forget`, and what `submit` says of a job's place."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from orchestrator import config
-from orchestrator.core import dependencies, jobs, limits, states
-from orchestrator.service import queueviews
+from orchestrator.core import clock as clocks
+from orchestrator.core import dependencies, jobs, limits, specs, states
+from orchestrator.service import context, queueviews
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, living_worker
@@ -104,6 +106,20 @@ def test_a_job_that_does_not_wait_says_so(orch: Orch, store: sql.SqlStore, verb:
     assert {"pause": "orch resume", "cancel": "been cancelled"}[verb] in ask(orch, job).sentence
 
 
+def measured(store: sql.SqlStore, held: jobs.Claim, *seconds: float) -> None:
+    """Let a training close its first epochs in so many seconds, a quarter of them each for validation."""
+    for epoch, whole in enumerate(seconds, 1):
+        rows = [
+            replace(row, seconds=whole * (0.75 if row.split == "train" else 0.25)) for row in parts.epoch_rows(epoch)
+        ]
+        store.record_checkpoint(held, parts.checkpoint(held, 10 * epoch, accuracy=0.5, epoch=epoch), rows)
+
+
+def between(part: queueviews.IntervalPart | None) -> tuple[float, float]:
+    assert part is not None
+    return part.low, part.high
+
+
 def test_begin_and_end_are_told_by_epochs_that_were_measured(orch: Orch, store: sql.SqlStore) -> None:
     running = trainable(store)
     store.register(worker("worker-a", devices=("CPU",)))
@@ -111,15 +127,74 @@ def test_begin_and_end_are_told_by_epochs_that_were_measured(orch: Orch, store: 
     store.record_resumed(held, attempt=None, step=0)
     waiting = trainable(store)
     assert ask(orch, waiting).begins is None  # nothing was measured yet
-    for epoch, seconds in ((1, 10.0), (2, 14.0)):
-        rows = [replace(row, seconds=seconds / 2) for row in parts.epoch_rows(epoch)]
-        store.record_checkpoint(held, parts.checkpoint(held, 10 * epoch, accuracy=0.5, epoch=epoch), rows)
-    answer, left = ask(orch, waiting), running.spec.epochs - 2
-    assert answer.begins is not None
-    assert (answer.begins.low, answer.begins.high) == (10 * left, 14 * left)
-    assert answer.ends is not None
-    assert answer.ends.low == 10 * left + 10 * waiting.spec.epochs
-    assert ["job", "ends_in", f"{10.0 * left},{14.0 * left}"] in orch("status", running.id).rows
+    measured(store, held, 10, 12, 14, 12)
+    low, high = 10 * 0.95, 14 * 1.05  # four measurements: a fifth's doubt, divided by four
+    validations = 2.5 * (1 - 0.2 / 4), 3.5 * (1 + 0.2 / 4)
+    left = running.spec.epochs - 4
+    answer = ask(orch, waiting)
+    whole = left + waiting.spec.epochs
+    begins = low * left + validations[0], high * left + validations[1]
+    ends = low * whole + 2 * validations[0], high * whole + 2 * validations[1]
+    assert between(answer.begins) == pytest.approx(begins)
+    assert between(answer.ends) == pytest.approx(ends)
+    assert ["job", "ends_in", f"{low * left},{high * left}"] in orch("status", running.id).rows
+
+
+class Hand(clocks.SystemClock):
+    """The machine's clock, moved on by hand."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+@pytest.fixture
+def late(store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch) -> Hand:
+    """The clock of the store, which is that of the commands as well."""
+    clock = Hand()
+    monkeypatch.setattr(store, "clock", clock)
+    monkeypatch.setattr(store, "now", lambda _: clock.now())
+    monkeypatch.setattr(context, "open_store", functools.partial(sql.open_store, clock=clock))
+    return clock
+
+
+def stage_done(store: sql.SqlStore, clock: Hand, stage: states.Stage, *, seconds: float) -> None:
+    """Let the next job pass a stage in so many seconds."""
+    held = parts.claimed(store, stage)
+    if stage == "train":
+        store.record_resumed(held, attempt=None, step=0)
+        measured(store, held, *[seconds / held.job.spec.epochs] * held.job.spec.epochs)
+    clock.ahead += timedelta(seconds=seconds)
+    store.finish(held, parts.DONE)
+
+
+def test_downloads_and_evaluations_are_foreseen_by_those_of_others(orch: Orch, store: sql.SqlStore, late: Hand) -> None:
+    spec = specs.parse({"data": "digits", "epochs": 4})
+    for _ in range(4):
+        parts.submit(store, spec=spec)
+        for stage, seconds in ((Stage.DOWNLOAD, 10), (Stage.TRAIN, 100), (Stage.EVALUATE, 20)):
+            stage_done(store, late, stage, seconds=seconds)
+    first = parts.submit(store, spec=spec)
+    store.register(worker("worker-a", artifact_root=parts.ROOT))
+    assert parts.claimed(store, Stage.DOWNLOAD).id == first.id
+    late.ahead += timedelta(seconds=4)
+    trained, evaluated = (98.75, 101.25), (19, 21)  # of sixteen epochs, and of four evaluations
+    alone = (5.5 + trained[0] + evaluated[0], 6.5 + trained[1] + evaluated[1])
+    assert between(ask(orch, first).ends) == pytest.approx(alone, rel=0.01)
+    last = parts.submit(store, spec=spec)
+    answer = ask(orch, last)
+    assert between(answer.begins) == (0, 0)  # there are two slots for downloads
+    ends = (9.5 + trained[0] + evaluated[0], 2 * (trained[1] + evaluated[1]))  # before the other, or behind it
+    assert between(answer.ends) == pytest.approx(ends, rel=0.01)
+
+    stage_done(store, late, Stage.DOWNLOAD, seconds=5)
+    stage_done(store, late, Stage.TRAIN, seconds=100)
+    store.beat_worker("worker-a", states.WorkerState.ACTIVE)
+    answer = ask(orch, last)
+    assert answer.job.stage == "evaluate"
+    assert between(answer.begins) == (0, 0)
+    assert between(answer.ends) == pytest.approx(evaluated, rel=0.01)
 
 
 def test_drain_resume_and_forget(orch: Orch, store: sql.SqlStore) -> None:

@@ -16,8 +16,20 @@ def between(low: float, high: float) -> forecast.Interval:
 
 def test_an_epoch_takes_as_long_as_the_recent_ones() -> None:
     assert forecast.an_epoch([]) is None
-    assert forecast.an_epoch(epochs(4, 8, 6)) == between(4, 8)
-    assert forecast.an_epoch(epochs(100, *[5] * forecast.RECENT)) == between(5, 5)
+    assert forecast.epoch_seconds(epochs(4, 8, 6)) == [4, 8, 6]
+    assert forecast.epoch_seconds(epochs(100, *[5] * forecast.RECENT)) == [5] * forecast.RECENT
+    assert forecast.an_epoch(epochs(4, 8, 6)) == forecast.spread([4, 8, 6])
+
+
+def test_what_was_measured_once_says_less_than_what_was_measured_often() -> None:
+    assert forecast.spread([]) is None
+    assert forecast.spread([10]) == between(8, 12)
+    assert forecast.spread([10, 10, 10, 10]) == between(9.5, 10.5)
+
+
+def test_what_is_left_never_falls_below_nothing() -> None:
+    assert between(4, 8).after(5) == between(0, 3)
+    assert between(4, 8).with_(between(5, 6)) == between(5, 8)
 
 
 def test_the_next_job_begins_when_the_first_device_is_free() -> None:
