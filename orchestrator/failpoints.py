@@ -84,6 +84,7 @@ PLACES: dict[str, str] = {
     "home.mkdir": "the home folder is made",
     "journal.fsync": "the journal is brought to the disk",
     "journal.open": "the journal of an attempt is opened",
+    "journal.rename": "the journal, whose lock is held by now, gets its name",
     "journal.unlink": "a journal is removed",
     "journal.write": "a record is added to the journal",
     "launcher.connect": "a slot connects to the fork server",

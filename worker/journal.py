@@ -62,7 +62,11 @@ class Journal:
         journal = cls(path)
         try:
             journal._file = _locked(path, "r+b")
+            if path.stat().st_ino != os.fstat(journal._file.fileno()).st_ino:  # its writer was done with it just now
+                journal.close()
+                return None
         except OSError:
+            journal.close()
             return None
         return journal
 
@@ -74,7 +78,7 @@ class Journal:
     def append(self, record: Record) -> None:
         """Add a record; raises OSError where the disk does not take it, and then nothing of it stays."""
         if self._file is None:
-            self._file = _locked(self._path, "w+b")
+            self._file = _made(self._path)
         file = self._file.fileno()
         size = os.fstat(file).st_size
         if record.is_steps and size > self._most_bytes:
@@ -133,6 +137,19 @@ def _add(file: int, line: bytes, size: int) -> None:
     failpoints.reach("journal.write")
     if os.pwrite(file, line, size) < len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _made(path: Path) -> IO[bytes]:
+    """Make the file and hold its lock from the first: whoever found it without would take its writer for dead."""
+    draft = path.with_suffix(".draft")
+    file = _locked(draft, "w+b")
+    try:
+        failpoints.reach("journal.rename")
+        draft.rename(path)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _locked(path: Path, mode: str) -> IO[bytes]:

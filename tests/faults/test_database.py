@@ -20,8 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 LOCKED_SECONDS = 15
 SILENT_SECONDS = 10
-#: Enough to train through every absence on a fast machine.
-EPOCHS = 400
+EPOCHS = 40
+#: Seconds that a step of a training waits which must outlast every absence, on a fast machine as well.
+STEP_SECONDS = 0.12
 
 
 @contextmanager
@@ -66,6 +67,10 @@ def _training(installed: running.Installation, folder: Path) -> Iterator[tuple[s
     """Yield a job that trains, and where its journal is; then it must end with every step done once."""
     store = installed.store
     job = installed.submit(_spec(folder))
+    points = folder / "failpoints"
+    points.mkdir()
+    (points / "train.loss").write_text(f"sleep {STEP_SECONDS}\n" * 6 * EPOCHS, encoding="ascii")
+    installed.environment["ORCH_TEST_FAILPOINTS"] = str(points)
     installed.start_node()
     until(lambda: len(store.epochs(job.id)) >= 4, seconds=90)
     file = folders.attempt(installed.settings.artifact_dir, job.id, store.get(job.id).attempt) / journal.FILE
