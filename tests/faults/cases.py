@@ -25,36 +25,36 @@ SAMPLE, SAMPLE_LATER, SAMPLE_POSTGRESQL = 6, 3, 4
 _APART = "store.record_epoch."
 #: What only the embedded database has.
 _EMBEDDED = re.compile(r"(schema|home)\.")
-_SPELT = re.compile(r"(?P<place>[a-z_.]+):(?P<actions>[a-z0-9 .+]+)(@(?P<visit>\d+))?(/(?P<database>\w+))?")
+_SPELT = re.compile(r"(?P<places>[a-z_.,]+):(?P<actions>[a-z0-9 .+]+)(@(?P<visit>\d+))?(/(?P<database>\w+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One case."""
 
-    place: str
-    actions: str  #: joined by +
+    places: tuple[str, ...]
+    actions: str  #: joined by +; done at each of the places
     visit: int = 1  #: which of those who come by is the first to be hit
     database: str = SQLITE
 
     def __str__(self) -> str:
         later = f"@{self.visit}" if self.visit > 1 else ""
         elsewhere = f"/{self.database}" if self.database != SQLITE else ""
-        return f"{self.place}:{self.actions}{later}{elsewhere}"
+        return f"{','.join(self.places)}:{self.actions}{later}{elsewhere}"
 
     @property
     def lines(self) -> list[str]:
-        """What a failpoint is armed with: an action for each who comes by."""
+        """What a place is armed with: an action for each who comes by."""
         return ["pass"] * (self.visit - 1) + self.actions.split("+")
 
     @classmethod
     def spelt(cls, text: str) -> Self:
         """Return the case that `str` has spelt."""
         found = _SPELT.fullmatch(text)
-        if found is None or found["place"] not in failpoints.PLACES:
-            raise ValueError(f"{text!r} is no case: PLACE:ACTION[+ACTION][@VISIT][/DATABASE]")
+        if found is None or not set(places := tuple(found["places"].split(","))) <= failpoints.PLACES.keys():
+            raise ValueError(f"{text!r} is no case: PLACE[,PLACE]:ACTION[+ACTION][@VISIT][/DATABASE]")
         return cls(
-            place=found["place"],
+            places=places,
             actions=found["actions"],
             visit=int(found["visit"] or 1),
             database=found["database"] or SQLITE,
@@ -64,7 +64,7 @@ class Case:
 def everywhere() -> list[Case]:
     """Return what CI does in full."""
     return [
-        Case(place=place, actions=actions)
+        Case(places=(place,), actions=actions)
         for place in failpoints.PLACES
         for actions in (EVERYWHERE.split("+") if place.startswith(_APART) else [EVERYWHERE])
     ]
@@ -72,20 +72,20 @@ def everywhere() -> list[Case]:
 
 def rest() -> list[Case]:
     """Return every other way to fail at a first visit."""
-    spoilt = Case(place="train.loss", actions="nan")
-    return [spoilt, *(Case(place=place, actions=action) for place in failpoints.PLACES for action in SAMPLED)]
+    spoilt = Case(places=("train.loss",), actions="nan")
+    return [spoilt, *(Case(places=(place,), actions=action) for place in failpoints.PLACES for action in SAMPLED)]
 
 
 def later() -> list[Case]:
     """Return the kills at later visits."""
-    return [Case(place=place, actions="kill", visit=visit) for place in failpoints.PLACES for visit in LATER]
+    return [Case(places=(place,), actions="kill", visit=visit) for place in failpoints.PLACES for visit in LATER]
 
 
 def on_postgresql() -> list[Case]:
     """Return the same places with PostgreSQL below."""
     places = [place for place in failpoints.PLACES if not _EMBEDDED.match(place) and not place.startswith(_APART)]
     return [
-        Case(place=place, actions=actions, database=POSTGRESQL)
+        Case(places=(place,), actions=actions, database=POSTGRESQL)
         for place in places
         for actions in (EVERYWHERE, *SAMPLED)
         if actions == EVERYWHERE or place.startswith("store.")

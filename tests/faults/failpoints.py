@@ -1,7 +1,8 @@
 """The walk: every failpoint armed with each action, in a home of its own, and the job ends as promised.
 
-`python -m tests.faults.failpoints --all` walks them all; without it as CI does: kill and ENOSPC everywhere, and a
-seeded sample of the rest. `store.finish.commit:kill+enospc` is one case, and `pipe.send:kill@5/postgresql` another.
+`python -m tests.faults.failpoints --all` walks them all; without it as CI does: kill and ENOSPC everywhere, at a few
+places of a home at once, and a seeded sample of the rest. `store.finish.commit:kill+enospc` is one case,
+`pipe.send:kill@5/postgresql` another.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator import config, failpoints
-from tests.faults import cases
+from tests.faults import cases, scenarios
 from tests.support import postgres
 
 LANES = 2
@@ -34,7 +35,7 @@ class Result:
     seconds: float
     core: float  #: seconds of one core
     error: str  #: what did not hold; empty where all did
-    left: list[str]  #: actions for which nobody came by
+    left: dict[str, list[str]]  #: by place, actions for which nobody came by
 
 
 class Walker:
@@ -49,8 +50,10 @@ class Walker:
         """Walk a case, and in a home of its own what nobody came by for; `postgres_url` is a server to use."""
         result = self._walk(case, postgres_url)
         yield result
-        if result.left and case.visit == 1:
-            yield from self.walk(replace(case, actions="+".join(result.left)), postgres_url=postgres_url)
+        for place, actions in result.left.items():
+            if case.visit == 1:
+                again = replace(case, places=(place,), actions="+".join(actions))
+                yield from self.walk(again, postgres_url=postgres_url)
 
     def _walk(self, case: cases.Case, postgres_url: str | None) -> Result:
         began = time.monotonic()
@@ -65,7 +68,7 @@ class Walker:
             return Result(case=case, **json.loads(line))
         self._process = None
         error = f"the lane ended with {process.wait()}"
-        return Result(case=case, seconds=time.monotonic() - began, core=0.0, error=error, left=[])
+        return Result(case=case, seconds=time.monotonic() - began, core=0.0, error=error, left={})
 
     def close(self) -> None:
         """Let the process end."""
@@ -117,12 +120,16 @@ def walk(chosen: Iterable[cases.Case], *, lanes: int, postgres_url: str | None) 
 def main() -> int:
     """Walk, and say what did not hold."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.failpoints")
-    parser.add_argument("cases", nargs="*", type=cases.Case.spelt, help="PLACE:ACTION[+ACTION][@VISIT][/DATABASE]")
+    parser.add_argument(
+        "cases", nargs="*", type=cases.Case.spelt, help="PLACE[,PLACE]:ACTION[+ACTION][@VISIT][/DATABASE]"
+    )
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - no secret
     parser.add_argument("--lanes", type=int, default=LANES)
     given = parser.parse_args()
-    chosen = given.cases or (cases.everything() if given.all else cases.everywhere() + cases.sample(given.seed))
+    chosen = given.cases or (
+        cases.everything() if given.all else [*scenarios.together(cases.everywhere()), *cases.sample(given.seed)]
+    )
     began, results = time.monotonic(), []
     with contextlib.ExitStack() as resources:
         needed = any(case.database == cases.POSTGRESQL for case in chosen)

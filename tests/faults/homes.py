@@ -144,9 +144,10 @@ class Home:
         self._deadline = time.monotonic() + DEADLINE
 
     def arm(self) -> None:
-        """Arm the place of the case."""
+        """Arm the places of the case."""
         if self.case is not None:
-            self.set(self.case.place, *self.case.lines)
+            for place in self.case.places:
+                self.set(place, *self.case.lines)
 
     def set(self, place: str, *actions: str) -> None:
         """Arm a place with an action for each that comes by."""
@@ -159,16 +160,17 @@ class Home:
     def let_go(self, place: str) -> None:
         (self.points / f"{place}.go").touch()
 
-    def left(self) -> list[str]:
-        """Return the actions at the case's place for which nobody has come by yet."""
-        try:
-            return (self.points / (self.case.place if self.case else "")).read_text(encoding="ascii").splitlines()
-        except FileNotFoundError:
-            return []
+    def left(self) -> dict[str, list[str]]:
+        """Return by place the actions of the case for which nobody has come by yet."""
+        found = {}
+        for place in self.case.places if self.case else ():
+            with contextlib.suppress(FileNotFoundError):
+                found[place] = (self.points / place).read_text(encoding="ascii").splitlines()
+        return found
 
     def reached(self) -> bool:
-        """Whether somebody has come by the case's place, once it is armed."""
-        return self.case is None or len(self.left()) < len(self.case.lines)
+        """Whether somebody has come by each of the case's places, once they are armed."""
+        return self.case is None or all(len(left) < len(self.case.lines) for left in self.left().values())
 
     def call(self, work: Callable[[config.Settings], Any]) -> Any:
         """Do `work` as a person's command: again where it dies or fails."""
@@ -177,13 +179,14 @@ class Home:
         def command() -> None:
             answer.write_text(json.dumps(work(config.load())), encoding="ascii")
 
-        for _ in range(_TRIES):
+        tries = _TRIES * len(self.case.places) if self.case else _TRIES
+        for _ in range(tries):
             answer.unlink(missing_ok=True)
             _, status = os.waitpid(self._fork("command", command), 0)
             self._ended.append(f"command {status}")
             if status == 0:
                 return json.loads(answer.read_text(encoding="ascii"))
-        raise AssertionError(f"the command failed {_TRIES} times")
+        raise AssertionError(f"the command failed {tries} times")
 
     def submit(
         self,
@@ -203,6 +206,7 @@ class Home:
             "batch_size": 4,
             "checkpoint_steps": 1,
             "loader_workers": 0,
+            "retries": self._retries(),
         }
         spec = specs.JobSpec(**usual | fields)
         key = f"key-{next(self._numbers)}"
@@ -220,6 +224,12 @@ class Home:
         job_id = str(self.call(submit))
         self.promised[job_id] = "succeeded"
         return job_id
+
+    def _retries(self) -> dict[states.Reason, int]:
+        """Return as many retries for each of the case's places as a job has by itself for the one."""
+        places = len(self.case.places) if self.case else 1
+        most = retry.ABSOLUTE_LIMIT
+        return {reason: min(limit * places, most) for reason, limit in retry.LIMITS.items()} if places > 1 else {}
 
     def keep(self) -> None:
         """Start what does not run: as a service manager would."""

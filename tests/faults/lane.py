@@ -162,9 +162,10 @@ def main() -> None:
             told = json.loads(line)
             shared.postgres = told.pop("postgres")
             try:
-                error, left = scenarios.walk(shared, cases.Case(**told))
+                case = cases.Case(**told | {"places": tuple(told["places"])})
+                error, left = scenarios.walk(shared, case)
             except Exception:  # noqa: BLE001 - it is the case's result
-                error, left = traceback.format_exc(), []
+                error, left = traceback.format_exc(), {}
             result = {"seconds": time.monotonic() - began, "core": _spent() - spent, "error": error, "left": left}
             out.write(json.dumps(result) + "\n")
             out.flush()

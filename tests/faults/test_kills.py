@@ -22,7 +22,9 @@ from worker.training import stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-EPOCHS = 30
+EPOCHS = 10
+#: Seconds that each of its 200 steps waits, so that a fault comes before its end on a fast machine as well.
+STEP_SECONDS = 0.04
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def spec(data: str) -> specs.JobSpec:
-    """Two or three seconds of training: 600 steps, a checkpoint at every third."""
+    """A training of 200 steps, with a checkpoint at every third."""
     return specs.JobSpec(
         data=data,
         network="densenet_tiny",
@@ -59,15 +61,26 @@ def undisturbed(spec: specs.JobSpec, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[running.Installation]:
     with running.installation(tmp_path / "home") as installation:
+        _slow_down(installation, tmp_path)
         yield installation
 
 
 @pytest.fixture(scope="module")
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     """An installation whose node runs; a fault that it does not survive leaves another one there."""
-    with running.installation(tmp_path_factory.mktemp("at-work") / "home") as installation:
+    folder = tmp_path_factory.mktemp("at-work")
+    with running.installation(folder / "home") as installation:
+        _slow_down(installation, folder)
         installation.start_node()
         yield installation
+
+
+def _slow_down(installed: running.Installation, folder: Path) -> None:
+    """Let every step of its trainings wait."""
+    points = folder / "failpoints"
+    points.mkdir()
+    (points / "train.loss").write_text(f"sleep {STEP_SECONDS}\n" * 10_000, encoding="ascii")
+    installed.environment["ORCH_TEST_FAILPOINTS"] = str(points)
 
 
 def _weights(installed: running.Installation, job_id: str) -> str:

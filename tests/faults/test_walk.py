@@ -3,31 +3,18 @@
 `python -m tests.faults.failpoints` walks the same cases, or those that are named.
 """
 
-import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from tests.faults import cases, failpoints
-
-#: Cases of one test: few enough to spread over several processes.
-_MOST = 6
+from tests.faults import cases, failpoints, scenarios
 
 #: Tests that draw their cases.
 _DRAWS = 3
 
-
-def _groups() -> dict[str, list[cases.Case]]:
-    """Return the cases of every place, by the words that their places begin with."""
-    found = {}
-    for words, group in itertools.groupby(cases.everywhere(), key=lambda case: case.place.rpartition(".")[0]):
-        for number, start in enumerate(range(0, len(them := list(group)), _MOST), 1):
-            found[f"{words}-{number}"] = them[start : start + _MOST]
-    return found
-
-
-_GROUPS = _groups()
+_EVERYWHERE = list(scenarios.together(cases.everywhere()))
 
 
 @pytest.fixture(scope="session")
@@ -43,10 +30,10 @@ def _walk(walker: failpoints.Walker, chosen: list[cases.Case], *, postgres_url: 
     assert not bad, "\n\n".join(bad)
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("words", _GROUPS)
-def test_a_kill_or_a_full_disk_anywhere_loses_nothing(words: str, walker: failpoints.Walker) -> None:
-    _walk(walker, _GROUPS[words])
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("case", _EVERYWHERE, ids=str)
+def test_a_kill_or_a_full_disk_anywhere_loses_nothing(case: cases.Case, walker: failpoints.Walker) -> None:
+    _walk(walker, [case])
 
 
 @pytest.mark.timeout(600)
@@ -61,4 +48,5 @@ def test_what_is_drawn_of_all_other_cases_loses_nothing(
 
 
 def test_every_place_is_in_a_test() -> None:
-    assert [case for group in _GROUPS.values() for case in group] == cases.everywhere()
+    once = [replace(case, places=(place,)) for case in _EVERYWHERE for place in case.places]
+    assert sorted(map(str, once)) == sorted(map(str, cases.everywhere()))

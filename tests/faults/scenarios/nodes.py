@@ -29,7 +29,7 @@ def one_job_each(home: homes.Home) -> None:
 
 def broker(home: homes.Home) -> None:
     """The embedded broker: started by the node, shut down by its owner."""
-    at_the_end = home.case is not None and home.case.place == "broker.shutdown"
+    at_the_end = home.case is not None and home.case.places == ("broker.shutdown",)
     if not at_the_end:
         home.arm()
     work.succeeds(home, home.submit())
