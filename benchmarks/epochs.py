@@ -1,6 +1,7 @@
 """Epochs of training pictures without a training: `python -m benchmarks.epochs SIDE FOLDER HOME EPOCHS`.
 
-Prints the seconds of each epoch as a JSON list. SIDE is notebook, or orch; HOME is a folder for orch's caches.
+Prints the seconds of each epoch as a JSON list. SIDE is notebook, or one of orch's pipelines: compat or fast; HOME is a
+folder for orch's caches.
 """
 
 import argparse
@@ -39,23 +40,30 @@ def notebook(folder: Path) -> Epoch:
     return lambda _epoch: (images for images, _ in batches)
 
 
-def orch(folder: Path, home: Path) -> Epoch:
-    """Return orch's, over a data set that has been admitted."""
-    spec = specs.parse({"data": str(folder), "batch_size": BATCH_SIZE, "loader_workers": WORKERS})
-    info = cache.ensure_data(spec, expected_hash=None, settings=config.Settings(home=home), report=lambda _: None)
-    batches = loader.Loader(info, spec)
-    return lambda epoch: (images for images, _ in batches.train(epoch))
+def orch(pipeline: str, folder: Path, home: Path) -> Epoch:
+    """Return orch's, over a data set that has been admitted; threads or processes are chosen in the first epoch."""
+    fields = {"data": str(folder), "batch_size": BATCH_SIZE, "loader_workers": WORKERS, "pipeline": pipeline}
+    spec, settings = specs.parse(fields), config.Settings(home=home)
+    info = cache.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
+    batches = loader.Loader(info, spec, settings=settings)
+
+    def epoch(number: int) -> Iterator[torch.Tensor]:
+        if number == 0:
+            batches.choose(number)
+        yield from (images for images, _ in batches.train(number))
+
+    return epoch
 
 
 def main() -> None:
     """Time the epochs of a side."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.epochs")
-    parser.add_argument("side", choices=["notebook", "orch"])
+    parser.add_argument("side", choices=["notebook", "compat", "fast"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("home", type=Path)
     parser.add_argument("epochs", type=int)
     given = parser.parse_args()
-    epoch = notebook(given.folder) if given.side == "notebook" else orch(given.folder, given.home)
+    epoch = notebook(given.folder) if given.side == "notebook" else orch(given.side, given.folder, given.home)
     taken = []
     for number in range(given.epochs):
         start = time.perf_counter()

@@ -175,6 +175,9 @@ class Settings(BaseModel):
         description="folder on the web of torchvision's weights, or a mirror of it",
     )
     extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
+    decoded_max_bytes: int = Field(
+        20 * 2**30, ge=0, description="pixels of decoded pictures that are kept on this host; 0: none"
+    )
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
 
     @field_validator("database_url")

@@ -166,7 +166,12 @@ class JobSpec(BaseModel):
     )
     patience_metric: Literal["accuracy", "loss"] = Field("accuracy", description="what patience looks at")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and augmentation")
-    loader_workers: int = Field(2, ge=0, le=64, description="processes that load pictures; none for sets under 8 MiB")
+    loader_workers: int = Field(
+        2,
+        ge=0,
+        le=64,
+        description="threads or processes that load pictures, whichever are faster; none for sets under 8 MiB",
+    )
 
     memory: networks.Memory = Field(
         "plain",

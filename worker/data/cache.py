@@ -3,6 +3,7 @@
     sources/<key>.json     what a source turned out to be; the key is the source's digest
     sets/<hash>/data       an unpacked set, and beside it manifest.json
     archives/<key>.part    a download under way, with its sidecar <key>.json; <key>.zip goes once it is unpacked
+    decoded/               pictures decoded once: see `worker.data.decoded`
     locks/<key>.lock       held while a source is fetched; <key>.progress is how far its holder has come
 
 A folder as source is used where it is and never copied: only its manifest is here.
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, specs, states
 from worker import durable, folders, protocol
-from worker.data import archive, download, imagefolder, once, sources, weights, zipcheck
+from worker.data import archive, decoded, download, imagefolder, once, sources, weights, zipcheck
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -140,6 +141,7 @@ class Cache:
     """The folders of the cache, and what is done in them under their locks."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.sources, self.sets = folder / "sources", folder / "sets"
         self.archives, self.locks = folder / "archives", folder / "locks"
 
@@ -318,6 +320,7 @@ class Cache:
                     hint="`orch list --state running` shows jobs that may.",
                 ) from error
             shutil.rmtree(going, ignore_errors=True)
+            decoded.forget(self._folder, content_hash)
 
     def _publish(self, staging: Path, manifest: Manifest) -> None:
         """Rename the set to its final place, where it is not already by way of another source."""

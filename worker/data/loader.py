@@ -6,27 +6,28 @@ and an epoch's order comes from (seed, epoch). A batch is thus the same bit for 
 epoch can be entered at any step without loading what lies before it.
 """
 
-import signal
+import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
+from orchestrator import config
 from orchestrator.core import jobs, specs
 from worker import protocol
 from worker.data import augment as augmentation
-from worker.data import imagefolder, pixels
+from worker.data import crews, decoded, imagefolder, pixels
+from worker.data.crews import Batch, Key
 
-#: Sets of fewer bytes are loaded in the training process itself: starting workers costs more than decoding them does
+__all__ = ["Batch", "Key", "Loader", "SeededImageFolder"]
+
+#: Sets of fewer bytes are loaded by the thread that trains: choosing and starting others costs more than decoding does
 #: (8 MiB of JPEG is half a second an epoch on one core), and a short job would wait for the start alone.
 SMALL_SET_BYTES = 8 * 2**20
-
-Batch = tuple[Tensor, Tensor]
-Key = tuple[int, int]
 
 
 class SeededImageFolder(Dataset[tuple[Tensor, int]]):
@@ -37,54 +38,85 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self, info: protocol.DatasetInfo, spec: specs.JobSpec, split: jobs.Split, *, augment: bool = True
+        self,
+        info: protocol.DatasetInfo,
+        spec: specs.JobSpec,
+        split: jobs.Split,
+        *,
+        augment: bool = True,
+        cache: decoded.Decoded | None = None,
     ) -> None:
         layout = imagefolder.discover(Path(info.path))
         self.root = layout.root
         self.pictures = layout.pictures[split]
         self._random = augment and split == "train"
         self._augmentation = augmentation.Augmentation(spec)
+        self._cache = cache
+        self._first = 0 if split == "train" else len(layout.pictures["train"])
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        return self._augmentation.normalised(self._picture(key)), self.pictures[key[1]].label
+        pictures, labels = self.__getitems__([key])
+        return pictures[0], int(labels[0])
 
     def __getitems__(self, keys: list[Key]) -> Batch:
-        """Return the pictures of a batch, normalised at once, and their classes."""
-        pictures = self._augmentation.normalised(np.stack([self._picture(key) for key in keys]))
+        """Return the pictures of a batch, normalised, and their classes."""
+        pictures = self._augmentation.normalised([self._picture(key) for key in keys])
         return pictures, torch.tensor([self.pictures[index].label for _, index in keys])
 
     def _picture(self, key: Key) -> augmentation.Planes:
         epoch, index = key
-        decoded = pixels.read(self.root / self.pictures[index].path)
+        picture = self._decoded(index)
         if not self._random:
-            return self._augmentation.validation(decoded)
-        return self._augmentation.training(decoded, epoch=epoch, index=index)
+            return self._augmentation.validation(picture)
+        return self._augmentation.training(picture, epoch=epoch, index=index)
+
+    def _decoded(self, index: int) -> decoded.Picture:
+        def decode() -> pixels.Pixels:
+            return pixels.read(self.root / self.pictures[index].path)
+
+        return decode() if self._cache is None else self._cache.picture(self._first + index, decode)
 
 
 class Loader:
     """The batches of a data set: `train` and `validation` yield (pictures (N, 3, side, side), classes (N,)).
 
-    Worker processes are kept from epoch to epoch and end with the training that started them; the signal of a drain
-    does not end them.
+    With `settings`, decoded pictures are kept on this host, and taken from there. `close` lets others find them.
     """
 
-    def __init__(self, info: protocol.DatasetInfo, spec: specs.JobSpec, *, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        info: protocol.DatasetInfo,
+        spec: specs.JobSpec,
+        *,
+        settings: config.Settings | None = None,
+        pin_memory: bool = False,
+    ) -> None:
         self.images = {"train": info.counts["train"], "val": info.counts["val"]}
         self.steps_per_epoch = steps_per_epoch(info.counts["train"], spec.step_size)
-        self._info = info
         self._spec = spec
-        self._order = _Order()
-        self._workers = workers = 0 if info.bytes < SMALL_SET_BYTES else spec.loader_workers
-        self._train = _data_loader(
-            SeededImageFolder(info, spec, "train"), self._order, workers, pin_memory=pin_memory, persistent=workers > 0
-        )
-        validation = _Order(self._in_order("val"))
-        self._validation = _data_loader(
-            SeededImageFolder(info, spec, "val"), validation, workers, pin_memory=pin_memory, persistent=False
-        )
+        self._cache = decoded.of(info, settings) if settings is not None else None
+        split = functools.partial(SeededImageFolder, info, spec, cache=self._cache)
+        self._train, self._validation = split("train"), split("val")
+        self._unaugmented = split("train", augment=False)
+        # RandAugment draws from torch's global generator, which threads would share.
+        kind: crews.Kind = "processes" if spec.randaugment else "threads"
+        workers = 0 if info.bytes < SMALL_SET_BYTES else spec.loader_workers
+        self._crew = crews.Crew(kind, workers, pin_memory=pin_memory)
+
+    def choose(self, epoch: int) -> str | None:
+        """Let threads or processes load, whichever is faster here with pictures of `epoch`; return what was found.
+
+        Takes about half a second; None where there is nothing to choose.
+        """
+        if not self._crew.workers or self._spec.randaugment:
+            return None
+        with self._cached():
+            order = [(epoch, index) for index in epoch_order(self.images["train"], seed=self._spec.seed, epoch=epoch)]
+            self._crew, said = crews.faster(self._crew, self._train, order)
+        return said
 
     def train(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
         """Yield each step's pictures of `epoch` from step `start_step` (from 0) on; what lies before is not loaded.
@@ -92,8 +124,8 @@ class Loader:
         Where gradients accumulate, that is several batches in one; `parts` has their sizes.
         """
         steps = [[(epoch, index) for index in step] for step in self.order(epoch)]
-        self._order.batches = steps[start_step:]
-        yield from self._train
+        with self._cached():
+            yield from self._crew.load(self._train, steps[start_step:], stay=True)
 
     def order(self, epoch: int) -> list[list[int]]:
         """Return the indices of the pictures of each step of an epoch."""
@@ -102,14 +134,35 @@ class Loader:
 
     def unaugmented(self) -> Iterator[Batch]:
         """Yield the pictures of the train split once, in their order, as validation would see them."""
-        pictures = SeededImageFolder(self._info, self._spec, "train", augment=False)
-        yield from _data_loader(
-            pictures, _Order(self._in_order("train")), self._workers, pin_memory=False, persistent=False
-        )
+        with self._cached():
+            yield from self._crew.load(self._unaugmented, self._in_order("train"))
 
     def validation(self) -> Iterator[Batch]:
         """Yield the batches of the validation split, unshuffled."""
-        yield from self._validation
+        with self._cached():
+            yield from self._crew.load(self._validation, self._in_order("val"))
+
+    def close(self) -> None:
+        """Wait until the decoded pictures are on the disk, and end the processes that loaded them."""
+        self._crew.close()
+        if self._cache is not None:
+            self._cache.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _cached(self) -> Iterator[None]:
+        """Look before a pass over pictures what others have decoded, and keep behind it what it has decoded."""
+        if self._cache is None:
+            yield
+            return
+        self._cache.refresh()
+        yield
+        self._cache.keep()
 
     def _in_order(self, split: jobs.Split) -> list[list[Key]]:
         return [[(0, i) for i in batch] for batch in _batches(range(self.images[split]), self._spec.batch_size)]
@@ -131,44 +184,6 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     """Return the number of batches: the last one is kept, a last one of one picture joins the batch before it."""
     full, rest = divmod(images, batch_size)
     return max(1, full + (rest > 1))
-
-
-class _Order(Sampler[list[Key]]):
-    """A batch sampler whose batches are set anew before each epoch."""
-
-    def __init__(self, batches: list[list[Key]] | None = None) -> None:
-        self.batches = batches or []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _data_loader(
-    dataset: SeededImageFolder, order: _Order, workers: int, *, pin_memory: bool, persistent: bool
-) -> DataLoader[tuple[Tensor, int]]:
-    return DataLoader(
-        dataset,
-        batch_sampler=order,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        persistent_workers=persistent,
-        worker_init_fn=_ignore_sigterm,
-        # Its own: a DataLoader without one takes a number from torch's global stream at every epoch.
-        generator=torch.Generator(),
-    )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch  # `__getitems__` has made it whole
-
-
-def _ignore_sigterm(_worker: int) -> None:
-    # A drain may signal the whole process group; the training still needs its batch to reach the next step.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _batches(order: Sequence[int], batch_size: int) -> list[list[int]]:

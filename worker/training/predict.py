@@ -40,12 +40,12 @@ def predict(request: Request, saved: checkpoint.Checkpoint) -> Iterator[answers.
     top = min(request.top, len(request.classes))
     for path in request.images:
         try:
-            seen = pictures.normalised(pictures.validation(pixels.read(path)))
+            seen = pictures.normalised([pictures.validation(pixels.read(path))])
         except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly everything on damaged files
             yield {"image": str(path), "error": _said(error)}
             continue
         with torch.inference_mode():
-            likeliest = network(seen.unsqueeze(0)).softmax(dim=1)[0].topk(top)
+            likeliest = network(seen).softmax(dim=1)[0].topk(top)
         yield {
             "image": str(path),
             "predictions": [

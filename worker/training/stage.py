@@ -57,14 +57,17 @@ def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: rep
     except report.Stopped:
         return protocol.Ended(how="stopped", last_step=0)
     link.send(environment.here(learner))
-    return loop.Loop(
-        learner,
-        batches,
-        link,
-        root=Path(assignment.artifact_root),
-        folder=Path(assignment.attempt_dir) / "checkpoints",
-        attempt=assignment.attempt,
-    ).run()
+    with batches:
+        if not learner.over and (found := batches.choose(learner.epoch)) is not None:
+            _note(link, "loading", found)
+        return loop.Loop(
+            learner,
+            batches,
+            link,
+            root=Path(assignment.artifact_root),
+            folder=Path(assignment.attempt_dir) / "checkpoints",
+            attempt=assignment.attempt,
+        ).run()
 
 
 def prepared(
@@ -74,7 +77,7 @@ def prepared(
     spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
     device = numerics.use(assignment.device, threads=assignment.threads)
     _check_batch(data, spec)
-    batches = loader.Loader(data, spec, pin_memory=device.type == "cuda")
+    batches = loader.Loader(data, spec, settings=_settings(assignment), pin_memory=device.type == "cuda")
     learner = trainer.Trainer(
         spec, data_hash=data.hash, classes=data.classes, device=device, steps_per_epoch=batches.steps_per_epoch
     )
@@ -105,7 +108,8 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
     network.load_state_dict(saved.weights())
     network.to(memory_format=saved.state.numerics.kernels.memory_format)
     try:
-        measured = _measure(network, loader.Loader(data, spec, pin_memory=device.type == "cuda"), device, link)
+        with loader.Loader(data, spec, settings=_settings(assignment), pin_memory=device.type == "cuda") as batches:
+            measured = _measure(network, batches, device, link)
     except report.Stopped:
         return protocol.Ended(how="stopped", last_step=info.step)
     if not math.isfinite(measured.sums.loss):

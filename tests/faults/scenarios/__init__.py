@@ -50,6 +50,7 @@ SCENARIOS: dict[str, Scenario] = {
     "node.pid": Scenario(nodes.only_one),
     "notice": Scenario(work.told),
     "permits": Scenario(nodes.one_job_each),
+    "pixels.drop": Scenario(data.crowded, settings={"decoded_max_bytes": data.ROOM}),
     "root.look": Scenario(people.deleted),
     "schema": _FRESH,
     "store.beat": _UNHURRIED,

@@ -4,6 +4,9 @@ from orchestrator.core import weights
 from tests.faults import homes
 from tests.faults.scenarios import work
 
+#: Bytes of decoded pictures that are kept in `crowded`.
+ROOM = 12_000
+
 
 def local(home: homes.Home) -> None:
     """An archive on this host."""
@@ -22,6 +25,15 @@ def two_at_once(home: homes.Home) -> None:
     home.let_go("archive.open")
     work.succeeds(home, first)
     work.succeeds(home, second)
+
+
+def crowded(home: homes.Home) -> None:
+    """Another set's decoded pictures have all the room."""
+    other = home.settings.data_dir / "decoded" / "other"
+    other.mkdir(parents=True)
+    (other / "all.pixels").write_bytes(bytes(ROOM))
+    home.arm()
+    work.succeeds(home, home.submit())
 
 
 def weighted(home: homes.Home) -> None:

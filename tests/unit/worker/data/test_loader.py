@@ -201,4 +201,4 @@ def test_a_mirrored_picture_differs_from_the_same_one_unmirrored(info: protocol.
 
 def test_small_sets_need_no_workers(info: protocol.DatasetInfo) -> None:
     batches = loader.Loader(info, recipe(loader_workers=2))
-    assert batches._train.num_workers == 0
+    assert batches._crew.workers == 0
