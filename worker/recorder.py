@@ -46,7 +46,7 @@ class Recorder:
         self._root = root
         self._clock = clock
         self._also = also  #: gets every message; must neither wait nor raise
-        self._shelf = Shelf(root, claim.checkpoints)
+        self._shelf = Shelf(root, claim.checkpoints, keep=claim.job.spec.keep)
         self._journal_file = folders.attempt(root, claim.id, claim.attempt) / FILE
         self._journal = Journal(self._journal_file)
         self._waiting: deque[Record] = deque()

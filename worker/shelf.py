@@ -5,14 +5,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator import failpoints
-from orchestrator.core import retention
+from orchestrator.core import retention, specs
 from orchestrator.core.jobs import Checkpoint
 
 
 class Shelf:
-    """The files below `root`; `kept` are the checkpoints that the database lists at the attempt's beginning."""
+    """The files below `root`; `kept` are the checkpoints that the database lists at the attempt's beginning.
 
-    def __init__(self, root: Path, kept: Iterable[Checkpoint]) -> None:
+    `keep` says how many of the newest stay.
+    """
+
+    def __init__(self, root: Path, kept: Iterable[Checkpoint], *, keep: specs.Keep) -> None:
+        self._keep = keep
         self._root = root
         self._listed = {point.path: point for point in kept}  # by a row, or perhaps by one
         self._unheard: dict[str, Checkpoint] = {}  # of these the database has never been told
@@ -38,7 +42,7 @@ class Shelf:
     def thin_out(self) -> None:
         """Delete what retention would, of what the database has never been told: it may be away for long."""
         line = retention.marked([*self._listed.values(), *self._unheard.values()])
-        gone = {point.path for point in retention.superfluous(line)} & self._unheard.keys()
+        gone = {point.path for point in retention.superfluous(line, keep=self._keep)} & self._unheard.keys()
         self._delete(gone)
         for path in gone:
             del self._unheard[path]

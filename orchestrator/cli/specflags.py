@@ -22,7 +22,7 @@ PANELS = {
         *("schedule", "lr_steps", "lr_gamma", "lr_end", "warmup_epochs"),
     ),
     "Network": ("network", *networks.FIELDS),
-    "Checkpoints and retries": ("checkpoint_minutes", "checkpoint_steps", "max_duration", "retries"),
+    "Checkpoints and retries": ("checkpoint_minutes", "checkpoint_steps", "keep", "max_duration", "retries"),
     "Speed and memory": ("memory", "layout", "precision"),
     "Start": ("weights", "weights_sha256", "train", "head_epochs", "head_lr"),
 }

@@ -287,11 +287,12 @@ def _evaluation(history: History) -> Iterator[Finding]:
 
 def _retention(history: History) -> Iterator[Finding]:
     """Yield checkpoints that should have gone, and marks on the wrong ones."""
-    for point in retention.superfluous(history.kept):
+    keep = history.job.spec.keep
+    for point in retention.superfluous(history.kept, keep=keep):
         if point.step in history.held:
             continue
         yield history.finding(
-            Kind.RETENTION, f"the checkpoint of step {point.step} is kept beyond the last two and the best"
+            Kind.RETENTION, f"the checkpoint of step {point.step} is kept beyond the last {keep} and the best"
         )
     measured = [point for point in reversed(history.kept) if point.accuracy is not None]
     best = max(measured, key=lambda point: point.accuracy or 0.0, default=None)

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from orchestrator.core import specs
 from orchestrator.core.jobs import Checkpoint
 
-#: The newest ones that stay, so that a damaged last one costs little.
-KEEP_LAST = 2
+#: The newest ones that stay where a job does not say it, so that a damaged last one costs little.
+USUAL: specs.Keep = specs.JobSpec.model_fields["keep"].default
 
 
 def marked(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
@@ -20,7 +21,9 @@ def marked(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
     return tuple(replace(checkpoint, best=checkpoint is best, last=checkpoint is line[0]) for checkpoint in line)
 
 
-def superfluous(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
-    """Return what may be deleted of a job's winning line: all but the last two and the best."""
+def superfluous(checkpoints: Iterable[Checkpoint], *, keep: specs.Keep) -> tuple[Checkpoint, ...]:
+    """Return what may be deleted of a job's winning line: all but the newest, as many as `keep` says, and the best."""
+    if keep == "all":
+        return ()
     newest_first = sorted(checkpoints, key=lambda checkpoint: checkpoint.step, reverse=True)
-    return tuple(checkpoint for checkpoint in newest_first[KEEP_LAST:] if not checkpoint.best)
+    return tuple(checkpoint for checkpoint in newest_first[keep:] if not checkpoint.best)

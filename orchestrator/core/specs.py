@@ -14,7 +14,7 @@ from orchestrator.core import limits, masking, networks, retry, weights
 from orchestrator.core.states import Reason
 
 #: Raised when a spec means something else to the worker than before; older workers decline newer specs.
-SPEC_VERSION = 3
+SPEC_VERSION = 4
 
 #: Version 1's fields. Later ones are kept and hashed only where they differ from their defaults: so a spec that says
 #: nothing new keeps its digest, and an older worker can read the checkpoints of a job that was its own.
@@ -54,6 +54,9 @@ _UNSEEN_BY_HEAD = (
     "progressive_sizes",
     "dropout",
 )
+
+#: How many of a job's checkpoints stay.
+Keep = int | Literal["all"]
 
 #: Part of the network that learns.
 Part = Literal["all", "last-block", "head"]
@@ -187,6 +190,11 @@ class JobSpec(BaseModel):
 
     checkpoint_minutes: float = Field(10, gt=0, le=1440, description="minutes between checkpoints inside an epoch")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints inside an epoch")
+    keep: Keep = Field(
+        2,
+        description="newest checkpoints that stay on disk, beside the best one: 1 or more, or all",
+        examples=[5, "all"],
+    )
     max_duration: float | None = Field(None, gt=0, description="hours of running after which the job is failed")
     retries: dict[Reason, Annotated[int, Field(ge=0, le=retry.ABSOLUTE_LIMIT)]] = Field(
         {},
@@ -220,6 +228,16 @@ class JobSpec(BaseModel):
             known = ", ".join(sorted(retry.REPEATABLE))
             raise ValueError(f"{in_vain[0]} would only come again: retries are for {known}")
         return given
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _keep_is_a_number_or_all(cls, given: Any) -> Any:
+        text = str(given).strip()
+        if text == "all":
+            return text
+        if isinstance(given, bool) or not re.fullmatch(r"[1-9]\d{0,8}", text):
+            raise ValueError("it is a number from 1 on, or all")
+        return int(text)
 
     @field_validator("weights")
     @classmethod

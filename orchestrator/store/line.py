@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, or_, select, update
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import jobs, retention
+from orchestrator.core import jobs, retention, specs
 from orchestrator.store import models, rows
 
 _attempts = models.attempts.c
@@ -67,10 +67,15 @@ def forget(connection: Connection, job_id: str) -> int:
 
 
 def prune(
-    connection: Connection, job_id: str, line: tuple[jobs.Checkpoint, ...], *, held: Container[int]
+    connection: Connection,
+    job_id: str,
+    line: tuple[jobs.Checkpoint, ...],
+    *,
+    held: Container[int],
+    keep: specs.Keep,
 ) -> tuple[jobs.Checkpoint, ...]:
     """Delete the rows of the checkpoints that retention lets go, but those of `held` steps, and return the others."""
-    let_go = [checkpoint for checkpoint in retention.superfluous(line) if checkpoint.step not in held]
+    let_go = [checkpoint for checkpoint in retention.superfluous(line, keep=keep) if checkpoint.step not in held]
     for checkpoint in let_go:
         connection.execute(models.checkpoints.delete().where(_checkpoints.job_id == job_id, _is(checkpoint)))
     return tuple(checkpoint for checkpoint in line if checkpoint not in let_go)

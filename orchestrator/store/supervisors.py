@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Row, case, exists, func, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import clock, jobs, provenance, states
+from orchestrator.core import clock, jobs, provenance, retention, states
 from orchestrator.core import limits as core_limits
 from orchestrator.store import base, claims, engine, line, models, moves, people, rows, starts, waiting
 
@@ -159,7 +159,7 @@ class Supervisors(base.Supervisors):
         """Store a checkpoint and the epoch that it closes; return all that are kept then."""
         root = select(_attempts.artifact_root).where(_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
         further = _jobs.furthest_step < checkpoint.step
-        _own(
+        job = _own(
             connection,
             claim,
             artifact_root=root.scalar_subquery(),
@@ -172,7 +172,8 @@ class Supervisors(base.Supervisors):
         closed = [asdict(metric) | {"step": checkpoint.step} for metric in metrics]
         _add(connection, models.epoch_metrics, claim, closed)
         held = starts.held(connection, claim.id)
-        return line.prune(connection, claim.id, line.mark(connection, claim.id), held=held)
+        keep = job.spec.get("keep", retention.USUAL)  # a job of an earlier version does not say it
+        return line.prune(connection, claim.id, line.mark(connection, claim.id), held=held, keep=keep)
 
     @engine.writes
     def record_epoch(

@@ -1,4 +1,7 @@
-from orchestrator.core import jobs
+import pytest
+
+from orchestrator.core import history, jobs, specs
+from orchestrator.core.findings import Kind
 from orchestrator.store import sql
 from tests.contract import parts
 
@@ -104,6 +107,16 @@ def test_best_and_last_follow_the_checkpoints(any_store: sql.SqlStore) -> None:
         ({30: "last", 25: "", 20: "best"}, 0.8),  # of equals the earliest stays the best
         ({40: "bestlast", 30: ""}, 0.9),
     ]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [5]), (3, [5, 4, 3]), ("all", [5, 4, 3, 2, 1])])
+def test_a_job_says_how_many_checkpoints_stay(any_store: sql.SqlStore, keep: specs.Keep, kept: list[int]) -> None:
+    held = parts.training(any_store, spec=specs.JobSpec(keep=keep))
+    returned = [any_store.record_checkpoint(held, parts.checkpoint(held, step)) for step in range(1, 6)][-1]
+    assert [point.step for point in returned] == kept
+    assert [point.step for point in any_store.checkpoints(held.id)] == kept
+    found = history.check(any_store.history(held.id))
+    assert [finding for finding in found if finding.kind is Kind.RETENTION] == []
 
 
 def test_retention_returns_what_it_keeps(any_store: sql.SqlStore) -> None:

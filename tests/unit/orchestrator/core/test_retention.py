@@ -1,16 +1,20 @@
 import pytest
 
-from orchestrator.core import jobs, retention
+from orchestrator.core import jobs, retention, specs
 
-#: Steps of the line, the best one's, and the steps that go.
-RULES: list[tuple[list[int], int | None, list[int]]] = [
-    ([], None, []),
-    ([10], 10, []),
-    ([10, 20], None, []),
-    ([10, 20, 30], None, [10]),
-    ([10, 20, 30], 10, []),  # the best stays, however old
-    ([10, 20, 30], 30, [10]),
-    ([10, 20, 30, 40, 50], 20, [30, 10]),  # newest first
+#: Steps of the line, the best one's, how many are kept, and the steps that go.
+RULES: list[tuple[list[int], int | None, specs.Keep, list[int]]] = [
+    ([], None, 2, []),
+    ([10], 10, 2, []),
+    ([10, 20], None, 2, []),
+    ([10, 20, 30], None, 2, [10]),
+    ([10, 20, 30], 10, 2, []),  # the best stays, however old
+    ([10, 20, 30], 30, 2, [10]),
+    ([10, 20, 30, 40, 50], 20, 2, [30, 10]),  # newest first
+    ([10, 20, 30], 10, 1, [20]),
+    ([10, 20, 30, 40, 50], 50, 4, [10]),
+    ([10, 20, 30, 40, 50], 50, 9, []),
+    ([10, 20, 30, 40, 50], 50, "all", []),
 ]
 
 
@@ -18,8 +22,8 @@ def point(step: int, *, best: bool) -> jobs.Checkpoint:
     return jobs.Checkpoint(attempt=1, epoch=0, step=step, path=f"s{step}", bytes=1, sha256="0" * 64, best=best)
 
 
-@pytest.mark.parametrize(("steps", "best", "gone"), RULES)
-def test_what_retention_lets_go(steps: list[int], best: int | None, gone: list[int]) -> None:
+@pytest.mark.parametrize(("steps", "best", "keep", "gone"), RULES)
+def test_what_retention_lets_go(steps: list[int], best: int | None, keep: specs.Keep, gone: list[int]) -> None:
     line = [point(step, best=step == best) for step in steps]
     for order in (line, line[::-1]):
-        assert [checkpoint.step for checkpoint in retention.superfluous(order)] == gone
+        assert [checkpoint.step for checkpoint in retention.superfluous(order, keep=keep)] == gone

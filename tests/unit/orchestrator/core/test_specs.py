@@ -212,3 +212,16 @@ def test_specs_survive_the_database(epochs: int, lr: float, seed: int, blocks: l
 def test_nothing_but_our_own_error_comes_out(given_fields: dict[str, Any]) -> None:
     with contextlib.suppress(errors.InvalidSpec):
         specs.parse(given_fields)
+
+
+@pytest.mark.parametrize(("given", "keep"), [(3, 3), ("5", 5), (" all", "all"), ("all", "all")])
+def test_keep_is_a_number_or_all(given: object, keep: object) -> None:
+    spec = specs.parse({"keep": given})
+    assert spec.keep == keep
+    assert specs.JobSpec.restored(spec.kept()) == spec
+
+
+@pytest.mark.parametrize("given", [0, -1, True, 1.5, "none", "", "1e3", None, "9" * 5000])
+def test_anything_else_is_no_keep(given: object) -> None:
+    with pytest.raises(errors.InvalidSpec, match="it is a number from 1 on, or all"):
+        specs.parse({"keep": given})
