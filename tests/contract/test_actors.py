@@ -5,6 +5,41 @@ from orchestrator.store import base
 from tests.conftest import HandClock
 from tests.contract import parts
 
+#: What happens to the job below, and who does it.
+HISTORY = [
+    ("submitted", "ada"),
+    ("claimed", "worker-a"),
+    ("stage_done", "worker-a"),
+    ("claimed", "worker-a"),
+    ("checkpoint_damaged", "worker-a"),
+    ("pause_requested", "bob"),
+    ("pause_taken_back", "cy"),
+    ("pause_requested", "bob"),
+    ("paused", "worker-a"),
+    ("resumed", "cy"),
+    ("claimed", "worker-b"),
+    ("drained", "worker-b"),
+    ("paused", "dan"),
+    ("resumed", "eve"),
+    ("claimed", "worker-b"),
+    ("retried", "worker-b"),
+    ("claimed", "worker-c"),
+    ("lost", "worker-a"),
+    ("claimed", "worker-c"),
+    ("failed", "worker-c"),
+    ("new_run", "fay"),
+    ("cancelled", "gus"),
+    ("new_run", "fay"),
+    ("claimed", "worker-d"),
+    ("cancel_requested", "gus"),
+    ("cancelled", "worker-d"),
+    ("new_run", "fay"),
+    ("claimed", "worker-e"),
+    ("stage_done", "worker-e"),
+    ("claimed", "worker-f"),
+    ("succeeded", "worker-f"),
+]
+
 
 def history(store: base.Store, job_id: str) -> list[tuple[str, str]]:
     return [(event.kind, event.actor) for event in store.events(job_id)]
@@ -37,36 +72,4 @@ def test_every_kind_of_event_names_who_did_it(any_store: base.Store, clock: Hand
     any_store.retry(held.id, actor="fay")
     any_store.finish(parts.claimed(any_store, worker="worker-e"), parts.DONE)
     any_store.finish(parts.claimed(any_store, worker="worker-f"), parts.DONE)
-    assert history(any_store, held.id) == [
-        ("submitted", "ada"),
-        ("claimed", "worker-a"),
-        ("stage_done", "worker-a"),
-        ("claimed", "worker-a"),
-        ("checkpoint_damaged", "worker-a"),
-        ("pause_requested", "bob"),
-        ("pause_taken_back", "cy"),
-        ("pause_requested", "bob"),
-        ("paused", "worker-a"),
-        ("resumed", "cy"),
-        ("claimed", "worker-b"),
-        ("drained", "worker-b"),
-        ("paused", "dan"),
-        ("resumed", "eve"),
-        ("claimed", "worker-b"),
-        ("retried", "worker-b"),
-        ("claimed", "worker-c"),
-        ("lost", "worker-a"),
-        ("claimed", "worker-c"),
-        ("failed", "worker-c"),
-        ("new_run", "fay"),
-        ("cancelled", "gus"),
-        ("new_run", "fay"),
-        ("claimed", "worker-d"),
-        ("cancel_requested", "gus"),
-        ("cancelled", "worker-d"),
-        ("new_run", "fay"),
-        ("claimed", "worker-e"),
-        ("stage_done", "worker-e"),
-        ("claimed", "worker-f"),
-        ("succeeded", "worker-f"),
-    ]
+    assert history(any_store, held.id) == HISTORY

@@ -9,23 +9,15 @@ import pytest
 from orchestrator import config
 from orchestrator.core import ids, states
 from orchestrator.store import sql
-from tests.integration.worker.test_supervisor import Bench
+from tests.integration.worker.conftest import Bench
 from tests.support import forking
 from tests.support.waiting import until
-from worker import oom, protocol
+from worker import oom
 
 pytestmark = pytest.mark.slow
 
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 _ROOM = 64 * 2**20
-
-
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def choose(name: str) -> None:
-        monkeypatch.setitem(protocol.ENTRY_POINTS, states.Stage.DOWNLOAD, f"tests.support.stages:{name}")
-
-    return choose
 
 
 @pytest.fixture

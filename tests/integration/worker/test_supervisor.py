@@ -1,98 +1,24 @@
 """The supervisor against stages that behave and misbehave; a real store, a real fork server, real processes."""
 
 import dataclasses
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from orchestrator import config, errors
-from orchestrator.core import clock as clocks
+from orchestrator import config
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.contract import parts
+from tests.integration.worker.conftest import Bench
 from tests.support import archives, httpserver, pictures
 from tests.support.waiting import until
-from worker import identity, protocol
-from worker.launcher import Launcher
-from worker.remains import LOG_FILE
-from worker.supervisor import Place, Supervisor
 
 pytestmark = pytest.mark.slow
-
-ME = identity.mine("test")
-
-
-class Bench:
-    """A supervisor, its store, and a job to run."""
-
-    def __init__(
-        self, settings: config.Settings, store: sql.SqlStore, fork_server: Path, *, spec: specs.JobSpec | None = None
-    ) -> None:
-        self.settings = settings
-        self.store = store
-        self.draining = threading.Event()
-        self.supervisor = Supervisor(
-            store=store,
-            settings=settings,
-            launcher=Launcher(fork_server, gpu=None),
-            place=Place(device="cpu", threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir),
-            draining=self.draining,
-            clock=clocks.SystemClock(),
-        )
-        self.job = store.submit(jobs.NewJob(spec=spec or specs.JobSpec(), user="tester"))[0]
-
-    def claim(self) -> jobs.Claim:
-        """Claim the job for a download."""
-        claim = self.store.claim(worker=ME, device="CPU", stages=[states.Stage.DOWNLOAD], artifact_root="root")
-        assert claim is not None
-        return claim
-
-    def run(self) -> jobs.Job | None:
-        """Claim the job and run its stage to the end."""
-        return self.supervisor.run(self.claim())
-
-    def run_beside(self, act: Callable[[], None]) -> jobs.Job | None:
-        """Run the stage, and `act` once its process has said that it works."""
-
-        def when_it_works() -> None:
-            until(lambda: self.store.get(self.job.id).progress.done)
-            act()
-
-        beside = threading.Thread(target=when_it_works)
-        beside.start()
-        try:
-            return self.run()
-        finally:
-            beside.join()
-
-    @property
-    def log(self) -> str:
-        """The job's log."""
-        return "".join(chunk.text for chunk in self.store.logs(self.job.id))
-
-    @property
-    def attempt(self) -> jobs.Attempt:
-        """The last attempt."""
-        return self.store.attempts(self.job.id)[-1]
-
-
-@pytest.fixture
-def bench(settings: config.Settings, store: sql.SqlStore, fork_server: Path) -> Bench:
-    return Bench(settings, store, fork_server)
-
-
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def choose(name: str) -> None:
-        monkeypatch.setitem(protocol.ENTRY_POINTS, states.Stage.DOWNLOAD, f"tests.support.stages:{name}")
-
-    return choose
 
 
 def test_a_stage_that_ends_well_moves_the_job_on(bench: Bench, stage: Callable[[str], None]) -> None:
@@ -153,21 +79,21 @@ def test_a_drain_asks_and_the_job_goes_back_uncounted(bench: Bench, stage: Calla
 
 def test_a_cancel_asks_first(bench: Bench, stage: Callable[[str], None]) -> None:
     stage("wait_for_stop")
-    job = bench.run_beside(lambda: _cancel(bench))
+    job = bench.run_beside(bench.cancel)
     assert job is not None
     assert job.state is states.JobState.CANCELLED
 
 
 def test_a_cancel_kills_what_does_not_listen(bench: Bench, stage: Callable[[str], None]) -> None:
     stage("ignore_stop")
-    job = bench.run_beside(lambda: _cancel(bench))
+    job = bench.run_beside(bench.cancel)
     assert job is not None
     assert job.state is states.JobState.CANCELLED
 
 
 def test_a_pause_asks_and_the_job_stands_aside_uncounted(bench: Bench, stage: Callable[[str], None]) -> None:
     stage("wait_for_stop")
-    job = bench.run_beside(lambda: _pause(bench))
+    job = bench.run_beside(bench.pause)
     assert job is not None
     assert (job.state, job.total_retries) == (states.JobState.PAUSED, 0)
     assert bench.attempt.outcome == "paused"
@@ -181,7 +107,7 @@ def test_a_paused_download_keeps_what_has_come_and_goes_on_from_there(
         slow = httpserver.Reply(body=archive, rate=len(archive) / 60)
         url = server.on("/set.zip", slow, httpserver.Reply(body=archive))
         bench = Bench(settings, store, fork_server, spec=specs.JobSpec(data=url))
-        job = bench.run_beside(lambda: _pause(bench))
+        job = bench.run_beside(bench.pause)
         assert job is not None
         assert (job.state, job.stage) == (states.JobState.PAUSED, states.Stage.DOWNLOAD)
         (part,) = settings.data_dir.rglob("*.part")
@@ -199,11 +125,11 @@ def test_a_pausing_job_can_be_cancelled(bench: Bench, stage: Callable[[str], Non
     stage(name)
 
     def pause_then_cancel() -> None:
-        _pause(bench)
+        bench.pause()
         if name == "ignore_stop":  # the other one may have stood aside by then, and is cancelled there
             time.sleep(1.5)
             assert bench.store.get(bench.job.id).state is states.JobState.RUNNING
-        _cancel(bench)
+        bench.cancel()
 
     bench.run_beside(pause_then_cancel)
     assert bench.store.get(bench.job.id).state is states.JobState.CANCELLED
@@ -214,7 +140,7 @@ def test_a_pause_waits_longer_than_a_drain(
 ) -> None:
     bench = Bench(settings.model_copy(update={"drain": 0.2, "stall": 2.5}), store, fork_server)
     stage("ignore_stop")
-    job = bench.run_beside(lambda: _pause(bench))
+    job = bench.run_beside(bench.pause)
     assert job is not None
     assert (job.state, bench.attempt.reason) == (states.JobState.PAUSED, states.Reason.STALLED)
 
@@ -226,7 +152,7 @@ def test_a_drain_hurries_a_pause(
     stage("ignore_stop")
 
     def pause_then_drain() -> None:
-        _pause(bench)
+        bench.pause()
         bench.draining.set()
 
     job = bench.run_beside(pause_then_drain)
@@ -258,24 +184,6 @@ def test_the_time_of_earlier_attempts_counts_and_that_of_a_pause_does_not(
     bench.supervisor.run(claim)
     assert bench.attempt.reason is states.Reason.TIMEOUT
     assert time.monotonic() - began < 4.5
-
-
-def test_an_end_whose_answer_was_lost_is_said_again(
-    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage("succeed")
-    finish, lost = bench.store.finish, iter([True])
-
-    def cut(claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
-        job = finish(claim, outcome)
-        for _ in lost:
-            raise errors.DatabaseUnavailable(why="the connection was cut during the commit")
-        return job
-
-    monkeypatch.setattr(bench.store, "finish", cut)
-    job = bench.run()
-    assert job is not None
-    assert (job.stage, job.state) == (states.Stage.TRAIN, states.JobState.QUEUED)
 
 
 def test_a_stalled_stage_is_ended_with_that_reason(
@@ -316,103 +224,6 @@ def _writes_below(folder: Path, process: psutil.Process) -> bool:
         return False
 
 
-def test_a_job_that_was_taken_back_is_let_go_and_nothing_more_is_written(
-    bench: Bench, stage: Callable[[str], None]
-) -> None:
-    stage("ignore_stop")
-
-    def take_back() -> None:
-        while not any(
-            bench.store.take_back(lease, actor="reconciler", detail="a test") for lease in bench.store.leases()
-        ):
-            pass
-
-    assert bench.run_beside(take_back) is None
-    after = bench.store.events(bench.job.id)
-    assert after[-1].kind == "lost"
-    assert bench.attempt.outcome == "lost"
-
-
-def test_a_directory_that_cannot_be_made_fails_the_job_and_not_the_slot(
-    bench: Bench, stage: Callable[[str], None], settings: config.Settings
-) -> None:
-    stage("succeed")
-    settings.artifact_dir.mkdir(parents=True)
-    (settings.artifact_dir / bench.job.id).write_text("in the way", encoding="utf-8")
-    job = bench.run()
-    assert job is not None
-    assert bench.attempt.reason is states.Reason.INTERNAL
-
-
-def test_writes_wait_for_a_database_that_is_away(
-    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage("succeed")
-    refusals = iter(range(5))
-    finish = bench.store.finish
-
-    def away(claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
-        if next(refusals, None) is not None:
-            raise errors.DatabaseUnavailable(why="a test")
-        return finish(claim, outcome)
-
-    monkeypatch.setattr(bench.store, "finish", away)
-    monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
-    job = bench.run()
-    assert job is not None
-    assert job.stage is states.Stage.TRAIN
-
-
-def test_a_process_does_not_wait_for_a_database_that_is_away(
-    bench: Bench, stage: Callable[[str], None], settings: config.Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage("talk")
-    log = settings.artifact_dir / bench.job.id / "attempt-0001" / LOG_FILE
-    record = bench.store.record_steps
-
-    def slowly_away(claim: jobs.Claim, steps: Iterable[jobs.StepMetric]) -> None:
-        if "all is said" not in log.read_text(encoding="utf-8"):
-            time.sleep(0.2)
-            raise errors.DatabaseUnavailable(why="a test")
-        record(claim, steps)
-
-    monkeypatch.setattr(bench.store, "record_steps", slowly_away)
-    monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
-    assert bench.run() is not None
-    assert len(bench.store.steps(bench.job.id)) == 500
-
-
-def test_a_write_that_can_never_succeed_fails_the_attempt_and_not_the_slot(
-    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage("succeed")
-
-    def refuse(_claim: jobs.Claim, _progress: jobs.Progress) -> None:
-        raise ValueError("by design")
-
-    monkeypatch.setattr(bench.store, "record_progress", refuse)
-    assert bench.run() is not None
-    assert bench.attempt.reason is states.Reason.INTERNAL
-
-
-def test_a_beat_that_fails_is_not_the_last(
-    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage("wait_for_stop")
-    wish, failures = bench.store.wish, iter([ValueError("by design")])
-
-    def fail_once(claim: jobs.Claim) -> states.Wish:
-        for error in failures:
-            raise error
-        return wish(claim)
-
-    monkeypatch.setattr(bench.store, "wish", fail_once)
-    monkeypatch.setattr(bench.store, "beat", fail_once)
-    job = bench.run_beside(lambda: _cancel(bench))
-    assert job is not None
-    assert job.state is states.JobState.CANCELLED
-
-
 def test_directories_of_earlier_attempts_go_unless_a_checkpoint_needs_them(
     bench: Bench, stage: Callable[[str], None], settings: config.Settings
 ) -> None:
@@ -422,37 +233,3 @@ def test_directories_of_earlier_attempts_go_unless_a_checkpoint_needs_them(
     (old / "half a checkpoint").touch()
     bench.run()
     assert not old.exists()
-
-
-def _pause(bench: Bench) -> None:
-    bench.store.pause(bench.job.id, actor="tester")
-
-
-def _cancel(bench: Bench) -> None:
-    bench.store.cancel(bench.job.id, actor="tester")
-
-
-def _drain(bench: Bench) -> None:
-    bench.draining.set()
-
-
-def _take_back(bench: Bench) -> None:
-    until(lambda: bench.store.take_back(*bench.store.leases(), actor="tester", detail="it was silent"))
-
-
-@pytest.mark.parametrize(
-    ("act", "state"), [(_drain, "queued"), (_cancel, "cancelled"), (_pause, "paused"), (_take_back, "queued")]
-)
-def test_who_waits_for_a_fork_server_that_never_comes_still_hears_what_is_wished(
-    act: Callable[[Bench], None], state: str, settings: config.Settings, store: sql.SqlStore, tmp_path: Path
-) -> None:
-    bench = Bench(settings, store, tmp_path / "nobody")
-    claim = bench.claim()
-    beside = threading.Thread(target=bench.supervisor.run, args=(claim,), daemon=True)
-    beside.start()
-    until((settings.artifact_dir / claim.id / "attempt-0001" / "log.txt").exists)
-    act(bench)
-    beside.join(timeout=20)
-    assert not beside.is_alive()
-    job = store.get(bench.job.id)
-    assert (job.state, job.total_retries) == (state, int(act is _take_back))

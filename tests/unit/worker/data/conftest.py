@@ -1,5 +1,7 @@
 """What the tests of the data half share: a server, settings in a folder of their own, and how a refusal is expected."""
 
+import hashlib
+import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -10,8 +12,15 @@ import pytest
 from orchestrator import config, errors
 from orchestrator.core import states
 from tests.support import httpserver
+from worker.data import download
 
 Fails = Callable[..., AbstractContextManager[None]]
+Fetch = Callable[..., download.Archive]
+
+#: A file that is downloaded, and where it is on the server.
+BODY = random.Random(0).randbytes(300_000)  # noqa: S311 - bytes, no keys
+SHA256 = hashlib.sha256(BODY).hexdigest()
+URL = "/set.zip"
 
 
 @pytest.fixture
@@ -40,3 +49,31 @@ def fails() -> Fails:
         assert "\n" not in caught.value.message
 
     return expect
+
+
+@pytest.fixture
+def fetch(server: httpserver.Server, tmp_path: Path) -> Fetch:
+    def run(*, sha256: str | None = None, report: download.Report = lambda _done, _total: None, **policy: Any) -> Any:
+        quick: dict[str, Any] = {
+            "max_bytes": 10**7,
+            "max_seconds": 20,
+            "private_hosts_allowed": True,
+            "first_backoff": 0.01,
+            "connect_timeout": 2,
+            "read_timeout": 2,
+            "window": 5,
+        }
+        return download.fetch(
+            server.url(URL),
+            folder=tmp_path,
+            name="set",
+            sha256=sha256,
+            policy=download.Policy(**quick | policy),
+            report=report,
+        )
+
+    return run
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,150 @@
+"""The supervisor where others hinder it: database or fork server are away, a folder cannot be, the job is lost."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from orchestrator import config, errors
+from orchestrator.core import jobs, states
+from orchestrator.store import sql
+from tests.integration.worker.conftest import Bench
+from tests.support.waiting import until
+from worker.remains import LOG_FILE
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_end_whose_answer_was_lost_is_said_again(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("succeed")
+    finish, lost = bench.store.finish, iter([True])
+
+    def cut(claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
+        job = finish(claim, outcome)
+        for _ in lost:
+            raise errors.DatabaseUnavailable(why="the connection was cut during the commit")
+        return job
+
+    monkeypatch.setattr(bench.store, "finish", cut)
+    job = bench.run()
+    assert job is not None
+    assert (job.stage, job.state) == (states.Stage.TRAIN, states.JobState.QUEUED)
+
+
+def test_a_job_that_was_taken_back_is_let_go_and_nothing_more_is_written(
+    bench: Bench, stage: Callable[[str], None]
+) -> None:
+    stage("ignore_stop")
+
+    def take_back() -> None:
+        while not any(
+            bench.store.take_back(lease, actor="reconciler", detail="a test") for lease in bench.store.leases()
+        ):
+            pass
+
+    assert bench.run_beside(take_back) is None
+    after = bench.store.events(bench.job.id)
+    assert after[-1].kind == "lost"
+    assert bench.attempt.outcome == "lost"
+
+
+def test_a_directory_that_cannot_be_made_fails_the_job_and_not_the_slot(
+    bench: Bench, stage: Callable[[str], None], settings: config.Settings
+) -> None:
+    stage("succeed")
+    settings.artifact_dir.mkdir(parents=True)
+    (settings.artifact_dir / bench.job.id).write_text("in the way", encoding="utf-8")
+    job = bench.run()
+    assert job is not None
+    assert bench.attempt.reason is states.Reason.INTERNAL
+
+
+def test_writes_wait_for_a_database_that_is_away(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("succeed")
+    refusals = iter(range(5))
+    finish = bench.store.finish
+
+    def away(claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
+        if next(refusals, None) is not None:
+            raise errors.DatabaseUnavailable(why="a test")
+        return finish(claim, outcome)
+
+    monkeypatch.setattr(bench.store, "finish", away)
+    monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
+    job = bench.run()
+    assert job is not None
+    assert job.stage is states.Stage.TRAIN
+
+
+def test_a_process_does_not_wait_for_a_database_that_is_away(
+    bench: Bench, stage: Callable[[str], None], settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("talk")
+    log = settings.artifact_dir / bench.job.id / "attempt-0001" / LOG_FILE
+    record = bench.store.record_steps
+
+    def slowly_away(claim: jobs.Claim, steps: Iterable[jobs.StepMetric]) -> None:
+        if "all is said" not in log.read_text(encoding="utf-8"):
+            time.sleep(0.2)
+            raise errors.DatabaseUnavailable(why="a test")
+        record(claim, steps)
+
+    monkeypatch.setattr(bench.store, "record_steps", slowly_away)
+    monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
+    assert bench.run() is not None
+    assert len(bench.store.steps(bench.job.id)) == 500
+
+
+def test_a_write_that_can_never_succeed_fails_the_attempt_and_not_the_slot(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("succeed")
+
+    def refuse(_claim: jobs.Claim, _progress: jobs.Progress) -> None:
+        raise ValueError("by design")
+
+    monkeypatch.setattr(bench.store, "record_progress", refuse)
+    assert bench.run() is not None
+    assert bench.attempt.reason is states.Reason.INTERNAL
+
+
+def test_a_beat_that_fails_is_not_the_last(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("wait_for_stop")
+    wish, failures = bench.store.wish, iter([ValueError("by design")])
+
+    def fail_once(claim: jobs.Claim) -> states.Wish:
+        for error in failures:
+            raise error
+        return wish(claim)
+
+    monkeypatch.setattr(bench.store, "wish", fail_once)
+    monkeypatch.setattr(bench.store, "beat", fail_once)
+    job = bench.run_beside(bench.cancel)
+    assert job is not None
+    assert job.state is states.JobState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("act", "state"), [("drain", "queued"), ("cancel", "cancelled"), ("pause", "paused"), ("take_back", "queued")]
+)
+def test_who_waits_for_a_fork_server_that_never_comes_still_hears_what_is_wished(
+    act: str, state: str, settings: config.Settings, store: sql.SqlStore, tmp_path: Path
+) -> None:
+    bench = Bench(settings, store, tmp_path / "nobody")
+    claim = bench.claim()
+    beside = threading.Thread(target=bench.supervisor.run, args=(claim,), daemon=True)
+    beside.start()
+    until((settings.artifact_dir / claim.id / "attempt-0001" / "log.txt").exists)
+    getattr(bench, act)()
+    beside.join(timeout=20)
+    assert not beside.is_alive()
+    job = store.get(bench.job.id)
+    assert (job.state, job.total_retries) == (state, int(act == "take_back"))
