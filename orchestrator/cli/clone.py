@@ -28,8 +28,8 @@ def clone(
     It trains from the beginning and knows the first one as its parent; tags and priority are the same, the name is not.
     It tells of itself whom ORCH_NOTIFY names.
     """
-    from orchestrator.service import clone as service  # noqa: PLC0415 - not for help
-    from orchestrator.service import query  # noqa: PLC0415
+    from orchestrator.service import clone as service
+    from orchestrator.service import query
 
     with options.opened(context, user=user) as opened:
         done = service.clone(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -27,8 +27,8 @@ def compare(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson 
 
     In a pipe each line begins with what it is (job, setting, result) and a name, and has a field for each job.
     """
-    from orchestrator.service import compare as service  # noqa: PLC0415 - SQLAlchemy is not for help
-    from orchestrator.service import curves  # noqa: PLC0415
+    from orchestrator.service import compare as service
+    from orchestrator.service import curves
 
     to = render.mode(as_json=as_json)
     with options.opened(context) as opened:
@@ -36,7 +36,7 @@ def compare(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson 
         comparison = service.compare(opened.store, found)
         panels = curves.panels(opened.store, found[: curves.MOST]) if to is render.Mode.TERMINAL else []
     if to is render.Mode.JSON:
-        from orchestrator.service import seeing  # noqa: PLC0415
+        from orchestrator.service import seeing
 
         render.document(seeing.comparison(comparison))
     elif to is render.Mode.PIPE:
@@ -65,8 +65,8 @@ def _to_pipe(comparison: "Comparison") -> None:
 
 
 def _to_people(comparison: "Comparison", panels: "list[Panel]") -> None:
-    from orchestrator.cli import plot  # noqa: PLC0415 - terminals only
-    from orchestrator.service import curves  # noqa: PLC0415
+    from orchestrator.cli import plot
+    from orchestrator.service import curves
 
     console = render.console()
     rows = [*_heads(comparison.results), *_settings(comparison), *_results(comparison.results)]
@@ -87,17 +87,17 @@ def _to_people(comparison: "Comparison", panels: "list[Panel]") -> None:
 
 def _columns(results: "Sequence[Result]", numbers: range) -> Iterator[render.Column[_Row]]:
     yield render.Column(title="", value=lambda row: row.name, shown=lambda row: row.name.replace("_", " "))
-    for number in numbers:
-        yield render.Column(
-            title=results[number].job.id,
-            value=lambda row, number=number: row.values[number],  # type: ignore[misc] # the number of now
-            shown=lambda row, number=number: _cell(row, number),  # type: ignore[misc]
-            elastic=True,
-        )
+    yield from (_column(results[number].job.id, number) for number in numbers)
+
+
+def _column(title: str, number: int) -> render.Column[_Row]:
+    return render.Column(
+        title=title, value=lambda row: row.values[number], shown=lambda row: _cell(row, number), elastic=True
+    )
 
 
 def _cell(row: _Row, number: int) -> "Text":
-    from rich.text import Text  # noqa: PLC0415 - terminals only
+    from rich.text import Text
 
     best = row.best is not None and row.values[number] == row.best
     return Text(f"{render.clean(row.shown[number])}{' *' if best else ''}", style="green" if best else "")
@@ -117,7 +117,7 @@ def _settings(comparison: "Comparison") -> Iterator[_Row]:
 
 
 def _results(results: "Sequence[Result]") -> Iterator[_Row]:
-    def row(name: str, say: Callable[[object], str], best: Callable[[list[float]], float] | None = None) -> _Row:
+    def row(name: str, say: Callable[[Any], str], best: Callable[[list[float]], float] | None = None) -> _Row:
         values = [getattr(one, name) for one in results]
         known = [value for value in values if value is not None]
         marked = best(known) if best and len(set(known)) > 1 else None
@@ -126,10 +126,10 @@ def _results(results: "Sequence[Result]") -> Iterator[_Row]:
         )
 
     yield row("epochs_ended", str)
-    yield row("best_accuracy", words.percent, max)  # type: ignore[arg-type] # of shares
+    yield row("best_accuracy", words.percent, max)
     yield row("best_accuracy_epoch", str)
     yield row("best_loss", "{:.4f}".format, min)
     yield row("best_loss_epoch", str)
     yield row("train_loss", "{:.4f}".format)
-    yield row("seconds", words.duration)  # type: ignore[arg-type] # of seconds
-    yield row("epoch_seconds", words.duration)  # type: ignore[arg-type]
+    yield row("seconds", words.duration)
+    yield row("epoch_seconds", words.duration)

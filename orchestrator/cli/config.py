@@ -16,8 +16,8 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Print every setting in force; secrets are masked."""
-    from orchestrator import config  # noqa: PLC0415 - takes 0.1 s, and help needs none
-    from orchestrator.service import careviews  # noqa: PLC0415
+    from orchestrator import config
+    from orchestrator.service import careviews
 
     settings = options.settings(context)
     origins = config.origins(**options.root_flags(context))
@@ -49,8 +49,8 @@ def show(
 @app.command(epilog="Example:\n\ncd $(orch config paths | awk '$1 == \"artifacts\" {print $2}')")
 def paths(context: typer.Context) -> None:
     """Print where orch keeps and looks for things."""
-    from orchestrator import config  # noqa: PLC0415 - takes 0.1 s, and help needs none
-    from orchestrator.service import health  # noqa: PLC0415
+    from orchestrator import config
+    from orchestrator.service import health
 
     settings = options.settings(context)
     found = {
@@ -71,8 +71,8 @@ def paths(context: typer.Context) -> None:
 
 
 def _shown(settings: Any, name: str) -> Any:
-    from orchestrator import config  # noqa: PLC0415
-    from orchestrator.core import masking  # noqa: PLC0415
+    from orchestrator import config
+    from orchestrator.core import masking
 
     value = getattr(settings, name)
     if value is not None and name in config.SECRETS:

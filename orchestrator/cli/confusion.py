@@ -26,7 +26,7 @@ def confusion(
     It is the best checkpoint on the validation split: precision, recall, F1 and pictures (support) of each class, and
     the matrix of what is true and what was predicted. In a pipe each line begins with what it is: class, average, cell.
     """
-    from orchestrator.service import confusion as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import confusion as service
 
     if output is not None:
         picture.check(output)
@@ -38,7 +38,7 @@ def confusion(
         picture.confusion(found.evaluation, f"{name}: {words.percent(found.evaluation.accuracy)}", output)
         render.talk(f"Drawn to {output}.")
     if to is render.Mode.JSON:
-        from orchestrator.service import seeing  # noqa: PLC0415
+        from orchestrator.service import seeing
 
         render.document(seeing.confusion(found))
     elif output is not None:
@@ -83,7 +83,7 @@ def _to_people(found: "Confusion") -> None:
 
 def _width(found: "Confusion") -> int:
     """Return how wide the matrix is on a terminal."""
-    from rich.cells import cell_len  # noqa: PLC0415 - terminals only
+    from rich.cells import cell_len
 
     names = [cell_len(render.clean(name)) for name in found.evaluation.classes]
     largest = max(len(str(count)) for row in found.evaluation.confusion for count in row)
@@ -116,7 +116,7 @@ def _predicted(found: "Confusion", column: int) -> render.Column[int]:
     matrix = found.evaluation.confusion
 
     def shown(row: int) -> "Text":
-        from rich.text import Text  # noqa: PLC0415 - terminals only
+        from rich.text import Text
 
         count = matrix[row][column]
         return Text(str(count) if count else "·", style="bold" if row == column else "" if count else "dim")

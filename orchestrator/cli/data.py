@@ -34,7 +34,7 @@ def add(
     as_json: options.AsJson = False,
 ) -> None:
     """Download a data set and check every picture, before any job needs it."""
-    from orchestrator.service import datasets as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import datasets as service
 
     with options.opened(context) as opened:
         held = service.add(opened.settings, opened.store, source, sha256=sha256, report=progress.Lines())
@@ -45,13 +45,13 @@ def add(
 @app.command("list", epilog="Examples:\n\norch data list\n\norch data list --json")
 def list_(context: typer.Context, as_json: options.AsJson = False) -> None:
     """List the data sets that are here, the last used first."""
-    from orchestrator.service import datasets as service  # noqa: PLC0415
+    from orchestrator.service import datasets as service
 
     with options.opened(context) as opened:
         held = service.held(opened.settings, opened.store)
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import dataviews  # noqa: PLC0415
+        from orchestrator.service import dataviews
 
         render.document(dataviews.HeldsPayload(datasets=tuple(dataviews.HeldPart.model_validate(one) for one in held)))
     elif held or to is render.Mode.PIPE:
@@ -73,7 +73,7 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Read every picture: how many each class has, what both splits have, what cannot be read."""
-    from orchestrator.service import datasets as service  # noqa: PLC0415
+    from orchestrator.service import datasets as service
 
     if output is not None:
         picture.check_target(output, picture.SHEETS)
@@ -88,7 +88,7 @@ def show(
 @app.command(epilog="Example:\n\norch data verify digits")
 def verify(context: typer.Context, name: _Set, as_json: options.AsJson = False) -> None:
     """Read and hash every picture again; ends with 1 where the data set is not what it was."""
-    from orchestrator.service import datasets as service  # noqa: PLC0415
+    from orchestrator.service import datasets as service
 
     with options.opened(context) as opened:
         found = service.examine(opened.settings, opened.store, name, report=progress.Lines())
@@ -111,7 +111,7 @@ def rm(context: typer.Context, name: _Set) -> None:
 
     A folder that is used where it is stays, and is only forgotten. What a job uses that has not ended is refused.
     """
-    from orchestrator.service import datasets as service  # noqa: PLC0415
+    from orchestrator.service import datasets as service
 
     with options.opened(context) as opened:
         gone = service.remove(opened.settings, opened.store, name)
@@ -137,7 +137,7 @@ def _columns() -> "list[render.Column[Held]]":
 
 
 def _jobs(held: "Held") -> str:
-    from orchestrator.service import datasets as service  # noqa: PLC0415
+    from orchestrator.service import datasets as service
 
     return f"{len(held.jobs)}{' or more' if len(held.jobs) == service.JOBS_COUNTED else ''}"
 
@@ -148,7 +148,7 @@ def _state(held: "Held") -> str:
 
 def _show_one(held: "Held", *, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import dataviews  # noqa: PLC0415
+        from orchestrator.service import dataviews
 
         render.document(dataviews.HeldPayload(dataset=dataviews.HeldPart.model_validate(held)))
     else:
@@ -157,7 +157,7 @@ def _show_one(held: "Held", *, to: render.Mode) -> None:
 
 def _show_whole(found: "Examined", *, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import dataviews  # noqa: PLC0415
+        from orchestrator.service import dataviews
 
         render.document(dataviews.ExaminedPayload.model_validate(found))
         return

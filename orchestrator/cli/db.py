@@ -13,7 +13,7 @@ def upgrade(context: typer.Context, as_json: options.AsJson = False) -> None:
 
     The embedded database does this by itself; a server's waits for this command.
     """
-    from orchestrator.service import schema  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import schema
 
     old, new = schema.upgrade(options.settings(context))
     _show(old, new, "already at" if old == new else f"upgraded from {old or 'nothing'} to", as_json=as_json)
@@ -22,7 +22,7 @@ def upgrade(context: typer.Context, as_json: options.AsJson = False) -> None:
 @app.command(epilog="Example:\n\norch db check && orch worker")
 def check(context: typer.Context) -> None:
     """Fail where the database is not the one that this orch expects, with code 4."""
-    from orchestrator.service import schema  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import schema
 
     schema.check(options.settings(context))
     render.talk("The database is as this orch expects it.")
@@ -31,7 +31,7 @@ def check(context: typer.Context) -> None:
 @app.command(epilog="Example:\n\norch db current")
 def current(context: typer.Context, as_json: options.AsJson = False) -> None:
     """Print the schema's version, and the one that this orch wants."""
-    from orchestrator.service import schema  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import schema
 
     found, wanted = schema.current(options.settings(context))
     _show(found, wanted, f"{found or 'no schema yet'}, wanted:", as_json=as_json)
@@ -40,7 +40,7 @@ def current(context: typer.Context, as_json: options.AsJson = False) -> None:
 def _show(found: str | None, wanted: str | None, said: str, *, as_json: bool) -> None:
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import careviews  # noqa: PLC0415
+        from orchestrator.service import careviews
 
         render.document(careviews.SchemaPayload(found=found, wanted=wanted))
     elif to is render.Mode.PIPE:

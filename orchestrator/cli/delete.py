@@ -46,7 +46,7 @@ def delete(context: typer.Context, jobs: many.Jobs = None, *, asked: many.Asked)
 
 def _delete(opened: "Context", jobs: "list[Job]", *, filtered: bool, as_json: bool) -> int:
     """Delete each, the newest first, which may start from older ones; return 1 where one was refused, else 0."""
-    from orchestrator.service import control  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import control
 
     refused: list[errors.IllegalMove | errors.NotFound] = []
     for job in sorted(jobs, key=lambda job: job.seq, reverse=True):
@@ -66,7 +66,7 @@ def _delete(opened: "Context", jobs: "list[Job]", *, filtered: bool, as_json: bo
 def _show(deleted: "Deleted", *, as_json: bool) -> None:
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import views
 
         render.json_line(views.DeletedPayload(id=deleted.job.id, left_in=deleted.left_in))
     elif to is render.Mode.PIPE:

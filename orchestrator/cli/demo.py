@@ -34,9 +34,9 @@ def demo(
     Starts a broker, a database and a worker of its own, trains a small network on handwritten digits, shows what came
     out, and stops what it started. It needs no network connection.
     """
-    from orchestrator import config  # noqa: PLC0415 - SQLAlchemy is not for help
-    from orchestrator.service import context as service  # noqa: PLC0415
-    from orchestrator.service import node  # noqa: PLC0415
+    from orchestrator import config
+    from orchestrator.service import context as service
+    from orchestrator.service import node
 
     for number in (signal.SIGTERM, signal.SIGHUP):  # so that it stops what it started
         signal.signal(number, lambda received, _: sys.exit(_KILLED + received))
@@ -66,10 +66,10 @@ def _refuse_servers(settings: "Settings") -> None:
 
 
 def _train_and_show(opened: "Context", folder: Path) -> None:
-    from orchestrator.cli import jobpage, jobpipe, predict, watch  # noqa: PLC0415 - SQLAlchemy and rich are not for help
-    from orchestrator.core.jobs import NewJob  # noqa: PLC0415
-    from orchestrator.service import bell, jobfile, query, submit  # noqa: PLC0415
-    from orchestrator.service import predict as predictions  # noqa: PLC0415
+    from orchestrator.cli import jobpage, jobpipe, predict, watch
+    from orchestrator.core.jobs import NewJob
+    from orchestrator.service import bell, jobfile, query, submit
+    from orchestrator.service import predict as predictions
 
     to = render.mode()
     _step("Submitting a job", f"orch --home {folder} submit --recipe {RECIPE}")
@@ -89,7 +89,7 @@ def _train_and_show(opened: "Context", folder: Path) -> None:
 
 def _some_pictures(data: Path) -> list[Path]:
     """Return one validation picture of each of the first classes."""
-    from orchestrator.service import predict as predictions  # noqa: PLC0415
+    from orchestrator.service import predict as predictions
 
     classes = sorted({file.parent for file in predictions.pictures([data]) if "val" in file.parent.parent.name})
     return [min(folder.iterdir()) for folder in classes[:_PICTURES]]

@@ -31,13 +31,13 @@ def doctor(context: typer.Context, audit: Audit = False, as_json: options.AsJson
     if audit:
         _audit(context, to=render.mode(as_json=as_json))
         return
-    from orchestrator.service import checks  # noqa: PLC0415 - SQLAlchemy is not for help
-    from orchestrator.service import doctor as service  # noqa: PLC0415 - the same
+    from orchestrator.service import checks
+    from orchestrator.service import doctor as service
 
     to = render.mode(as_json=as_json)
     found = list(service.examine(options.settings(context)))
     if to is render.Mode.JSON:
-        from orchestrator.service import careviews  # noqa: PLC0415
+        from orchestrator.service import careviews
 
         render.document(
             careviews.DoctorPayload(checks=tuple(careviews.CheckPart.model_validate(check) for check in found))
@@ -64,12 +64,12 @@ def _found(check: "Check") -> str:
 
 
 def _audit(context: typer.Context, *, to: render.Mode) -> None:
-    from orchestrator.service import audit as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import audit as service
 
     with options.opened(context) as opened:
         findings = service.audit(opened.settings, opened.store)
     if to is render.Mode.JSON:
-        from orchestrator.service import careviews  # noqa: PLC0415
+        from orchestrator.service import careviews
 
         parts = tuple(careviews.FindingPart.model_validate(finding) for finding in findings)
         render.document(careviews.AuditPayload(findings=parts))

@@ -36,7 +36,7 @@ def main() -> None:
         if answer is not None:
             sys.stdout.write(f"{answer}\n")
             return
-        from orchestrator.cli import main as program  # noqa: PLC0415 - what this file is there to put off
+        from orchestrator.cli import main as program  # what this file is there to put off
 
         program.main()
     except KeyboardInterrupt:  # while it is being imported, which takes as long as many a command does
@@ -49,7 +49,7 @@ def complete(environment: Mapping[str, str]) -> str | None:
     words = list(_words(shell, environment))
     if not words or not _is_job(words) or (shell == "fish" and "get-args" not in environment.get(_FISH, "")):
         return None
-    from orchestrator.service import completion  # noqa: PLC0415 - a command needs none of it
+    from orchestrator.service import completion  # a command needs none of it
 
     home = environment.get("ORCH_HOME")
     found = list(completion.jobs(Path(home) if home else None, words[-1]))

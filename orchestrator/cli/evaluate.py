@@ -51,7 +51,7 @@ def evaluate(
     The data set comes into the cache of this host where it is not there yet. Its classes must be those of the network;
     they are matched by name. Nothing is stored: the job keeps its own evaluation. No worker is needed.
     """
-    from orchestrator.service import evaluate as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import evaluate as service
 
     if sha256 is not None and data is None:
         raise errors.UsageError("--data-sha256 is the digest of --data, which is not given.", hint="Add --data SOURCE.")
@@ -69,14 +69,14 @@ def evaluate(
 def show(measured: "Measured", *, to: render.Mode) -> None:
     """Print what the network does on the data."""
     if to is render.Mode.JSON:
-        from orchestrator.service import trainedviews  # noqa: PLC0415
+        from orchestrator.service import trainedviews
 
         render.document(trainedviews.MeasuredPayload.model_validate(measured))
     elif to is render.Mode.PIPE:
-        from orchestrator.cli import jobpipe  # noqa: PLC0415
+        from orchestrator.cli import jobpipe
 
         jobpipe.evaluation(measured.evaluation)
     else:
-        from orchestrator.cli import jobpage  # noqa: PLC0415 - terminals only
+        from orchestrator.cli import jobpage
 
         jobpage.evaluation(measured.evaluation, f"{measured.split} pictures of {measured.data}")

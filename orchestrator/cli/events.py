@@ -13,18 +13,18 @@ def events(context: typer.Context, job: options.Job, as_json: options.AsJson = F
 
     Who did what and when: every change of state, and what else is worth knowing.
     """
-    from orchestrator.core.jobs import Event  # noqa: PLC0415 - pydantic is not for help
+    from orchestrator.core.jobs import Event
 
     with options.opened(context) as opened:
         history = opened.store.events(opened.store.find(job).id)
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import views
 
         for event in history:
             render.json_line(views.EventPayload.model_validate(event))
         return
-    from orchestrator.cli import words  # noqa: PLC0415
+    from orchestrator.cli import words
 
     columns: list[render.Column[Event]] = [
         render.Column(title="WHEN", value=lambda event: event.at, shown=lambda event: words.moment(event.at)),

@@ -47,13 +47,13 @@ def export(
     The file's logits are compared with the network's before it gets its name: on pictures of the validation split where
     this host has them, else on generated ones. Any number of pictures goes in at once.
     """
-    from orchestrator.service import export as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import export as service
 
     with options.opened(context) as opened:
         made = service.export(opened.settings, opened.store, job, form=form.value, output=output, force=force)
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import trainedviews  # noqa: PLC0415
+        from orchestrator.service import trainedviews
 
         render.document(trainedviews.ExportPayload.model_validate(made))
         return

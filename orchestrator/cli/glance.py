@@ -36,7 +36,7 @@ def _to_pipe(overview: query.Overview, settings: config.Settings, silent: Contai
 
 
 def _to_people(overview: query.Overview, settings: config.Settings, silent: Container[str]) -> None:
-    from rich.text import Text  # noqa: PLC0415 - terminals only
+    from rich.text import Text
 
     console = render.console()
     counts = Text("   ").join(
@@ -88,7 +88,7 @@ def worker_columns(settings: config.Settings) -> tuple[render.Column[Worker], ..
     """Return the columns of a worker."""
 
     def heard(worker: Worker) -> "Text":
-        from rich.text import Text  # noqa: PLC0415 - terminals only
+        from rich.text import Text
 
         return Text(words.since(worker.silence), style="yellow" if query.silent(worker, settings) else "")
 

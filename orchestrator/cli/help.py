@@ -24,7 +24,7 @@ def help_(
     ] = None,
 ) -> None:
     """Explain data, recipes, states, exit codes, settings, files or devices."""
-    from orchestrator.cli import main  # noqa: PLC0415 - it imports this module by its name
+    from orchestrator.cli import main  # it imports this module by its name
 
     if topic is None:
         for name, (summary, _) in TOPICS.items():
@@ -35,7 +35,7 @@ def help_(
         command = main.load(topic)
         typer.echo(command.get_help(typer.Context(command, info_name=f"orch {topic}")))
     else:
-        from orchestrator.core import specs  # noqa: PLC0415
+        from orchestrator.core import specs
 
         raise errors.UsageError(
             f"There is no topic {topic[:20]!a}{specs.nearest(topic, [*TOPICS, *main.COMMANDS])}", hint="orch help"
@@ -57,7 +57,7 @@ are read."""
 
 
 def _recipes() -> Iterator[str]:
-    from orchestrator.service import recipes  # noqa: PLC0415 - pydantic is not for help
+    from orchestrator.service import recipes
 
     yield "A recipe is a job file in the package, taken by its name: `orch submit --recipe NAME`.\n"
     for name in recipes.names():
@@ -69,7 +69,7 @@ as a job file to change, `orch init` writes one with every field."""
 
 
 def _states() -> Iterator[str]:
-    from orchestrator.core import states  # noqa: PLC0415
+    from orchestrator.core import states
 
     yield "A job passes the stages download, train and evaluate, and is in one of these states:\n"
     for state in states.JobState:
@@ -80,7 +80,7 @@ From failed and cancelled only `orch retry` leads back, as a new run of the same
 is at: downloading, training, evaluating, pausing, cancelling, or silent where its worker is not heard of.
 It fails for one of these reasons, and is tried again so often without progress (`--retries lost=10` changes it):
 """
-    from orchestrator.core import retry  # noqa: PLC0415
+    from orchestrator.core import retry
 
     for reason in states.Reason:
         yield f"  {reason:<20} {retry.LIMITS.get(reason, 0)}"
@@ -100,7 +100,7 @@ def _exit_codes() -> Iterator[str]:
 
 
 def _settings() -> Iterator[str]:
-    from orchestrator import config  # noqa: PLC0415 - takes 0.1 s
+    from orchestrator import config
 
     yield """A flag beats the environment, which beats .env, which beats orch.toml in the working folder, which
 beats the user's own file. `orch config show --origin` says what is in force and why. Secrets may be given as

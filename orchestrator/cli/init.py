@@ -74,9 +74,9 @@ def init(
 
 def lines(name: str, *, as_yaml: bool) -> Iterator[str]:
     """Yield the lines of a job file called `name`."""
-    from orchestrator.cli import specflags  # noqa: PLC0415 - pydantic is not for help
-    from orchestrator.core import specs  # noqa: PLC0415
-    from orchestrator.service import jobfile  # noqa: PLC0415
+    from orchestrator.cli import specflags
+    from orchestrator.core import specs
+    from orchestrator.service import jobfile
 
     file = "job.yaml" if name == "-" and as_yaml else "job.toml" if name == "-" else name
     file = shlex.quote(file) if file.isprintable() else "FILE"  # a comment ends with its line

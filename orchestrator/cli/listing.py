@@ -57,9 +57,9 @@ def list_(
 
     Without options: what waits and runs, and the last ten that finished; the newest first.
     """
-    from orchestrator.cli import jobrows  # noqa: PLC0415 - SQLAlchemy is not for help
-    from orchestrator.core.jobs import JobFilter  # noqa: PLC0415
-    from orchestrator.service import query  # noqa: PLC0415
+    from orchestrator.cli import jobrows
+    from orchestrator.core.jobs import JobFilter
+    from orchestrator.service import query
 
     to, tags = render.mode(as_json=as_json), tuple(tag or ())
     only = [name.strip() for name in columns.split(",")] if columns else None
@@ -87,11 +87,11 @@ def list_(
 
 def _show(jobs: "list[Job]", silent: Container[str], *, only: list[str] | None, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import views
 
         render.document(views.JobsPayload(jobs=tuple(views.job(job, silent) for job in jobs)))
         return
-    from orchestrator.cli import jobrows  # noqa: PLC0415
+    from orchestrator.cli import jobrows
 
     if jobs or to is render.Mode.PIPE:
         jobrows.show(jobs, silent=silent, to=to, only=only)
@@ -101,10 +101,10 @@ def _show(jobs: "list[Job]", silent: Container[str], *, only: list[str] | None, 
 
 def _watch(look: "Callable[[], tuple[list[Job], Container[str]]]", only: list[str] | None) -> None:
     """Draw the list again and again, as much of it as the terminal holds."""
-    from rich.console import Group  # noqa: PLC0415 - terminals only
-    from rich.live import Live  # noqa: PLC0415
+    from rich.console import Group
+    from rich.live import Live
 
-    from orchestrator.cli import jobrows  # noqa: PLC0415
+    from orchestrator.cli import jobrows
 
     console = render.console()
     with Live(console=console, auto_refresh=False, screen=False) as live:

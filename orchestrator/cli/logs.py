@@ -25,7 +25,7 @@ def logs(
     At the end, on stderr, it says where the job stands or died. With -f the exit code is the job's: 5 where it failed,
     6 where it was cancelled.
     """
-    from orchestrator.service import follow as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import follow as service
 
     with options.opened(context) as opened:
         store = opened.store
@@ -42,7 +42,7 @@ def logs(
 
 def _print(line: str, job_id: str, *, as_json: bool) -> None:
     if as_json:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import views
 
         render.json_line(views.LogPayload(job_id=job_id, text=line))
     else:
@@ -51,7 +51,7 @@ def _print(line: str, job_id: str, *, as_json: bool) -> None:
 
 def _standing(job: Job) -> str:
     """Say where the job stands or died."""
-    from orchestrator.service import query  # noqa: PLC0415
+    from orchestrator.service import query
 
     where = f"job {job.id} is {query.doing(job)}"
     if job.state is JobState.QUEUED:

@@ -141,7 +141,7 @@ def root(
     source: Any = context.get_parameter_source("home")
     render.address(home if source.name == "COMMANDLINE" else None)
     if version:
-        from importlib import metadata  # noqa: PLC0415 - takes 20 ms
+        from importlib import metadata
 
         sys.stdout.write(f"orch {metadata.version('orch')}\n")
     elif context.invoked_subcommand is None:

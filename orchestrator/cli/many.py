@@ -53,8 +53,8 @@ class Which:
 
     def found(self, opened: "Context", *, of_use: Iterable[JobState]) -> "list[Job]":
         """Return the jobs; where only a tag or a user describes them, those in states `of_use`."""
-        from orchestrator.core.jobs import JobFilter  # noqa: PLC0415 - not for help
-        from orchestrator.service import many  # noqa: PLC0415
+        from orchestrator.core.jobs import JobFilter
+        from orchestrator.service import many
 
         if self.jobs:
             return list({job.id: job for job in map(opened.store.find, self.jobs)}.values())
@@ -120,11 +120,11 @@ def ask(verb: str, jobs: "Sequence[Job]", *, stress: str = "") -> None:
 
 def show(job: "Job", *, as_json: bool) -> None:
     """Say where a job stands."""
-    from orchestrator.service import query  # noqa: PLC0415
+    from orchestrator.service import query
 
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import views
 
         render.json_line(views.job(job))
     elif to is render.Mode.PIPE:

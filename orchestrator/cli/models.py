@@ -36,12 +36,12 @@ def models(
 
     What makes a network is an option of `orch submit` each: --growth-rate, --blocks, --reduction, --bottleneck, --stem.
     """
-    from orchestrator.service import models as service  # noqa: PLC0415 - pydantic is not for help
+    from orchestrator.service import models as service
 
     known = service.models(image_size=image_size, classes=classes)
     to = render.mode(as_json=as_json)
     if to is render.Mode.JSON:
-        from orchestrator.service import catalogviews  # noqa: PLC0415
+        from orchestrator.service import catalogviews
 
         parts = tuple(catalogviews.ModelPart.model_validate(model) for model in known)
         render.document(catalogviews.ModelsPayload(models=parts))

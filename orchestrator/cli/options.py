@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # the real imports stand in the functions: help and completio
 
 def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     """Yield the ids that begin so, each with what is known of the job."""
-    from orchestrator.service import completion  # noqa: PLC0415 - at completion only
+    from orchestrator.service import completion
 
     yield from completion.jobs(context.find_root().params.get("home"), incomplete)
 
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Complete a recipe's name."""
-    from orchestrator.service import recipes  # noqa: PLC0415 - at completion only
+    from orchestrator.service import recipes
 
     return [name for name in recipes.names() if name.startswith(incomplete)]
 
@@ -57,7 +57,7 @@ def given(context: Any, name: str) -> bool:
 
 def settings(context: typer.Context, **flags: Any) -> "Settings":
     """Return the settings in force; flags that are None do not count."""
-    from orchestrator import config  # noqa: PLC0415 - takes 0.1 s
+    from orchestrator import config
 
     return config.load(**root_flags(context), **flags)
 
@@ -70,7 +70,7 @@ def root_flags(context: typer.Context) -> dict[str, Path]:
 
 def opened(context: typer.Context, **flags: Any) -> "AbstractContextManager[Context]":
     """Open the settings and the store for a command."""
-    from orchestrator.service import context as service  # noqa: PLC0415 - SQLAlchemy takes 0.2 s
+    from orchestrator.service import context as service
 
     return service.opened(settings(context, **flags))
 

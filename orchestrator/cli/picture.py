@@ -119,8 +119,8 @@ def confusion(evaluation: "Evaluation", title: str, path: Path) -> None:
 
 def _write(draw: "Callable[[Figure], None]", path: Path) -> None:
     """Draw into a file that is whole or not there; the same picture has the same bytes."""
-    from matplotlib import rc_context  # noqa: PLC0415 - an extra, and it takes half a second
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib import rc_context  # an extra, and it takes half a second
+    from matplotlib.figure import Figure
 
     dateless = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     # Names of jobs and classes are somebody's: a $ in them begins no formula.

@@ -44,7 +44,7 @@ def plot(
     Without --metric these are the losses and accuracies of one job, or those of the validation of several. In a pipe a
     line is job, metric, x and y.
     """
-    from orchestrator.service import curves as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import curves as service
 
     to = render.mode(as_json=as_json)
     if output is not None:
@@ -68,7 +68,7 @@ def plot(
 def show(panels: "list[Panel]", *, to: render.Mode) -> None:
     """Print the curves."""
     if to is render.Mode.JSON:
-        from orchestrator.service import seeing  # noqa: PLC0415
+        from orchestrator.service import seeing
 
         render.document(seeing.curves(panels))
     elif to is render.Mode.PIPE:
@@ -81,7 +81,7 @@ def show(panels: "list[Panel]", *, to: render.Mode) -> None:
 
 
 def _to_people(panels: "list[Panel]") -> None:
-    from orchestrator.cli import chart  # noqa: PLC0415 - terminals only
+    from orchestrator.cli import chart
 
     console = render.console()
     width, colour = console.width, console.color_system is not None

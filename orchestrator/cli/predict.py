@@ -34,7 +34,7 @@ def predict(
     as_json: options.AsJson = False,
 ) -> None:
     """Classify pictures with the best checkpoint of a job."""
-    from orchestrator.service import predict as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import predict as service
 
     to = render.mode(as_json=as_json)
     unread = 0
@@ -59,7 +59,7 @@ def _named(images: list[Path]) -> Iterator[Path]:
 def show(prediction: "Prediction", *, to: render.Mode) -> None:
     """Print what the network makes of one picture."""
     if to is render.Mode.JSON:
-        from orchestrator.service import trainedviews  # noqa: PLC0415
+        from orchestrator.service import trainedviews
 
         render.json_line(trainedviews.PredictionPayload.model_validate(prediction))
         return

@@ -33,12 +33,12 @@ def recipes(
     `orch submit --recipe NAME` takes its values from there. Flags and job file win over it; it wins over what the names
     of data and network bring with them.
     """
-    from orchestrator.service import recipes as service  # noqa: PLC0415 - pydantic is not for help
+    from orchestrator.service import recipes as service
 
     to = render.mode(as_json=as_json)
     known = [service.load(each) for each in ([name] if name else service.names())]
     if to is render.Mode.JSON:
-        from orchestrator.service import catalogviews  # noqa: PLC0415
+        from orchestrator.service import catalogviews
 
         render.document(
             catalogviews.RecipesPayload(recipes=tuple(catalogviews.RecipePart.model_validate(each) for each in known))

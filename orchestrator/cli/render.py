@@ -72,7 +72,7 @@ def mode(*, as_json: bool = False) -> Mode:
 
 def console(file: TextIO | None = None) -> "Console":
     """Return a rich console that interprets nothing in what it prints; it honours NO_COLOR and TERM=dumb."""
-    from rich.console import Console  # noqa: PLC0415 - terminals only
+    from rich.console import Console
 
     return Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
 
@@ -92,7 +92,7 @@ def table(columns: Sequence[Column[Row]], rows: Iterable[Row], *, to: Mode, pref
 
 def grid(columns: Sequence[Column[Row]], rows: Iterable[Row], *, width: int) -> "RenderableType":
     """Return rows as a rich table without lines."""
-    from rich.table import Table  # noqa: PLC0415 - terminals only
+    from rich.table import Table
 
     chosen = [column for column in columns if width >= WIDE or not column.wide]
     lines = [[_cell(column, row) for column in chosen] for row in rows]
@@ -111,7 +111,7 @@ def grid(columns: Sequence[Column[Row]], rows: Iterable[Row], *, width: int) -> 
 
 def _widths(columns: "Sequence[Column[Row]]", lines: "Sequence[Sequence[str | Text]]", room: int) -> list[int]:
     """Return the width of each column: as its cells need it, elastic ones narrower where they must be."""
-    from rich.cells import cell_len  # noqa: PLC0415 - terminals only
+    from rich.cells import cell_len
 
     widths = [
         max([cell_len(column.title), *(cell_len(str(cells[number])) for cells in lines)])
@@ -129,7 +129,7 @@ def _widths(columns: "Sequence[Column[Row]]", lines: "Sequence[Sequence[str | Te
 
 def pairs(rows: Iterable[tuple[str, "str | Text"]]) -> "RenderableType":
     """Return names and values as a rich table; long values wrap."""
-    from rich.table import Table  # noqa: PLC0415 - terminals only
+    from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     drawn.add_column(style="dim", no_wrap=True)
@@ -141,7 +141,7 @@ def pairs(rows: Iterable[tuple[str, "str | Text"]]) -> "RenderableType":
 
 def state(word: str, of: str | None = None) -> "Text":
     """Return a symbol and a word; `of` names the state whose symbol it is, where the word is another."""
-    from rich.text import Text  # noqa: PLC0415 - terminals only
+    from rich.text import Text
 
     symbol, style = words.SYMBOLS.get(of or word, ("·", ""))
     return Text(f"{symbol} {word}", style=style)
@@ -213,7 +213,7 @@ def _say(said: str, label: str, style: str) -> None:
     if not sys.stderr.isatty():
         sys.stderr.write(said + "\n")
         return
-    from rich.text import Text  # noqa: PLC0415 - terminals only
+    from rich.text import Text
 
     painted = Text(said)
     painted.stylize(style, 0, len(label))

@@ -48,7 +48,7 @@ def samples(
 
     A line is picture, true class, predicted class and the probabilities of both. The data set must be on this host.
     """
-    from orchestrator.service import samples as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import samples as service
 
     if output is not None:
         picture.check_target(output, picture.SHEETS)
@@ -65,7 +65,7 @@ def samples(
 
 def _show(sample: "Sample", to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import seeing  # noqa: PLC0415
+        from orchestrator.service import seeing
 
         render.json_line(seeing.SamplePayload.model_validate(sample))
     elif to is render.Mode.PIPE:

@@ -31,6 +31,6 @@ class What(StrEnum):
 def schema(what: Annotated[What, typer.Argument(help="job: what a job file may say.")]) -> None:
     """Print the JSON Schema of job files, for editors."""
     del what  # there is one
-    from orchestrator.service import jobfile  # noqa: PLC0415 - not for help
+    from orchestrator.service import jobfile
 
     sys.stdout.write(json.dumps(jobfile.schema(), indent=2, ensure_ascii=False) + "\n")

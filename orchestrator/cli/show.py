@@ -47,7 +47,7 @@ def show(
     With --env in a pipe each line begins with what it is: job, source, attempt, version. ORCH_GIT says how much a job
     keeps of the repository that it is submitted in.
     """
-    from orchestrator.service import show as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import show as service
 
     if diff and (env or as_json):
         raise errors.UsageError("--diff prints the difference alone.", hint="orch show JOB --env --json holds it, too.")
@@ -57,7 +57,7 @@ def show(
     if diff:
         _print_diff(shown)
     elif to is render.Mode.JSON:
-        from orchestrator.service import provenanceviews  # noqa: PLC0415
+        from orchestrator.service import provenanceviews
 
         render.document(provenanceviews.provenance(shown) if env else provenanceviews.spec(shown))
     elif not env:

@@ -14,7 +14,7 @@ def status(context: typer.Context, job: options.MaybeJob = None, as_json: option
     In a pipe each line begins with what it is: job, epoch, checkpoint, evaluation, class, attempt; or state, worker,
     broker, database, job.
     """
-    from orchestrator.service import query  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import query
 
     to = render.mode(as_json=as_json)
     with options.opened(context) as opened:
@@ -23,20 +23,20 @@ def status(context: typer.Context, job: options.MaybeJob = None, as_json: option
         else:
             report = query.report(opened.store, job)
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import views
 
         render.document(
             views.overview(overview, opened.settings) if job is None else views.report(report, opened.settings)
         )
     elif job is None:
-        from orchestrator.cli import glance  # noqa: PLC0415
+        from orchestrator.cli import glance
 
         glance.show(overview, opened.settings, to=to)
     elif to is render.Mode.PIPE:
-        from orchestrator.cli import jobpipe  # noqa: PLC0415
+        from orchestrator.cli import jobpipe
 
         jobpipe.show(report, opened.settings)
     else:
-        from orchestrator.cli import jobpage  # noqa: PLC0415 - with rich, for terminals alone
+        from orchestrator.cli import jobpage
 
         jobpage.show(report, opened.settings)

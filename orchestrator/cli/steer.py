@@ -174,7 +174,7 @@ def _steer(context: typer.Context, change: Change, which: many.Which, asked: man
 
 
 def _do(opened: "Context", change: Change, found: "list[Job]", *, filtered: bool, as_json: bool) -> int:
-    from orchestrator.service import many as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import many as service
 
     done = service.steer(opened.settings, opened.store, change, found)
     for one in done.changed:

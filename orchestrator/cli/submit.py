@@ -108,11 +108,11 @@ def submit(
     queued: its id is printed, its state is succeeded, and the exit code is 0. Name, tags and notes make no difference;
     --force or --idempotency-key trains again.
     """
-    from orchestrator.core import moments  # noqa: PLC0415 - not for help
-    from orchestrator.core.jobs import NewJob  # noqa: PLC0415
-    from orchestrator.service import bell, provenance  # noqa: PLC0415
-    from orchestrator.service import jobfile as jobfiles  # noqa: PLC0415
-    from orchestrator.service import submit as service  # noqa: PLC0415
+    from orchestrator.core import moments
+    from orchestrator.core.jobs import NewJob
+    from orchestrator.service import bell, provenance
+    from orchestrator.service import jobfile as jobfiles
+    from orchestrator.service import submit as service
 
     to = render.mode(as_json=as_json)
     file = _read(jobfile) if jobfile else jobfiles.JobFile(origin="")
@@ -139,7 +139,7 @@ def submit(
         bell.prepared(settings) as ring,
         options.opened(context) as opened,
     ):
-        from orchestrator.service import query  # noqa: PLC0415 - the bell is to begin its imports first
+        from orchestrator.service import query  # the bell is to begin its imports first
 
         new = replace(
             new,
@@ -153,17 +153,17 @@ def submit(
             told += _advice(resolved.spec, workers, command, fields)
         tell(done, told, quiet=quiet, to=to)
         if follow:
-            from orchestrator.cli import watch  # noqa: PLC0415
+            from orchestrator.cli import watch
 
             watch.follow(opened, done.job.id, to=to)
         elif wait:
-            from orchestrator.cli import wait as waiting  # noqa: PLC0415
+            from orchestrator.cli import wait as waiting
 
             waiting.until_ended(opened, [done.job.id], to=to)
 
 
 def _read(jobfile: str) -> "JobFile":
-    from orchestrator.service import jobfile as jobfiles  # noqa: PLC0415 - not for help
+    from orchestrator.service import jobfile as jobfiles
 
     if jobfile == "-":
         if sys.stdin is None:
@@ -174,7 +174,7 @@ def _read(jobfile: str) -> "JobFile":
 
 def notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings") -> Iterator[str]:
     """Yield what people should know of a job that they have queued; `workers` are those that live."""
-    from orchestrator.service import query  # noqa: PLC0415 - not for help
+    from orchestrator.service import query
 
     if done.same:
         yield f"Job {done.job.id} has this result: the same spec, data and versions. --force runs it again."
@@ -191,8 +191,8 @@ def notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings"
 def _advice(
     spec: "JobSpec", workers: "tuple[Worker, ...]", command: list[str], fields: dict[str, Any]
 ) -> Iterator[str]:
-    from orchestrator.core import masking  # noqa: PLC0415
-    from orchestrator.service import advice  # noqa: PLC0415 - not for help
+    from orchestrator.core import masking
+    from orchestrator.service import advice
 
     said = advice.for_cpu(spec) if advice.on_cpu(workers) else None
     if said is None:
@@ -206,7 +206,7 @@ def _advice(
 
 
 def _memory(spec: "JobSpec") -> str:
-    from orchestrator.core import memory, networks  # noqa: PLC0415 - not for help
+    from orchestrator.core import memory, networks
 
     size = words.size(memory.peak(spec, mode=spec.memory))
     others = [mode for mode in networks.MEMORIES if mode != spec.memory]
@@ -236,7 +236,7 @@ def _print(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode)
     if quiet:
         render.line(job.id)
     elif to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415 - for JSON alone
+        from orchestrator.service import views
 
         known = {"is_new": done.is_new, "same": done.same, "ahead": done.ahead}
         render.document(views.SubmittedPayload(job=views.job(job), notes=tuple(notes), **known))
@@ -248,14 +248,14 @@ def _print(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode)
 
 
 def _place(done: "Submitted") -> str:
-    from orchestrator.service import query  # noqa: PLC0415 - with the store, which is open already
+    from orchestrator.service import query  # with the store, which is open already
 
     return query.blocked(done.job, done.needs, now=datetime.now(UTC)) or words.place(done.ahead)
 
 
 def _show_dry_run(resolved: "Resolved", notes: list[str], *, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415 - for JSON alone
+        from orchestrator.service import views
 
         payload = views.ResolvedPayload(
             spec=resolved.spec, spec_hash=resolved.spec.digest(), origins=resolved.origins, notes=tuple(notes)

@@ -40,12 +40,12 @@ def top(
 
     q or Ctrl-C ends it. In a pipe it looks once, and each line begins with what it is: slots, worker, job.
     """
-    from orchestrator.service import top as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import top as service
 
     to = render.mode(as_json=as_json)
     with options.opened(context) as opened:
         if to is render.Mode.JSON:
-            from orchestrator.service import queueviews  # noqa: PLC0415
+            from orchestrator.service import queueviews
 
             render.document(queueviews.top(service.top(opened.settings, opened.store), opened.settings))
         elif to is render.Mode.PIPE:
@@ -55,7 +55,7 @@ def top(
 
 
 def _to_pipe(found: "Top", settings: "config.Settings") -> None:
-    from orchestrator.service import query  # noqa: PLC0415
+    from orchestrator.service import query
 
     silent = query.silent_ids(found.overview.workers, settings)
     render.line("slots", found.busy, found.slots, found.rate)
@@ -65,7 +65,7 @@ def _to_pipe(found: "Top", settings: "config.Settings") -> None:
 
 def _live(look: "Callable[[], Top]", settings: "config.Settings", interval: float, frames: int | None) -> None:
     """Draw again and again, on a screen of its own that is gone afterwards; what is drawn once stays."""
-    from rich.live import Live  # noqa: PLC0415 - terminals only
+    from rich.live import Live
 
     console = render.console()
     size = console.size
@@ -89,9 +89,9 @@ def _keys() -> "Iterator[Callable[[float], bool]]":
     if not sys.stdin or not sys.stdin.isatty():
         yield _waited
         return
-    import select  # noqa: PLC0415 - terminals only
-    import termios  # noqa: PLC0415
-    import tty  # noqa: PLC0415
+    import select
+    import termios
+    import tty
 
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
@@ -119,10 +119,10 @@ def _waited(seconds: float) -> bool:
 
 def frame(found: "Top", settings: "config.Settings", *, width: int, height: int) -> "RenderableType":
     """Return a frame that fits the terminal."""
-    from rich.console import Group  # noqa: PLC0415 - terminals only
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Group
+    from rich.text import Text
 
-    from orchestrator.service import query  # noqa: PLC0415
+    from orchestrator.service import query
 
     silent = query.silent_ids(found.overview.workers, settings)
     room = max(2, height - _LINES)
@@ -147,7 +147,7 @@ def frame(found: "Top", settings: "config.Settings", *, width: int, height: int)
 
 
 def _worker_columns(settings: "config.Settings") -> "list[render.Column[Use]]":
-    from orchestrator.service import query  # noqa: PLC0415
+    from orchestrator.service import query
 
     return [
         render.Column(title="WORKER", value=lambda use: use.worker.id),
@@ -170,8 +170,8 @@ def _worker_columns(settings: "config.Settings") -> "list[render.Column[Use]]":
 
 
 def _job_columns(silent: Container[str]) -> "list[render.Column[Job]]":
-    from orchestrator.cli import jobrows  # noqa: PLC0415
-    from orchestrator.service import query  # noqa: PLC0415
+    from orchestrator.cli import jobrows
+    from orchestrator.service import query
 
     def eta(job: "Job") -> float | None:
         return None if job.worker in silent else query.eta(job)

@@ -21,7 +21,7 @@ def up(
 
     After a reboot it goes on where things stood. Without -d it stays in the foreground, and Ctrl-C drains it.
     """
-    from orchestrator.service import node  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import node
 
     settings = options.settings(context, devices=devices)
     if systemd:
@@ -53,7 +53,7 @@ def down(
 
     Running trainings write a checkpoint and go back to the queue; jobs, data and checkpoints stay.
     """
-    from orchestrator.service import node  # noqa: PLC0415 - settings are not for help
+    from orchestrator.service import node
 
     stopped = node.stop(options.settings(context), deadline=timeout)
     if stopped.pid is None:

@@ -42,7 +42,7 @@ def verify_resume(
     the lines are verdict, steps, losses, checkpoint, and elsewhere for what it ran on otherwise. Equal bits are
     promised for one type of CPU, one thread count and the same versions.
     """
-    from orchestrator.service import verify as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import verify as service
 
     to = render.mode(as_json=as_json)
     told = progress.Lines()
@@ -56,7 +56,7 @@ def verify_resume(
 
 def _show(verdict: "Verdict", *, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import provenanceviews  # noqa: PLC0415
+        from orchestrator.service import provenanceviews
 
         render.document(provenanceviews.VerdictPayload.model_validate(verdict))
     elif to is render.Mode.PIPE:

@@ -35,7 +35,7 @@ def wait(
 
 def until_ended(opened: "Context", job_ids: Iterable[str], *, to: render.Mode, timeout: float | None = None) -> None:
     """Wait for jobs, print each as it ends, and raise what the worst of them is worth."""
-    from orchestrator.service import follow  # noqa: PLC0415 - not for help
+    from orchestrator.service import follow
 
     ids = list(job_ids)
     ended: list[Job] = []
@@ -48,7 +48,7 @@ def until_ended(opened: "Context", job_ids: Iterable[str], *, to: render.Mode, t
 
 def _show(job: Job, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import views  # noqa: PLC0415
+        from orchestrator.service import views
 
         render.json_line(views.job(job))
     elif to is render.Mode.PIPE:

@@ -28,11 +28,11 @@ def watch(context: typer.Context, job: options.Job, as_json: options.AsJson = Fa
 
 def follow(opened: "Context", job_id: str, *, to: render.Mode) -> None:
     """Follow one job until it has ended, and raise what it is worth."""
-    from orchestrator.service import follow as service  # noqa: PLC0415 - not for help
+    from orchestrator.service import follow as service
 
     with options.detaching(job_id):
         if to is render.Mode.TERMINAL and not render.console().is_dumb_terminal:
-            from orchestrator.cli import live  # noqa: PLC0415 - terminals only
+            from orchestrator.cli import live
 
             last = live.follow(opened, job_id)
         else:
@@ -41,12 +41,12 @@ def follow(opened: "Context", job_id: str, *, to: render.Mode) -> None:
 
 
 def _lines(opened: "Context", job_id: str, to: render.Mode) -> Job:
-    from orchestrator.service import follow as service  # noqa: PLC0415 - not for help
+    from orchestrator.service import follow as service
 
     last: Job | None = None
     for job in service.changes(opened.store, job_id):
         if to is render.Mode.JSON:
-            from orchestrator.service import views  # noqa: PLC0415
+            from orchestrator.service import views
 
             render.json_line(views.job(job))
         elif last is None or _mark(job) != _mark(last):
@@ -64,7 +64,7 @@ def _mark(job: Job) -> tuple[object, ...]:
 
 
 def _line(job: Job) -> None:
-    from orchestrator.service import query  # noqa: PLC0415 - not for help
+    from orchestrator.service import query
 
     progress = job.progress
     render.line(

@@ -23,13 +23,13 @@ def why(context: typer.Context, job: options.Job, as_json: options.AsJson = Fals
     waiting. Begin and end go by what such jobs took before, and know nothing of jobs still to be submitted. In a pipe
     each line begins with what it is: job, ahead, needs, worker.
     """
-    from orchestrator.service import why as service  # noqa: PLC0415 - SQLAlchemy is not for help
+    from orchestrator.service import why as service
 
     to = render.mode(as_json=as_json)
     with options.opened(context) as opened:
         answer = service.why(opened.settings, opened.store, job)
     if to is render.Mode.JSON:
-        from orchestrator.service import queueviews  # noqa: PLC0415
+        from orchestrator.service import queueviews
 
         render.document(queueviews.why(answer))
     elif to is render.Mode.PIPE:
@@ -61,7 +61,7 @@ def _to_people(answer: "Why") -> None:
 
 
 def _rows(answer: "Why") -> Iterator[tuple[str, str]]:
-    from orchestrator.service import why as service  # noqa: PLC0415
+    from orchestrator.service import why as service
 
     if answer.before:
         counts = (f"{words.plural(count, 'job')} of {user}" for user, count in answer.before.items())

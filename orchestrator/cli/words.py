@@ -76,7 +76,7 @@ def since(seconds: float) -> str:
 
 def size(count: int) -> str:
     """Return bytes in a unit that suits them."""
-    import humanize  # noqa: PLC0415 - not for help
+    import humanize
 
     return str(humanize.naturalsize(count, binary=True))
 

@@ -38,7 +38,7 @@ def worker(
     """
     if context.invoked_subcommand is not None:
         return
-    from orchestrator.service import node  # noqa: PLC0415 - settings are not for help
+    from orchestrator.service import node
 
     limit = [] if max_jobs is None else ["--max-jobs", str(max_jobs)]
     idle = ["--exit-when-idle"] if exit_when_idle else []
@@ -54,12 +54,12 @@ def list_(context: typer.Context, as_json: options.AsJson = False) -> None:
         workers = opened.store.workers()
         settings = opened.settings
     if to is render.Mode.JSON:
-        from orchestrator.service import queueviews  # noqa: PLC0415
+        from orchestrator.service import queueviews
 
         for one in workers:
             render.json_line(queueviews.worker(one))
         return
-    from orchestrator.cli import glance  # noqa: PLC0415
+    from orchestrator.cli import glance
 
     if workers or to is render.Mode.PIPE:
         render.table(glance.worker_columns(settings), workers, to=to)
