@@ -168,6 +168,12 @@ class Settings(BaseModel):
     sinks: Word | None = Field(
         None, description=f"trackers that get every metric as well, with commas between: {', '.join(SINKS)}"
     )
+    data_max_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="size of the data sets on this host beyond which `orch gc` removes those used longest ago; unset: "
+        "no limit",
+    )
     download_max_bytes: int = Field(50 * 2**30, gt=0, description="largest archive that is downloaded")
     download_max_seconds: Seconds = Field(6 * 3600, description="longest time for one download")
     weights_url: Word = Field(

@@ -7,7 +7,7 @@ Attempts that come later are never touched: a process that was frozen and clears
 
 import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestrator import config, errors, failpoints, log
@@ -26,20 +26,39 @@ def files(root: Path, checkpoints: Iterable[jobs.Checkpoint]) -> set[Path]:
     return {root / checkpoint.path for checkpoint in checkpoints}
 
 
+def ended(job: jobs.Job) -> int:
+    """Return the last attempt of the job that has ended."""
+    return job.attempt - 1 if job.worker is not None else job.attempt
+
+
+def superfluous(root: Path, job: jobs.Job, needed: set[Path], *, up_to: int) -> Iterator[Path]:
+    """Yield what the job's attempts up to `up_to` have left: all but `needed` files and the newest attempt's log."""
+    for number, directory in folders.attempts(root / job.id):
+        if number > up_to:
+            continue
+        if number == job.attempt or any(file.is_relative_to(directory) for file in needed):
+            kept = needed | {directory / LOG_FILE}
+            yield from (path for path in directory.rglob("*") if not path.is_dir() and path not in kept)
+        else:
+            yield directory
+
+
 def clear(root: Path, job: jobs.Job, needed: set[Path], *, up_to: int) -> None:
-    """Remove what the job's attempts up to `up_to` have left: all but `needed` files and the newest attempt's log.
+    """Remove what is superfluous of the job's attempts up to `up_to`.
 
     A process that still works for one of them is killed first.
     """
     for number, directory in folders.attempts(root / job.id):
-        if number > up_to:
-            continue
-        kill_leftover(directory)
-        if number == job.attempt or any(file.is_relative_to(directory) for file in needed):
-            _clear(directory, needed | {directory / LOG_FILE})
-        else:
+        if number <= up_to:
+            kill_leftover(directory)
+    for path in superfluous(root, job, needed, up_to=up_to):
+        if path.is_dir():
             failpoints.reach("attempt.sweep")
-            shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                failpoints.reach("attempt.tidy")
+                path.unlink()
 
 
 def clear_ended(root: Path, store: base.Store, job_id: str, *, up_to: int) -> None:
@@ -55,8 +74,7 @@ def clear_all(root: Path, store: base.Store) -> None:
             continue
         with contextlib.suppress(errors.Unavailable, errors.NotFound):
             job = store.get(folder.name)
-            ended = job.attempt - 1 if job.worker is not None else job.attempt
-            clear_ended(root, store, job.id, up_to=ended)
+            clear_ended(root, store, job.id, up_to=ended(job))
 
 
 def sweep(store: base.Store, settings: config.Settings) -> None:
@@ -68,11 +86,3 @@ def sweep(store: base.Store, settings: config.Settings) -> None:
 
         wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
         cache.clear_up([job.spec for job in wanting], settings=settings)
-
-
-def _clear(directory: Path, needed: set[Path]) -> None:
-    for path in directory.rglob("*"):
-        if not path.is_dir() and path not in needed:
-            with contextlib.suppress(OSError):
-                failpoints.reach("attempt.tidy")
-                path.unlink()

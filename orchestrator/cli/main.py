@@ -100,6 +100,11 @@ COMMANDS = {
         summary="Keep the data sets of this host: jobs share them, and fetch what is missing.",
     ),
     "db": Entry(module="db", panel=_MACHINE, summary="Upgrade or check the database."),
+    "gc": Entry(
+        module="gc",
+        panel=_MACHINE,
+        summary="Remove what nobody on this host needs any more, and say how much room it took.",
+    ),
     "doctor": Entry(module="doctor", panel=_MACHINE, summary="Find out what is missing or broken."),
     "help": Entry(
         module="help", panel=_MACHINE, summary="Explain data, recipes, states, exit codes, settings, files or devices."

@@ -36,6 +36,26 @@ class AuditPayload(views.Payload):
     findings: tuple[FindingPart, ...]
 
 
+class GarbagePart(views.Part):
+    """Something on this host that nobody needs any more."""
+
+    kind: str = Field(description="deleted job, ended attempts, orphan, partial download or data set")
+    path: str
+    bytes: int
+    job: str | None
+    removable: bool = Field(description="false for what is left alone")
+    removed: bool
+    why: str = Field(description="why nobody needs it, or why it is still there")
+
+
+class GarbagePayload(views.Payload):
+    """What nobody on this host needs any more."""
+
+    dry_run: bool
+    bytes: int = Field(description="that were freed, or would be")
+    items: tuple[GarbagePart, ...]
+
+
 class SettingPart(views.Part):
     """One setting in force."""
 

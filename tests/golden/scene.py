@@ -107,6 +107,7 @@ CASES: dict[str, Case] = {
     "data-verify": _case(dataviews.ExaminedPayload, "data", "verify", DATA, code=1),
     "doctor": _case(careviews.DoctorPayload, "doctor", code=1),
     "audit": _case(careviews.AuditPayload, "doctor", "--audit", code=1),
+    "gc": _case(careviews.GarbagePayload, "gc", "--dry-run"),
     "config-show": _case(careviews.SettingsPayload, "config", "show", fold=_two_settings),
     "db-current": _case(careviews.SchemaPayload, "db", "current"),
     "models": _case(catalogviews.ModelsPayload, "models", fold=_first_of("models")),
@@ -286,6 +287,9 @@ def _answer(folder: Path, _: config.Settings, module: str, request: Mapping[str,
         case "evaluate", _:
             measured = _MEASURED | {"checkpoint_step": 20, "checkpoint_sha256": f"{20:064x}"}
             yield {"source": "digits", "hash": DATA, "evaluation": measured}
+        case "garbage", _:
+            left = {"kind": "ended attempts", "path": f"{folder}/orch/artifacts/{DONE}", "bytes": 1000, "job": DONE}
+            yield {"item": {**left, "removable": True, "removed": False, "why": "no checkpoint is kept in it"}}
         case "replay", _:
             yield {"compared": _COMPARED}
         case "samples", _:

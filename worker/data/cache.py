@@ -127,6 +127,16 @@ def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
 def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> None:
     """Remove what processes that died have left, but for the downloads that jobs of `wanted` specs would go on with."""
     cache = Cache(settings.data_dir)
+    for key, path in abandoned(wanted, settings=settings):
+        cache.drop(key, path)
+
+
+def abandoned(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> Iterator[tuple[str, Path]]:
+    """Yield what fetching has left, with its source's key, but what jobs of `wanted` specs would go on with.
+
+    A process may be at work on some of it: it holds the lock of the key.
+    """
+    cache = Cache(settings.data_dir)
     keep = {weights.key(spec) for spec in wanted}
     for spec in wanted:
         with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
@@ -134,7 +144,7 @@ def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) ->
     for path in folders.unfinished(settings.data_dir):
         key = path.name.removeprefix(".").partition(".")[0]
         if path.parent not in {cache.archives, settings.data_dir / weights.FOLDER} or key not in keep:
-            cache.drop(key, path)
+            yield key, path
 
 
 class Cache:
@@ -160,6 +170,12 @@ class Cache:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+    def is_free(self, key: str) -> bool:
+        """Whether no process is at a source's fetching."""
+        with contextlib.suppress(filelock.Timeout), self.lock(key).acquire(blocking=False):
+            return True
+        return False
 
     def use(self, source: sources.Source, content_hash: str) -> None:
         """Let the times of a set's own files say that it was used now."""

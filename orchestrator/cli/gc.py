@@ -1,0 +1,61 @@
+"""`orch gc`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli import options, render, words
+
+if TYPE_CHECKING:
+    from orchestrator.service.gc import Item
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Examples:\n\norch gc --dry-run\n\norch gc\n\norch gc --dry-run --json")
+def gc(
+    context: typer.Context,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and how much; remove nothing.")
+    ] = False,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Remove folders of jobs that the database has never heard of, too.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Remove what nobody on this host needs any more, and say how much room it took.
+
+    That is what deleted jobs and ended attempts have left, downloads that no job goes on with, and, where the cache of
+    data sets is over ORCH_DATA_MAX_BYTES, the sets that were used longest ago. What a job refers to that has not ended
+    stays, and what a process is at; workers may run meanwhile. Nodes remove all but data sets by themselves, every
+    minute: this is for hosts without one, and for a look. In a pipe: kind, bytes, removed, job, path, why.
+    """
+    from orchestrator.service import gc as service
+
+    to = render.mode(as_json=as_json)
+    with options.opened(context) as opened:
+        items = list(service.collect(opened.settings, dry_run=dry_run, orphans=orphans))
+    room = sum(item.bytes for item in items if (item.removable if dry_run else item.removed))
+    if to is render.Mode.JSON:
+        from orchestrator.service import careviews
+
+        parts = tuple(careviews.GarbagePart.model_validate(item) for item in items)
+        render.document(careviews.GarbagePayload(dry_run=dry_run, bytes=room, items=parts))
+        return
+    columns: list[render.Column[Item]] = [
+        render.Column(title="WHAT", value=lambda item: item.kind),
+        render.Column(
+            title="SIZE", value=lambda item: item.bytes, shown=lambda item: words.size(item.bytes), right=True
+        ),
+        render.Column(title="GONE", value=lambda item: item.removed, wide=True),
+        render.Column(title="JOB", value=lambda item: item.job, wide=True),
+        render.Column(title="PATH", value=lambda item: item.path, fold=True),
+        render.Column(title="WHY", value=lambda item: item.why, fold=True),
+    ]
+    if items or to is render.Mode.PIPE:
+        render.table(columns, items, to=to)
+    said = (
+        f"{words.size(room)} {'would be free' if dry_run else 'are free'}." if items else "There is nothing to remove."
+    )
+    render.talk(said)

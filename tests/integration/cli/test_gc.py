@@ -1,0 +1,25 @@
+"""`orch gc`, with the process that it asks: `tests/unit/worker/test_garbage.py` has the rules."""
+
+from orchestrator import config
+from orchestrator.store import sql
+from tests.contract import parts
+from tests.integration.cli.conftest import Orch
+
+
+def test_a_look_removes_nothing_and_says_what_would_be_free(
+    orch: Orch, store: sql.SqlStore, settings: config.Settings
+) -> None:
+    job = parts.submit(store)
+    folder = settings.artifact_dir / job.id
+    (folder / "attempt-0001").mkdir(parents=True)
+    (folder / "attempt-0001" / "log.txt").write_bytes(b"0123456789")
+    store.delete(job.id, actor="ada")
+    looked = orch("gc", "--dry-run")
+    assert looked.code == 0
+    assert looked.rows == [["deleted job", "10", "false", job.id, str(folder), "its job was deleted"]]
+    assert "10 Bytes would be free." in looked.err
+    assert folder.exists()
+    ran = orch("gc")
+    assert (ran.rows[0][2], folder.exists()) == ("true", False)
+    assert "10 Bytes are free." in ran.err
+    assert "There is nothing to remove." in orch("gc").err

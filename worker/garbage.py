@@ -1,0 +1,170 @@
+"""`python -m worker.garbage`: what nobody on this host needs any more, and how much room it takes.
+
+Nodes clear most of it by themselves, behind an attempt and once a minute. What a job refers to that has not ended
+stays, and so does what a process is at: the rules are those of `remains` and of the cache, under the same locks.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import config, errors
+from orchestrator.core import ids, jobs, states
+from orchestrator.store import artifacts, base, sql
+from worker import answers, folders, remains
+from worker.data import cache, inventory, sources
+
+
+class Request(answers.Request):
+    """What to do: only look, or remove; `orphans` as well, of which the database has never heard."""
+
+    dry_run: bool
+    orphans: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """Something that nobody needs."""
+
+    kind: str  #: deleted job, ended attempts, orphan, partial download, data set
+    path: Path
+    bytes: int
+    job: str | None = None
+    remove: Callable[[], bool] | None  #: says whether it has gone; None: it is left alone
+    why: str  #: nobody needs it, or it is left alone
+
+
+def main() -> int:
+    """Answer the request on standard input."""
+    return answers.serve(Request, collect)
+
+
+def collect(request: Request, say: answers.Say) -> None:
+    """Say what there is, and whether it has gone."""
+    settings = config.load()
+    with closing(sql.open_store(settings, create=False)) as store:
+        for item in found(settings, store, orphans=request.orphans):
+            gone, why = (False, item.why) if request.dry_run else _removed(item)
+            told = {"kind": item.kind, "path": str(item.path), "bytes": item.bytes, "job": item.job}
+            say({"item": {**told, "removable": item.remove is not None, "removed": gone, "why": why}})
+
+
+def _removed(item: Item) -> tuple[bool, str]:
+    if item.remove is None:
+        return False, item.why
+    try:
+        return (True, item.why) if item.remove() else (False, "a process is at it")
+    except (errors.OrchError, OSError) as error:
+        return False, str(error)
+
+
+def found(settings: config.Settings, store: base.Store, *, orphans: bool) -> Iterator[Item]:
+    """Yield all of it, each as it stands when it is asked for."""
+    yield from _of_jobs(settings.artifact_dir, store, orphans=orphans)
+    yield from _of_downloads(settings, store)
+    yield from _of_sets(settings, store)
+
+
+def _of_jobs(root: Path, store: base.Store, *, orphans: bool) -> Iterator[Item]:
+    # The folders first: a job is in the database before it has one.
+    found = sorted(folder for folder in root.glob("*") if len(folder.name) == ids.LENGTH and folder.is_dir())
+    deleted = store.deleted([folder.name for folder in found])
+    for folder in found:
+        if folder.name in deleted:
+            yield _whole("deleted job", root, folder, why="its job was deleted", removable=True)
+            continue
+        try:
+            job = store.get(folder.name)
+        except errors.NotFound:
+            if any(folders.attempts(folder)):
+                why = "the database has never heard of its job, which may be another installation's"
+                yield _whole("orphan", root, folder, why=why, removable=orphans)
+            continue
+        yield from _of_attempts(root, store, job)
+
+
+def _whole(kind: str, root: Path, folder: Path, *, why: str, removable: bool) -> Item:
+    def remove() -> bool:
+        return artifacts.remove(root, folder.name)
+
+    size = _size(folder)
+    return Item(kind=kind, path=folder, bytes=size, job=folder.name, why=why, remove=remove if removable else None)
+
+
+def _of_attempts(root: Path, store: base.Store, job: jobs.Job) -> Iterator[Item]:
+    ended = remains.ended(job)
+    needed = remains.files(root, store.checkpoints(job.id))
+    size = sum(map(_size, remains.superfluous(root, job, needed, up_to=ended)))
+
+    def remove() -> bool:
+        remains.clear_ended(root, store, job.id, up_to=ended)
+        return True
+
+    if size:
+        why = "its attempts have ended, and no checkpoint is kept in it"
+        yield Item(kind="ended attempts", path=root / job.id, bytes=size, job=job.id, why=why, remove=remove)
+
+
+def _of_downloads(settings: config.Settings, store: base.Store) -> Iterator[Item]:
+    wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
+    where = cache.Cache(settings.data_dir)
+    for key, path in cache.abandoned([job.spec for job in wanting], settings=settings):
+
+        def remove(key: str = key, path: Path = path) -> bool:
+            where.drop(key, path)
+            return not path.exists()
+
+        if where.is_free(key):
+            size, why = _size(path), "no job goes on with it"
+            yield Item(kind="partial download", path=path, bytes=size, why=why, remove=remove)
+
+
+def _of_sets(settings: config.Settings, store: base.Store) -> Iterator[Item]:
+    """Yield the sets that were used longest ago, until the others fit; none that a job needs which has not ended."""
+    limit = settings.data_max_bytes
+    if limit is None:
+        return
+    where = cache.Cache(settings.data_dir)
+    here = sorted((one for one in inventory.held(where) if one.unpacked), key=lambda one: one.used_at)
+    active = store.jobs(jobs.JobFilter(states=tuple(set(states.JobState) - states.FINAL)))
+    size = sum(one.manifest.bytes for one in here)
+    for one in here:
+        if size <= limit:
+            return
+        if any(_uses(job, one) for job in active):
+            continue
+        size -= one.manifest.bytes
+        yield _set(where, one)
+
+
+def _set(where: cache.Cache, one: inventory.Held) -> Item:
+    def remove() -> bool:
+        where.remove(one.manifest.hash)
+        return True
+
+    why = f"the cache is over its limit, and {one.sources[0]} was used longest ago"
+    return Item(kind="data set", path=one.folder.parent, bytes=one.manifest.bytes, why=why, remove=remove)
+
+
+def _uses(job: jobs.Job, one: inventory.Held) -> bool:
+    """Whether a job works on the set, or is about to: before its download it knows the source alone."""
+    if job.data_hash is not None:
+        return job.data_hash == one.manifest.hash
+    with suppress(errors.StageFailed):  # it will fail, for naming no source
+        return sources.parse(job.spec.data).label in one.sources
+    return False
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all below a folder; what goes meanwhile has none."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(OSError):
+            total += file.lstat().st_size if not file.is_dir() else 0
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main())
