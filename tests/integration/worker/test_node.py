@@ -1,7 +1,8 @@
 import json
-import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def installed(tmp_path: Path) -> Iterator[running.Installation]:
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     """An installation whose node runs, for the tests that leave it running."""
     with running.installation(tmp_path_factory.mktemp("at-work") / "home") as installation:
-        installation.start_node()
+        installation.start_node("--only-one")
         yield installation
 
 
@@ -46,6 +47,12 @@ LONG: dict[str, object] = {"epochs": 100_000, "checkpoint_steps": 1}
 def _running(installed: running.Installation, job: jobs.Job) -> bool:
     now = installed.store.get(job.id)
     return now.state is states.JobState.RUNNING and now.stage is states.Stage.TRAIN
+
+
+def _healthy(installed: running.Installation) -> bool:
+    """Whether the health check of a container would find the node well."""
+    check = [sys.executable, "-m", "worker.health"]
+    return subprocess.run(check, env=installed.environment, cwd=running.ROOT, check=False).returncode == 0
 
 
 def test_a_job_passes_all_stages_and_a_node_leaves_when_idle(installed: running.Installation, data: str) -> None:
@@ -149,14 +156,17 @@ def test_a_signal_right_after_the_first_claim_loses_nothing(installed: running.I
 
 
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])  # SIGHUP: its terminal was closed
-def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint(
+def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint_and_health_follows_the_node(
     installed: running.Installation, data: str, told: signal.Signals
 ) -> None:
     job = installed.submit(tiny(data, **LONG))
+    assert not _healthy(installed)
     node = installed.start_node()
     until(lambda: installed.store.checkpoints(job.id), seconds=60)
+    until(lambda: _healthy(installed), seconds=30)
     node.send_signal(told)
     assert node.wait(timeout=60) == 0
+    until(lambda: not _healthy(installed))
     after = installed.store.get(job.id)
     assert (after.state, after.total_retries) == (states.JobState.QUEUED, 0)
     newest = installed.store.checkpoints(job.id)[0]
@@ -232,24 +242,7 @@ def test_a_broker_that_hangs_keeps_no_dead_lease_alive(tmp_path: Path, data: str
             silent.close()  # or the slots would wait for its answer before they go
 
 
-def test_a_second_node_of_the_same_home_is_refused_where_one_is_wanted(installed: running.Installation) -> None:
-    installed.start_node("--only-one")
-    until(lambda: list(installed.store.workers()), seconds=60)
-    assert installed.start_node("--only-one").wait(timeout=60) == 1
-    assert "up already" in (installed.settings.home / "node-1.log").read_text(encoding="utf-8")
-
-
-def test_health_follows_the_node(installed: running.Installation) -> None:
-    def healthy() -> bool:
-        return os.waitstatus_to_exitcode(os.system(command)) == 0  # noqa: S605 - a command of our own
-
-    assignments = " ".join(
-        f"{key}='{value}'" for key, value in installed.environment.items() if key.startswith("ORCH_")
-    )
-    command = f"cd {running.ROOT} && {assignments} {os.sys.executable} -m worker.health"  # type: ignore[attr-defined]
-    assert not healthy()
-    node = installed.start_node()
-    until(healthy, seconds=60)
-    node.send_signal(signal.SIGTERM)
-    assert node.wait(timeout=60) == 0
-    until(lambda: not healthy())
+def test_a_second_node_of_the_same_home_is_refused_where_one_is_wanted(at_work: running.Installation) -> None:
+    until(lambda: list(at_work.store.workers()), seconds=60)
+    assert at_work.start_node("--only-one", log="second.log").wait(timeout=60) == 1
+    assert "up already" in (at_work.settings.home / "second.log").read_text(encoding="utf-8")
