@@ -1,9 +1,10 @@
-"""P8: an epoch of training pictures and a later one, against ImageFolder and Pillow as in the notebook, two workers.
+"""P8: an epoch of training pictures and a cached one, against ImageFolder and Pillow as in the notebook, two workers.
 
 python -m benchmarks.loading [--photos ARCHIVE] [--pairs 5] [--write]
 """
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -16,21 +17,26 @@ from orchestrator import config
 
 #: Epochs of a side; the first one is apart, the others are its later ones.
 EPOCHS = 3
+PIPELINES = ("compat", "fast")
 
 
 def figures(*, archive: Path | None = None, pairs: int = measure.PAIRS) -> list[measure.Figure]:
     """Measure on photographs, of an archive or generated; a side's process is its own, and its caches are empty."""
     with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch:
         folder = place.photographs(Path(scratch), archive or named())
-        peer, ours = measure.in_turns(lambda: epochs("notebook", folder), lambda: epochs("orch", folder), pairs=pairs)
-    firsts, laters = zip(*peer, strict=True)
-    first, later = zip(*ours, strict=True)
-    what = {"pictures of the first epoch": (first, firsts, 1 / 2), "of a later epoch": (later, laters, 1 / 5)}
+        sides = [functools.partial(epochs, side, folder) for side in ("notebook", *PIPELINES)]
+        peer, *ours = measure.in_turns(*sides, pairs=pairs)
     return [
         measure.Figure(
-            id="P8", what=name, peer="ImageFolder and Pillow, 2 workers", ours=mine, theirs=theirs, reach=reach
+            id="P8",
+            what=f"pictures of {epoch}, `--pipeline {pipeline}`",
+            peer="ImageFolder and Pillow, 2 workers",
+            ours=tuple(seconds[part] for seconds in taken),
+            theirs=tuple(seconds[part] for seconds in peer),
+            reach=reach,
         )
-        for name, (mine, theirs, reach) in what.items()
+        for pipeline, taken in zip(PIPELINES, ours, strict=True)
+        for part, (epoch, reach) in enumerate({"the first epoch": 1 / 2, "a cached epoch": 1 / 5}.items())
     ]
 
 

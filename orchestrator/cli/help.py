@@ -46,6 +46,8 @@ def _data() -> Iterator[str]:
     yield """What `--data` takes:
 
   digits, cats_and_dogs   sets with a name; digits is in the package
+  torchvision:CIFAR10     one of torchvision's, with its split: CIFAR10, CIFAR100, SVHN, MNIST, FashionMNIST,
+                          Flowers102, OxfordIIITPet, Food101, Imagenette; --data-sha256 is not for these
   https://host/set.zip    an archive on the web; downloads resume, --data-sha256 checks it
   set.zip, file:/set.zip  an archive on this host, which the workers must see under the same path
   pictures/               a folder; the same holds for it

@@ -29,11 +29,27 @@ FIRST_FIELDS = frozenset(
 #: Pictures of one optimizer step, at most.
 LARGEST_STEP = 65_536
 
+#: What the names of torchvision's data sets begin with.
+TORCHVISION = "torchvision:"
+
+_TORCHVISION_SETS: dict[str, dict[str, object]] = {
+    "CIFAR10": {"image_size": 32, "crop_padding": 4},
+    "CIFAR100": {"image_size": 32, "crop_padding": 4},
+    "SVHN": {"image_size": 32, "flip": False, "crop_scale": (0.8, 1.0)},
+    "FashionMNIST": {"image_size": 28, "crop_scale": (0.8, 1.0)},
+    "MNIST": {"image_size": 28, "flip": False, "crop_scale": (0.8, 1.0)},
+    "Flowers102": {},
+    "OxfordIIITPet": {},
+    "Food101": {},
+    "Imagenette": {},
+}
+
 #: Data sources with a name, and the fields that each presets.
 DATA_PRESETS: dict[str, dict[str, object]] = {
     "cats_and_dogs": {},
     # A mirrored digit is none, and neither is a tenth of one.
     "digits": {"image_size": 32, "flip": False, "crop_scale": (0.8, 1.0)},
+    **{f"{TORCHVISION}{name}": fields for name, fields in _TORCHVISION_SETS.items()},
 }
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

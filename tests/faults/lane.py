@@ -11,11 +11,13 @@ import gc
 import hashlib
 import http.server
 import importlib
+import io
 import json
 import os
 import shutil
 import signal
 import sys
+import tarfile
 import time
 import traceback
 import zipfile
@@ -32,6 +34,7 @@ from orchestrator.store import migrations, sql
 from tests.faults import cases
 from tests.support import pictures
 from worker import forkserver
+from worker.data import formats, named
 
 #: Several lanes may share a server.
 _TEMPLATE = f"walk_{os.getpid()}"
@@ -111,6 +114,21 @@ class Lane:
         name = f"walk-{hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:8]}.pth"
         shutil.copy(checkpoint, self.archive.with_name(name))
         vars(weights)["imagenet_file"] = lambda _shape: name
+
+    def serve_named(self, name: str) -> Path:
+        """Serve the usual pictures as one of torchvision's sets to whatever is forked from now on; return its file."""
+        packed = self.archive.with_name("named.tgz")
+        with zipfile.ZipFile(self.archive) as archive, tarfile.open(packed, "w:gz") as tar:
+            for path in sorted(archive.namelist()):
+                content, (split, *inside) = archive.read(path), Path(path).with_suffix(".JPEG").parts
+                member = tarfile.TarInfo("/".join(("set", split[:3].replace("tra", "train"), *inside)))
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        file = named.File(
+            f"{self.url}/{packed.name}", hashlib.md5(packed.read_bytes(), usedforsecurity=False).hexdigest()
+        )
+        named.SETS[name] = named.Known(files=(file,), read=formats.imagenette({"cats": "cats", "dogs": "dogs"}))
+        return packed
 
     def close(self) -> None:
         os.kill(self._server, signal.SIGKILL)

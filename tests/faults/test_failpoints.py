@@ -83,6 +83,8 @@ EXCEPTIONS = {
     "worker/data/crews.py:_by_threads": "shuts down its own pool of threads",
     "worker/data/decoded.py:close": "the same",
     "worker/data/decoded.py:forget": "a person's wish: what stays of it is no set that any job would look for",
+    "worker/data/formats.py:_idx": "calls `_opened`, which has it",
+    "worker/data/formats.py:_members": "the same",
     "worker/data/imagefolder.py:examine": "shuts down its own pool of threads",
     "worker/data/imagefolder.py:_fault": "opens bytes that are in memory",
     "worker/data/sheet.py:_place": "a person's pictures: a grey square stands for what cannot be read",

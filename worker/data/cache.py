@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, specs, states
 from worker import durable, folders, protocol
-from worker.data import archive, decoded, download, imagefolder, once, sources, weights, zipcheck
+from worker.data import archive, decoded, download, imagefolder, named, once, sources, weights, zipcheck
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -245,12 +245,7 @@ class Cache:
         self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
     ) -> protocol.DatasetInfo:
         if sha256 is not None:
-            raise errors.StageFailed(
-                f"{source.label} has no sha256.",
-                reason=states.Reason.BAD_INPUT,
-                why="It is a folder; data_sha256 is for archives.",
-                hint="Leave data_sha256 out.",
-            )
+            raise _no_sha256(source, "It is a folder; data_sha256 is for archives.")
         layout = imagefolder.discover(source.path)
         sources.check_links(layout, settings)
         manifest = _admitted(layout, source, reporter)
@@ -281,14 +276,22 @@ class Cache:
             self._publish(staging, manifest)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            if source.kind == "url":
+            if _is_fetched(source):
                 packed.path.unlink(missing_ok=True)
         self._remember(source, Record(manifest=manifest, archive_sha256=packed.sha256, stamp=stamp))
+        for left in self.archives.glob(f"{source.key}.*"):  # what the archive was made of
+            left.unlink(missing_ok=True)
         return _info(manifest, self.sets / manifest.hash / "data")
 
     def _archive(
         self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
     ) -> download.Archive:
+        if source.kind == "named":
+            if sha256 is not None:
+                raise _no_sha256(source, "Its files have checksums of their own; data_sha256 is for archives.")
+            return named.fetch(
+                source.location, folder=self.archives, key=source.key, settings=settings, report=reporter
+            )
         if source.kind != "url":
             return download.checked(source.path, sha256=sha256, label=source.label)
         return download.fetch(
@@ -398,12 +401,25 @@ def _info(manifest: Manifest, root: Path) -> protocol.DatasetInfo:
     )
 
 
+def _no_sha256(source: sources.Source, why: str) -> errors.StageFailed:
+    return errors.StageFailed(
+        f"{source.label} has no sha256.",
+        reason=states.Reason.BAD_INPUT,
+        why=why,
+        hint="Leave data_sha256 out.",
+    )
+
+
+def _is_fetched(source: sources.Source) -> bool:
+    return source.kind in {"url", "named"}
+
+
 def _is_folder(source: sources.Source) -> bool:
     return source.kind == "path" and source.path.is_dir()
 
 
 def _stamp(source: sources.Source) -> str | None:
-    if source.kind == "url":
+    if _is_fetched(source):
         return None
     failpoints.reach("cache.stamp")
     status = source.path.stat()

@@ -16,9 +16,9 @@ DIGITS = Path(__file__).with_name("digits.zip")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a data set comes from. `location` is a URL or an absolute path."""
+    """Where a data set comes from. `location` is a URL, the name of one of torchvision's, or an absolute path."""
 
-    kind: Literal["packaged", "url", "path"]
+    kind: Literal["packaged", "url", "named", "path"]
     location: str
     label: str  #: for people: without credentials
 
@@ -44,6 +44,8 @@ def parse(data: str) -> Source:
         return Source(kind="url", location=CATS_AND_DOGS, label=data)
     if data == "digits":
         return Source(kind="packaged", location=str(DIGITS), label=data)
+    if data.startswith(specs.TORCHVISION) and data in specs.DATA_PRESETS:
+        return Source(kind="named", location=data.removeprefix(specs.TORCHVISION), label=data)
     scheme = data.partition(":")[0].lower()
     if scheme in {"http", "https"}:
         return Source(kind="url", location=data, label=masking.data(data))

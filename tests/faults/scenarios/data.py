@@ -1,8 +1,11 @@
 """Where data comes from, and who waits for whom."""
 
+import shutil
+
 from orchestrator.core import weights
 from tests.faults import homes
 from tests.faults.scenarios import work
+from worker.data import sources
 
 #: Bytes of decoded pictures that are kept in `crowded`.
 ROOM = 12_000
@@ -34,6 +37,22 @@ def crowded(home: homes.Home) -> None:
     (other / "all.pixels").write_bytes(bytes(ROOM))
     home.arm()
     work.succeeds(home, home.submit())
+
+
+def named(home: homes.Home) -> None:
+    """One of torchvision's data sets."""
+    home.shared.serve_named("Imagenette")
+    home.arm()
+    work.succeeds(home, home.submit("torchvision:Imagenette"))
+
+
+def named_before(home: homes.Home) -> None:
+    """One of torchvision's data sets, of which an earlier attempt has downloaded the file."""
+    data, archives = "torchvision:Imagenette", home.settings.data_dir / "archives"
+    archives.mkdir(parents=True)
+    shutil.copy(home.shared.serve_named("Imagenette"), archives / f"{sources.parse(data).key}.0.file")
+    home.arm()
+    work.succeeds(home, home.submit(data))
 
 
 def weighted(home: homes.Home) -> None:

@@ -1,6 +1,7 @@
 """Batches: the same bit for bit for any number of workers, from any step on, and those of the notebook's recipe."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from orchestrator import config
 from orchestrator.core import specs
 from tests.support import pictures
 from worker import protocol
-from worker.data import cache, loader, pixels
+from worker.data import cache, crews, loader, pixels
 
 Load = Callable[..., loader.Loader]
 
@@ -39,35 +40,41 @@ def hashes(batches: Iterable[loader.Batch]) -> list[str]:
     ]
 
 
+def loaded(info: protocol.DatasetInfo, kind: crews.Kind, workers: int) -> loader.Loader:
+    """Return a loader with a crew of its own."""
+    batches = loader.Loader(info, recipe(loader_workers=workers))
+    batches._crew = crews.Crew(kind, workers, pin_memory=False)
+    return batches
+
+
 @pytest.fixture
 def with_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let tiny sets be loaded by workers too."""
     monkeypatch.setattr(loader, "SMALL_SET_BYTES", 0)
 
 
-@pytest.mark.usefixtures("with_workers")
-def test_worker_count_changes_no_bit_of_any_batch(info: protocol.DatasetInfo) -> None:
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_worker_count_changes_no_bit_of_any_batch(kind: crews.Kind, info: protocol.DatasetInfo) -> None:
     seen = []
     for workers in (0, 1, 2):
-        batches = loader.Loader(info, recipe(loader_workers=workers))
+        batches = loaded(info, kind, workers)
         seen.append([hashes(batches.train(1)), hashes(batches.train(2)), hashes(batches.validation())])
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][0] != seen[0][1]
 
 
-@pytest.mark.usefixtures("with_workers")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_can_be_entered_at_any_step(info: protocol.DatasetInfo, workers: int) -> None:
-    batches = loader.Loader(info, recipe(loader_workers=workers))
+@pytest.mark.parametrize(("kind", "workers"), [("threads", 0), ("threads", 2), ("processes", 2)])
+def test_an_epoch_can_be_entered_at_any_step(kind: crews.Kind, workers: int, info: protocol.DatasetInfo) -> None:
+    batches = loaded(info, kind, workers)
     whole = hashes(batches.train(3))
     for start in range(len(whole) + 1):
         assert hashes(batches.train(3, start_step=start)) == whole[start:]
 
 
-@pytest.mark.usefixtures("with_workers")
-def test_an_abandoned_epoch_does_not_reach_into_the_next(info: protocol.DatasetInfo) -> None:
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_an_abandoned_epoch_does_not_reach_into_the_next(kind: crews.Kind, info: protocol.DatasetInfo) -> None:
     expected = hashes(loader.Loader(info, recipe()).train(2))
-    batches = loader.Loader(info, recipe(loader_workers=2))
+    batches = loaded(info, kind, 2)
     next(batches.train(1))
     assert hashes(batches.train(2)) == expected
 
@@ -202,3 +209,35 @@ def test_a_mirrored_picture_differs_from_the_same_one_unmirrored(info: protocol.
 def test_small_sets_need_no_workers(info: protocol.DatasetInfo) -> None:
     batches = loader.Loader(info, recipe(loader_workers=2))
     assert batches._crew.workers == 0
+    assert batches.choose(1) is None
+
+
+@pytest.mark.usefixtures("with_workers")
+def test_randaugment_is_left_to_processes(info: protocol.DatasetInfo) -> None:
+    batches = loader.Loader(info, recipe(loader_workers=2, randaugment=1))
+    assert batches.choose(1) is None
+    assert batches._crew.kind == "processes"
+
+
+@pytest.mark.usefixtures("with_workers")
+def test_choosing_changes_no_batch(info: protocol.DatasetInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "_PIECE", 2)
+    with loader.Loader(info, recipe(loader_workers=2)) as batches:
+        said = batches.choose(1)
+        assert hashes(batches.train(1)) == hashes(loader.Loader(info, recipe()).train(1))
+    assert said is not None
+    assert re.fullmatch(r"2 (threads|processes); pictures a second: [\d,]+ by threads, [\d,]+ by processes", said)
+
+
+@pytest.mark.parametrize(
+    ("threads", "processes", "chosen"),
+    [(100.0, 90.0, "threads"), (100.0, 109.0, "threads"), (100.0, 111.0, "processes")],
+)
+def test_processes_have_to_be_clearly_faster(
+    threads: float, processes: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"threads": threads, "processes": processes}
+    monkeypatch.setattr(crews, "_rate", lambda crew, *_: rates[crew.kind])
+    crew, said = crews.faster(crews.Crew("threads", 3, pin_memory=False), loader.SeededImageFolder, [(0, 0)])  # type: ignore[arg-type]
+    assert (crew.kind, crew.workers) == (chosen, 3)
+    assert said == f"3 {chosen}; pictures a second: {threads:.0f} by threads, {processes:.0f} by processes"
