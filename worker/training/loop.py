@@ -17,7 +17,8 @@ Write = Callable[[checkpoint.Checkpoint, Path], tuple[Path, int, str]]
 class Loop:
     """Runs a trainer over its epochs and tells `link` of it.
 
-    `folder` takes the checkpoints, by `write`; their paths are told relative to `root`. `attempt` is whose they are.
+    `folder` takes the checkpoints, whose paths are told relative to `root`. `attempt` is whose they are. `write` stands
+    in for what writes them.
     """
 
     def __init__(
@@ -29,9 +30,9 @@ class Loop:
         root: Path,
         folder: Path,
         attempt: int,
-        write: Write = checkpoint.write,
+        write: Write | None = None,
     ) -> None:
-        self._write = write
+        self._write = write or checkpoint.write
         self._trainer = learner
         self._batches = batches
         self._link = link
