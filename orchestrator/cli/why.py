@@ -20,8 +20,9 @@ def why(context: typer.Context, job: options.Job, as_json: options.AsJson = Fals
 
     That is its place, what it waits for, and why each worker does not take it. Users take turns: whoever trains least
     is next, then whoever has waited longest. A user's own jobs go by priority, a point of which is worth an hour of
-    waiting. Begin and end go by what such jobs took before, and know nothing of jobs still to be submitted. In a pipe
-    each line begins with what it is: job, ahead, needs, worker.
+    waiting. Begin and end go by what such jobs took before: at the soonest as things stand, at the latest with as much
+    that others submit meanwhile as they did of late. In a pipe each line begins with what it is: job, begins, ends (in
+    seconds from now), ahead, needs, worker.
     """
     from orchestrator.service import why as service
 

@@ -1,14 +1,18 @@
 """When a job begins and ends, by what was measured of it and of others like it, and by who is before it.
 
-Nothing is known of jobs that are still to be submitted: each that comes before it makes it later.
+At the soonest no other job is submitted meanwhile, and those that a limit holds back now let others go before. At the
+latest all others go first that their users submit meanwhile, as many as they did of late.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core import forecast
 from orchestrator.core.forecast import Interval
-from orchestrator.core.jobs import Job, JobFilter, Worker
+from orchestrator.core.jobs import EpochMetric, Job, JobFilter, Worker
+from orchestrator.core.limits import Limits
 from orchestrator.core.states import JobState, Stage
 from orchestrator.store.base import Store
 
@@ -17,6 +21,9 @@ FORESEEN = 50
 
 #: Jobs that are looked through for those that take equally long, and for those that wait.
 EXPERIENCE = 100
+
+#: The largest share of the slots that later jobs of others are reckoned to take.
+MOST_TAKEN = 0.75
 
 #: Stages in their order.
 _STAGES = (Stage.DOWNLOAD, Stage.TRAIN, Stage.EVALUATE)
@@ -29,6 +36,7 @@ class Slots:
     workers: frozenset[str]
     devices: int
     downloads: int
+    limits: tuple[Limits, ...] = ()  #: that the workers keep to
 
 
 def slots(workers: Sequence[Worker], *, downloads: int) -> Slots:
@@ -37,6 +45,7 @@ def slots(workers: Sequence[Worker], *, downloads: int) -> Slots:
         workers=frozenset(worker.id for worker in workers),
         devices=sum(len(worker.devices) for worker in workers),
         downloads=downloads * len(workers),
+        limits=tuple({str(worker.limits): worker.limits for worker in workers}.values()),
     )
 
 
@@ -47,7 +56,8 @@ class Forecast:
         self._store = store
         self._now = store.time()
         self._seen: list[Job] | None = None
-        self._known: dict[tuple[object, ...], list[float]] = {}
+        self._known: dict[tuple[object, ...], list[float]] = {}  #: seconds, by what they are of
+        self._read: dict[str, list[EpochMetric]] = {}  #: epochs, by the job's id
 
     def begins(self, job: Job, before: dict[str, int], taken_by: Slots) -> Interval | None:
         """Return in how many seconds a waiting job begins its stage; None where anything before it is unknown.
@@ -59,11 +69,12 @@ class Forecast:
         ahead = [one for user, count in before.items() for one in self._store.first(user, job.stage, limit=count)]
         if job.stage is Stage.DOWNLOAD:
             running = self._running(taken_by, Stage.DOWNLOAD)
-            return _free(map(self._present, running), map(self._present, ahead), taken_by.downloads)
+            return self._turn(job, running, (ahead, ahead), self._present, count=taken_by.downloads)
         running = self._running(taken_by, Stage.TRAIN, Stage.EVALUATE)
-        # What waits to be evaluated goes before what waits to train.
-        taking = self._present if job.stage is Stage.EVALUATE else self._left
-        return _free(map(taking, running), map(taking, ahead), taken_by.devices)
+        if job.stage is Stage.EVALUATE:  # it goes before what waits to train
+            return self._turn(job, running, (ahead, ahead), self._present, count=taken_by.devices)
+        free = self._free_of_limits(ahead, taken_by)
+        return self._turn(job, running, (free, ahead), self._left, count=taken_by.devices)
 
     def ends(self, job: Job, begins: Interval | None, taken_by: Slots) -> Interval | None:
         """Return in how many seconds a job ends that runs, or whose stage begins as foreseen; None where unknown."""
@@ -86,12 +97,41 @@ class Forecast:
         others = [one for one in coming if one.id != job.id and one.stage is not Stage.EVALUATE and not one.blocked]
         if len(waiting) == EXPERIENCE or len(others) > FORESEEN:
             return None
-        busy = [self._left(one) for one in self._running(taken_by, Stage.TRAIN, Stage.EVALUATE)]
-        first, last = (
-            _free(busy, [], taken_by.devices),
-            _free(busy, map(self._left_on_device, others), taken_by.devices),
-        )
-        return Interval(low=first.low, high=last.high) if first and last else None
+        running = self._running(taken_by, Stage.TRAIN, Stage.EVALUATE)
+        return self._turn(job, running, ([], others), self._left_on_device, count=taken_by.devices)
+
+    def _turn(
+        self,
+        job: Job,
+        running: Sequence[Job],
+        ahead: tuple[Sequence[Job], Sequence[Job]],
+        left: Callable[[Job], Interval | None],
+        *,
+        count: int,
+    ) -> Interval | None:
+        """Return when one of `count` slots is free for a job, behind those that are ahead of it at least and at most.
+
+        `left` says how long each of these has to work.
+        """
+        (fewest, most), busy = ahead, [left(one) for one in running]
+        first, last = _free(busy, map(left, fewest), count), _free(busy, map(left, most), count)
+        if first is None or last is None:
+            return None
+        usual = [(one.low + one.high) / 2 for one in map(left, (job, *most)) if one is not None]
+        taken = self._submitted_by_others(job) * statistics.fmean(usual) / count if usual else 0.0
+        return Interval(low=first.low, high=last.high / (1 - min(MOST_TAKEN, taken)))
+
+    def _submitted_by_others(self, job: Job) -> float:
+        """Return how many jobs other users submit in a second, as they did of late."""
+        seen = self._experience()
+        window = (self._now - min((one.submitted_at for one in seen), default=self._now)).total_seconds()
+        return sum(one.user != job.user for one in seen) / window if window > 0 else 0.0
+
+    def _free_of_limits(self, some: Iterable[Job], taken_by: Slots) -> list[Job]:
+        """Return the jobs whose tags are at no limit now."""
+        tags = [one.tags for one in self._store.running(Stage.TRAIN)]
+        full = {tag for limits in taken_by.limits for tag in limits.full_tags(tags)}
+        return [one for one in some if not full & set(one.tags)]
 
     def _running(self, taken_by: Slots, *stages: Stage) -> list[Job]:
         found = (job for stage in stages for job in self._store.running(stage))
@@ -109,8 +149,8 @@ class Forecast:
 
     def _stage(self, job: Job, stage: Stage) -> Interval | None:
         if stage is Stage.TRAIN:
-            an_epoch = forecast.spread(self._epochs(job))
-            closed = max((metric.epoch for metric in self._store.epochs(job.id)), default=0)
+            an_epoch = forecast.spread(self._epoch(job))
+            closed = max((metric.epoch for metric in self._epochs(job)), default=0)
             return an_epoch * forecast.epochs_left(job, closed) if an_epoch else None
         whole = forecast.spread(self._took(job, stage))
         if whole is None or job.state is not JobState.RUNNING or job.stage is not stage:
@@ -118,47 +158,59 @@ class Forecast:
         began = self._store.attempts(job.id)[-1].started_at
         return whole.after((self._now - began).total_seconds())
 
-    def _epochs(self, job: Job) -> list[float]:
+    def _epoch(self, job: Job) -> list[float]:
         """Return what epochs of the job took, and those of others like it where there are few."""
-        own = forecast.epoch_seconds(self._store.epochs(job.id))
+        own = forecast.epoch_seconds(self._epochs(job))
         if len(own) >= forecast.ENOUGH:
             return own
-        key = (Stage.TRAIN, *forecast.likeness(job))
-        if key not in self._known:
-            epochs = (forecast.epoch_seconds(self._store.epochs(one.id)) for one in self._alike(job, Stage.TRAIN))
-            self._known[key] = [seconds for one in epochs for seconds in one]
-        return own + self._known[key]
+        return own + self._once(job, Stage.TRAIN, lambda one: forecast.epoch_seconds(self._epochs(one)))
 
     def _took(self, job: Job, stage: Stage) -> list[float]:
         """Return what a download of the same data, or an evaluation of such a network, took before.
 
         An evaluation takes as long as the validation of an epoch, where there was none yet.
         """
-        key = (stage, *(forecast.likeness(job) if stage is Stage.EVALUATE else (job.spec.data,)))
+        took = self._once(job, stage, lambda one: self._done(one, stage))
+        if took or stage is not Stage.EVALUATE:
+            return took
+        own = self._validations(job)
+        return own or self._once(job, Stage.TRAIN, self._validations, of="val")
+
+    def _once(self, job: Job, stage: Stage, seconds: Callable[[Job], Iterable[float]], *, of: str = "") -> list[float]:
+        """Return what is known of other jobs that take equally long at a stage; it is read for the first of them."""
+        key = (of, stage, *_likeness(job, stage))
         if key not in self._known:
-            self._known[key] = [seconds for one in self._alike(job, stage) for seconds in self._done(one, stage)]
-        if self._known[key] or stage is not Stage.EVALUATE:
-            return self._known[key]
-        like = [job, *self._alike(job, Stage.TRAIN)]
-        return [metric.seconds for one in like for metric in self._store.epochs(one.id) if metric.split == "val"]
+            self._known[key] = [one for other in self._alike(job, stage) for one in seconds(other)]
+        return self._known[key]
+
+    def _alike(self, job: Job, stage: Stage) -> list[Job]:
+        wanted = _likeness(job, stage)
+        found = (one for one in self._experience() if one.id != job.id and _likeness(one, stage) == wanted)
+        return list(itertools.islice(found, forecast.RECENT))
+
+    def _experience(self) -> list[Job]:
+        if self._seen is None:
+            states = (JobState.SUCCEEDED, JobState.RUNNING)
+            self._seen = self._store.jobs(JobFilter(states=states, limit=EXPERIENCE))
+        return self._seen
 
     def _done(self, job: Job, stage: Stage) -> Iterator[float]:
         for attempt in self._store.attempts(job.id):
             if attempt.stage is stage and attempt.outcome == "done" and attempt.ended_at is not None:
                 yield (attempt.ended_at - attempt.started_at).total_seconds()
 
-    def _alike(self, job: Job, stage: Stage) -> list[Job]:
-        """Return other jobs that take equally long at a stage, the newest first."""
-        if self._seen is None:
-            states = (JobState.SUCCEEDED, JobState.RUNNING)
-            self._seen = self._store.jobs(JobFilter(states=states, limit=EXPERIENCE))
-        wanted = job.spec.data if stage is Stage.DOWNLOAD else forecast.likeness(job)
-        found = [
-            one
-            for one in self._seen
-            if one.id != job.id and (one.spec.data if stage is Stage.DOWNLOAD else forecast.likeness(one)) == wanted
-        ]
-        return found[: forecast.RECENT]
+    def _validations(self, job: Job) -> list[float]:
+        return [metric.seconds for metric in self._epochs(job) if metric.split == "val"]
+
+    def _epochs(self, job: Job) -> list[EpochMetric]:
+        if job.id not in self._read:
+            self._read[job.id] = self._store.epochs(job.id)
+        return self._read[job.id]
+
+
+def _likeness(job: Job, stage: Stage) -> tuple[object, ...]:
+    """Return what jobs have in common that take equally long at a stage."""
+    return (job.spec.data,) if stage is Stage.DOWNLOAD else forecast.likeness(job)
 
 
 def _free(busy: Iterable[Interval | None], ahead: Iterable[Interval | None], count: int) -> Interval | None:

@@ -141,12 +141,13 @@ def test_begin_and_end_are_told_by_epochs_that_were_measured(orch: Orch, store: 
 
 
 class Hand(clocks.SystemClock):
-    """The machine's clock, moved on by hand."""
+    """A clock that stands still at the machine's time, until it is moved by hand."""
 
-    ahead = timedelta()
+    def __init__(self) -> None:
+        self.begin, self.ahead = super().now(), timedelta()
 
     def now(self) -> datetime:
-        return super().now() + self.ahead
+        return self.begin + self.ahead
 
 
 @pytest.fixture
@@ -195,6 +196,34 @@ def test_downloads_and_evaluations_are_foreseen_by_those_of_others(orch: Orch, s
     assert answer.job.stage == "evaluate"
     assert between(answer.begins) == (0, 0)
     assert between(answer.ends) == pytest.approx(evaluated, rel=0.01)
+
+
+@pytest.fixture
+def line(store: sql.SqlStore, late: Hand) -> list[jobs.Job]:
+    """Jobs of bob that have ended, one of ada that trains, and one of each that waits for its device."""
+    spec = specs.parse({"data": "digits", "epochs": 4})
+    for _ in range(4):
+        parts.submit(store, spec=spec, user="bob")
+        for stage, seconds in ((Stage.DOWNLOAD, 10), (Stage.TRAIN, 100), (Stage.EVALUATE, 20)):
+            stage_done(store, late, stage, seconds=seconds)
+    store.register(worker("worker-a", artifact_root=parts.ROOT, limits=limits.Limits(tags={"big": 1})))
+    trainable(store, spec=spec, user="ada", tags=("big",))
+    store.record_resumed(parts.claimed(store, Stage.TRAIN), attempt=None, step=0)
+    return [trainable(store, spec=spec, user="ada", tags=("big",)), trainable(store, spec=spec, user="ada")]
+
+
+def test_what_others_submit_meanwhile_makes_the_latest_time_later(
+    orch: Orch, store: sql.SqlStore, line: list[jobs.Job]
+) -> None:
+    held_back, free = line
+    assert ask(orch, held_back).begins is None
+    low, high = between(ask(orch, free).begins)
+    once = 98.75 + 19, 101.25 + 21
+    assert low == pytest.approx(once[0], rel=0.02)  # a limit holds back the one that is ahead
+    assert 2 * once[1] / (1 - 0.75) == pytest.approx(high, rel=0.02)  # and bob kept the device busy all the time
+    mine = trainable(store, spec=free.spec, user="bob")
+    low, high = between(ask(orch, mine).begins)
+    assert high < 1.5 * once[1] / (1 - 0.25)  # bob's own jobs are no others', and he is next
 
 
 def test_drain_resume_and_forget(orch: Orch, store: sql.SqlStore) -> None:

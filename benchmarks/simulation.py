@@ -1,0 +1,288 @@
+"""Workers that work in no time: what happens to jobs is played through event by event, and a clock moved by hand."""
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from benchmarks import line, workload
+from orchestrator.core import dependencies, jobs, limits, states
+from orchestrator.core.states import Stage
+from orchestrator.store import sql
+
+WORKERS = ("worker-a", "worker-b", "worker-c")
+DEVICES, DOWNLOADS = 2, 2  # slots of each worker
+
+_BEGIN = datetime(2026, 11, 24, 12, tzinfo=UTC)
+_LIMITS = limits.Limits(tags={workload.WIDE: workload.WIDE_AT_ONCE})
+
+
+class Clock:
+    """A clock that stands still between two events."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0  #: from the beginning
+
+    def now(self) -> datetime:
+        """Return the wall time."""
+        return _BEGIN + workload.moment(self.seconds)
+
+    def monotonic(self) -> float:
+        """Return seconds from the beginning."""
+        return self.seconds
+
+
+@dataclass(kw_only=True)
+class Held:
+    """A job in a slot, since when and for how long."""
+
+    one: line.Waiting
+    stage: Stage
+    since: float
+    until: float
+    reason: states.Reason | None  #: why it ends, None: it is done
+    claim: jobs.Claim | None = None  #: in a store
+
+
+class Queue(Protocol):
+    """What simulated workers work off."""
+
+    def submit(self, plan: workload.Plan) -> None:
+        """Take a job."""
+        ...
+
+    def claim(self, worker: str, stages: Sequence[Stage]) -> tuple[line.Waiting, jobs.Claim | None] | None:
+        """Give the next job."""
+        ...
+
+    def closed(self, held: Held, epoch: int) -> None:
+        """Hear of an epoch that has closed."""
+        ...
+
+    def finish(self, held: Held) -> None:
+        """Hear how a stage has ended."""
+        ...
+
+
+class InMemory:
+    """A queue that is only a line."""
+
+    def __init__(self, policy: line.Policy, clock: Clock) -> None:
+        self.line = line.Line(policy)
+        self._clock = clock
+
+    def submit(self, plan: workload.Plan) -> None:
+        """Take a job."""
+        self.line.submit(plan, self._clock.now())
+
+    def claim(self, _: str, stages: Sequence[Stage]) -> tuple[line.Waiting, None] | None:
+        """Give the next job."""
+        taken = self.line.claim(stages, self._clock.now())
+        return None if taken is None else (taken, None)
+
+    def closed(self, held: Held, epoch: int) -> None:
+        """Nobody asks for it."""
+
+    def finish(self, held: Held) -> None:
+        """Hear how a stage has ended."""
+        self.line.finish(held.one, held.reason)
+
+
+class InStore:
+    """orch's own queue: the store with its claim, and beside it the rule in memory, which it has to agree with."""
+
+    def __init__(self, store: sql.SqlStore, clock: Clock) -> None:
+        self.store = store
+        self.line = line.Line(self._watched)
+        self.patience = line.Patience()
+        self.ids: dict[int, str] = {}  #: of jobs, by number
+        self._clock = clock
+        for name in WORKERS:
+            store.register(_worker(name, clock.now()))
+
+    def submit(self, plan: workload.Plan) -> None:
+        """Take a job."""
+        after = (
+            () if plan.after is None else (dependencies.Dependency(needs=self.ids[plan.after], rule=states.After.OK),)
+        )
+        new = jobs.NewJob(spec=plan.spec, user=plan.user, priority=plan.priority, tags=plan.tags, after=after)
+        self.ids[plan.number] = self.store.submit(new)[0].id
+        self.line.submit(plan, self._clock.now())
+
+    def claim(self, worker: str, stages: Sequence[Stage]) -> tuple[line.Waiting, jobs.Claim | None] | None:
+        """Give the next job of the store, and note where the rule says another one."""
+        held = self.store.claim(
+            worker=_identity(worker), device="slot", stages=stages, artifact_root="root", limits=_LIMITS
+        )
+        taken = self.line.claim(stages, self._clock.now())
+        wanted = None if taken is None else self.ids[taken.plan.number]
+        found = None if held is None else held.id
+        if wanted != found:
+            at = f"after {self._clock.seconds:.0f} s {found} was claimed"
+            raise RuntimeError(f"The order is broken: {at}, and {wanted} is next.")
+        if held is None or taken is None:
+            return None
+        if held.job.stage is Stage.TRAIN:
+            self.store.record_resumed(held, attempt=None, step=0)
+        return taken, held
+
+    def closed(self, held: Held, epoch: int) -> None:
+        """Store an epoch."""
+        seconds = held.one.plan.epochs[epoch - 1]
+        rows = [
+            jobs.EpochMetric(epoch=epoch, split=split, loss=1.0, accuracy=0.5, images=100, seconds=share * seconds)
+            for split, share in _SHARES
+        ]
+        self.store.record_epoch(_claim(held), rows, step=100 * epoch)
+
+    def progress(self, held: Held) -> None:
+        """Store how far a training is."""
+        plan, done = held.one.plan, self._clock.seconds - held.since
+        whole = list(itertools.accumulate(plan.epochs, initial=0.0))
+        closed = max(number for number, end in enumerate(whole) if end <= done + 1e-6)
+        share = closed + (done - whole[closed]) / plan.epochs[closed] if closed < len(plan.epochs) else closed
+        steps = jobs.Progress(done=round(100 * share), total=100 * len(plan.epochs), unit="steps")
+        self.store.record_progress(_claim(held), steps)
+
+    def finish(self, held: Held) -> None:
+        """Store how a stage has ended."""
+        outcome = jobs.Outcome(kind="done")
+        if held.reason is not None:
+            outcome = jobs.Outcome(kind="failed", reason=held.reason, error="as planned")
+        self.store.finish(_claim(held), outcome)
+        self.line.finish(held.one, held.reason)
+
+    def _watched(self, of: line.Line, stage: Stage, choice: list[line.Waiting]) -> line.Waiting:
+        taken = line.in_turn(of, stage, choice)
+        self.patience.look(stage, choice, taken, of.running(stage))
+        return taken
+
+
+@dataclass(kw_only=True)
+class _Slot:
+    worker: str
+    stages: tuple[Stage, ...]
+    held: Held | None = None
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What happened."""
+
+    stages: list[Held] = field(default_factory=list)  #: in the order of their ends
+    submitted: dict[int, float] = field(default_factory=dict)  #: by number, in seconds from the beginning
+
+    def begins(self, number: int, stage: Stage) -> list[float]:
+        """Return when a job began a stage, as often as it did."""
+        return sorted(held.since for held in self.stages if held.one.plan.number == number and held.stage is stage)
+
+    def wait(self, number: int) -> list[float]:
+        """Return how long a job waited for its training to begin: one time, or none where it never did."""
+        return [began - self.submitted[number] for began in self.begins(number, Stage.TRAIN)[:1]]
+
+    @property
+    def ends(self) -> float:
+        """When all was done, in seconds from the beginning."""
+        return max(held.until for held in self.stages)
+
+    def used(self, until: float) -> float:
+        """Return which share of the devices' time went into trainings and evaluations up to a time."""
+        on_device = [held for held in self.stages if held.stage is not Stage.DOWNLOAD]
+        busy = sum(max(0.0, min(held.until, until) - held.since) for held in on_device)
+        return busy / (until * DEVICES * len(WORKERS))
+
+
+class Simulation:
+    """Works off jobs; `look` is called after each submission, with what is held then."""
+
+    def __init__(
+        self, queue: Queue, clock: Clock, look: Callable[[int, Sequence[Held]], None] = lambda _, __: None
+    ) -> None:
+        self._queue, self._clock, self._look = queue, clock, look
+        self._slots = [
+            _Slot(worker=worker, stages=stages)
+            for stages, count in (((Stage.DOWNLOAD,), DOWNLOADS), ((Stage.EVALUATE, Stage.TRAIN), DEVICES))
+            for worker in WORKERS
+            for _ in range(count)
+        ]
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = itertools.count()
+        self._run = Run()
+
+    def work_off(self, plans: Iterable[workload.Plan]) -> Run:
+        """Return what happened until nothing was left to do."""
+        for plan in plans:
+            self._at(plan.at, lambda plan=plan: self._submit(plan))  # type: ignore[misc] # of this turn of the loop
+        while self._events:
+            self._clock.seconds, _, act = heapq.heappop(self._events)
+            act()
+        return self._run
+
+    def _at(self, seconds: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (workload.moment(seconds).total_seconds(), next(self._number), act))
+
+    def _submit(self, plan: workload.Plan) -> None:
+        self._queue.submit(plan)
+        self._run.submitted[plan.number] = self._clock.seconds
+        self._serve()
+        if self._events and self._events[0][0] <= self._clock.seconds:
+            return  # the rest of a sweep, or what ends at this very moment
+        self._look(plan.number, [slot.held for slot in self._slots if slot.held is not None])
+
+    def _serve(self) -> None:
+        """Let every slot that is free claim; of two alike the second one finds nothing either."""
+        for stages in {slot.stages: None for slot in self._slots}:
+            for slot in (slot for slot in self._slots if slot.stages == stages and slot.held is None):
+                found = self._queue.claim(slot.worker, stages)
+                if found is None:
+                    break
+                self._begin(slot, *found)
+
+    def _begin(self, slot: _Slot, one: line.Waiting, claim: jobs.Claim | None) -> None:
+        seconds, now = one.plan.seconds(one.stage), self._clock.seconds
+        reason: states.Reason | None = None
+        if one.plan.fails is states.Reason.BAD_INPUT and one.stage is Stage.DOWNLOAD:
+            reason = one.plan.fails
+        if one.plan.fails is states.Reason.LOST and one.stage is Stage.TRAIN and not one.lost:
+            reason, seconds = one.plan.fails, seconds / 2
+        held = slot.held = Held(one=one, stage=one.stage, since=now, until=now + seconds, reason=reason, claim=claim)
+        if one.stage is Stage.TRAIN:
+            for epoch, end in enumerate(itertools.accumulate(one.plan.epochs), start=1):
+                if end <= seconds:
+                    self._at(now + end, lambda epoch=epoch: self._queue.closed(held, epoch))  # type: ignore[misc] # the same
+        self._at(now + seconds, lambda: self._end(slot, held))
+
+    def _end(self, slot: _Slot, held: Held) -> None:
+        slot.held, held.until = None, self._clock.seconds
+        self._run.stages.append(held)
+        self._queue.finish(held)
+        self._serve()
+
+
+_SHARES: tuple[tuple[jobs.Split, float], ...] = (("train", 0.8), ("val", 0.2))
+
+
+def _claim(held: Held) -> jobs.Claim:
+    if held.claim is None:
+        raise RuntimeError("a job of a store has a claim")
+    return held.claim
+
+
+def _identity(name: str) -> jobs.WorkerIdentity:
+    return jobs.WorkerIdentity(id=name, host=name, boot_id="", pid_namespace="", pid=1, pid_started=0)
+
+
+def _worker(name: str, now: datetime) -> jobs.Worker:
+    return jobs.Worker(
+        identity=_identity(name),
+        state=states.WorkerState.ACTIVE,
+        devices=("slot",) * DEVICES,
+        versions={},
+        artifact_root="root",
+        started_at=now,
+        beat=0,
+        beat_at=now,
+        limits=_LIMITS,
+    )

@@ -1,0 +1,52 @@
+"""A short trace of three users on the real store: the long one is `python -m benchmarks.trace`."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import line, simulation, trace, workload
+from orchestrator.core import states
+
+JOBS = 100
+
+#: It takes seconds, and longer where other work keeps the machine busy.
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> trace.Found:
+    return trace.run(JOBS, seed=2, home=tmp_path_factory.mktemp("trace"), ask_every=10)
+
+
+def test_order_turns_and_use_of_the_devices_hold_over_a_trace(found: trace.Found) -> None:
+    assert trace.faults(found) == []
+    assert len(found.ours.stages) > 2 * JOBS
+
+
+def test_each_job_ends_alike_whatever_the_order(found: trace.Found) -> None:
+    def done(run: simulation.Run) -> set[int]:
+        return {held.one.plan.number for held in run.stages if held.stage is states.Stage.EVALUATE}
+
+    assert done(found.ours) == done(found.plain) == done(found.lenient)
+    failed = {plan.number for plan in found.plans if plan.fails is states.Reason.BAD_INPUT}
+    assert failed
+    assert not failed & done(found.ours)
+
+
+def test_another_order_than_the_rule_s_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "in_turn", line.in_order)
+    with pytest.raises(RuntimeError, match="order is broken"):
+        trace.run(60, seed=2, home=tmp_path, ask_every=1000)
+
+
+def test_a_user_who_is_passed_over_and_a_job_that_is_overtaken_are_found() -> None:
+    plans = workload.plans(40, seed=1)
+    ada = [line.Waiting(plan=plan, submitted_at=simulation.Clock().now()) for plan in plans if plan.user == "ada"]
+    bob = next(line.Waiting(plan=plan, submitted_at=ada[0].submitted_at) for plan in plans if plan.user == "bob")
+    patience, queue = line.Patience(), line.Line(line.in_turn)
+    for _ in range(4):
+        patience.look(states.Stage.TRAIN, [bob, ada[0]], ada[0], queue.running(states.Stage.TRAIN))
+    assert patience.passed_over == 4
+    later = line.Waiting(plan=ada[0].plan, submitted_at=ada[0].submitted_at + workload.moment(60))
+    patience.look(states.Stage.TRAIN, [ada[0], later], later, queue.running(states.Stage.TRAIN))
+    assert len(patience.faults) == 1
