@@ -74,7 +74,7 @@ def _begin(patience: float, connection: Connection) -> None:
         connection.exec_driver_sql(statement)
         return
     until = time.monotonic() + patience
-    connection.exec_driver_sql(f"PRAGMA busy_timeout = {_ROUND}")
+    _wait_at_most(connection, _ROUND)
     while True:
         try:
             connection.exec_driver_sql(statement)
@@ -83,4 +83,10 @@ def _begin(patience: float, connection: Connection) -> None:
                 raise
         else:
             break
-    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+    _wait_at_most(connection, round(patience * 1000))
+
+
+def _wait_at_most(connection: Connection, milliseconds: int) -> None:
+    # Of the driver itself, since the way through SQLAlchemy takes longer than the rest of it.
+    driver: Any = connection.connection.driver_connection
+    driver.execute(f"PRAGMA busy_timeout = {milliseconds}")
