@@ -162,6 +162,7 @@ CASES = {
     "beat": fenced("beat", counts=True),
     "record_progress": fenced("progress"),
     "record_resumed": Case(act=lambda store, held: store.record_resumed(held, attempt=1, step=0)),
+    "record_environment": fenced("environment"),
     "record_steps": fenced("steps"),
     "record_checkpoint": fenced("checkpoint"),
     "record_epoch": fenced("epoch"),
