@@ -148,8 +148,8 @@ def test_a_database_that_is_away_is_code_4_without_its_password(orch: Orch, monk
     assert "canary" not in ran.err
 
 
-@pytest.mark.parametrize("flag", ["--wait", "--follow"])
-def test_waiting_returns_with_the_code_of_the_job(orch: Orch, store: base.Store, flag: str) -> None:
+@pytest.mark.parametrize(("flag", "column"), [("--wait", 1), ("--follow", 2)])  # what is followed has a time before it
+def test_waiting_returns_with_the_code_of_the_job(orch: Orch, store: base.Store, flag: str, column: int) -> None:
     def cancel() -> None:
         job = until(lambda: store.jobs(jobs.JobFilter()))[0]
         store.cancel(job.id, actor="somebody")
@@ -159,7 +159,7 @@ def test_waiting_returns_with_the_code_of_the_job(orch: Orch, store: base.Store,
     ran = orch("submit", "--data", "digits", flag)
     person.join()
     assert ran.code == 6
-    assert ran.rows[-1][1] == "cancelled"
+    assert ran.rows[-1][column] == "cancelled"
 
 
 def test_a_running_worker_is_not_asked_for(orch: Orch, settings: config.Settings) -> None:
