@@ -54,6 +54,7 @@ SCENARIOS: dict[str, Scenario] = {
     "notice": Scenario(work.told),
     "permits": Scenario(nodes.one_job_each),
     "pixels.drop": Scenario(data.crowded, settings={"decoded_max_bytes": data.ROOM}),
+    "pixels": Scenario(work.life, most=1),  # whoever cannot keep them reads none later
     "root.look": Scenario(people.deleted),
     "schema": _FRESH,
     "store.beat": _UNHURRIED,

@@ -124,9 +124,10 @@ def test_a_finished_training_just_ends(
 ) -> None:
     whole_root, one = whole
     follower = support.Follower()
-    told = support.assignment(root, SPEC, attempt=2, earlier=(one,), artifact_root=str(whole_root))
-    assert stage.train(data, told, follower) == protocol.Ended(how="done", last_step=STEPS)
-    assert [type(message) for message in follower.messages] == [protocol.Resumed, protocol.Progress]
+    given = support.assignment(root, SPEC, attempt=2, earlier=(one,), artifact_root=str(whole_root))
+    assert stage.train(data, given, follower) == protocol.Ended(how="done", last_step=STEPS)
+    told = [protocol.Resumed, protocol.Environment, protocol.Progress]
+    assert [type(message) for message in follower.messages] == told
 
 
 def test_an_epochs_seconds_span_its_attempts(data: protocol.DatasetInfo, root: Path) -> None:
