@@ -25,7 +25,7 @@ class Scenario:
 
 
 _LIFE = Scenario(work.life)
-_UNHURRIED = Scenario(work.unhurried)
+_UNHURRIED = Scenario(work.unhurried, most=1)
 _LOOKED = Scenario(people.looked, most=len(people.QUESTIONS))
 _FRESH = Scenario(people.fresh, database=False)
 
@@ -48,7 +48,7 @@ SCENARIOS: dict[str, Scenario] = {
     "device.lock": Scenario(nodes.locked),
     "doorbell.length": Scenario(work.waiting),
     "doorbell.server": Scenario(people.examined),
-    "git": Scenario(people.sourced),
+    "git": Scenario(people.sourced, most=1),
     "home.mkdir": _FRESH,
     "journal": Scenario(work.journalled, most=1),
     "local.read": Scenario(data.local),

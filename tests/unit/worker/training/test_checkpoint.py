@@ -115,7 +115,7 @@ def test_only_a_strictly_better_epoch_is_best(data: protocol.DatasetInfo, root: 
 
 def test_nothing_but_whole_checkpoints_is_left(trained: support.Follower, root: Path) -> None:
     on_disk = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    assert on_disk == {info.path for info in infos(trained)}
+    assert {path for path in on_disk if not path.startswith("data/")} == {info.path for info in infos(trained)}
 
 
 def test_a_name_appears_only_after_its_bytes_are_on_disk(
@@ -181,6 +181,7 @@ def test_a_failed_folder_sync_takes_the_file_back(
 def test_a_full_disk_during_training_is_told_of_no_checkpoint(
     data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ORCH_DECODED_MAX_BYTES", "0")  # else the first look is for the room of decoded pictures
     empty, full = shutil.disk_usage("/"), shutil.disk_usage("/")._replace(free=1000)
     looks = iter([empty._replace(free=2**40)])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: next(looks, full))  # it fills up behind the first step
