@@ -29,8 +29,8 @@ hypothesis.settings.load_profile("orch")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Say what `-n auto` means: one test more than there are cores, since many of them wait for other processes."""
-    return min(len(os.sched_getaffinity(0)) + 1, 8)
+    """Say what `-n auto` means: a test for each core, since many of them keep other processes busy meanwhile."""
+    return min(len(os.sched_getaffinity(0)), 8)
 
 
 #: Seconds of a test's limit from which on it begins before others.
