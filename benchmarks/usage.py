@@ -62,7 +62,7 @@ def figure() -> measure.Figure:
                         artifact_root=out,
                         attempt_dir=out,
                         data_dir=str(settings.data_dir),
-                        device="cpu",
+                        devices=("cpu",),
                         threads=1,
                     )
                     began = time.process_time()

@@ -6,7 +6,7 @@ default.
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -349,9 +349,9 @@ def visible_gpus() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def set_visible_gpus(uuids: str) -> None:
+def set_visible_gpus(uuids: Sequence[str]) -> None:
     """Set CUDA_VISIBLE_DEVICES of this process; torch reads it at its first CUDA call."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = uuids
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
 
 
 def test_variable(name: str) -> str | None:

@@ -24,7 +24,7 @@ from orchestrator.core import jobs, states
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, messages
 from orchestrator.store import sql
-from worker import tasks
+from worker import protocol, tasks
 from worker.launcher import Launcher
 from worker.permits import Permits
 from worker.slot import Slot
@@ -99,9 +99,9 @@ def _serve(plan: Plan, settings: config.Settings) -> int:
 def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> Slot:
     """Return the slot of a plan."""
     store = sql.open_store(settings)
-    launcher = Launcher(plan.fork_server, gpu=plan.gpu, locks=plan.locks)
+    launcher = Launcher(plan.fork_server, locks=plan.locks)
     place = Place(
-        device=plan.gpu or "cpu",
+        device=plan.gpu or protocol.CPU,
         threads=plan.threads,
         artifact_dir=settings.artifact_dir,
         data_dir=settings.data_dir,

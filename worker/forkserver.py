@@ -41,7 +41,6 @@ class Request(BaseModel):
 
     entry: str  #: module:function, called with the assignment and the connection
     assignment: protocol.Assignment
-    gpu: str | None  #: UUID that CUDA shall see; None: no GPU
 
 
 def main() -> int:
@@ -171,7 +170,7 @@ def _work(request: Request, pipe: int, log: int) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    config.set_visible_gpus(request.gpu or "")
+    config.set_visible_gpus(request.assignment.gpus)
     module, _, name = request.entry.partition(":")
     function = getattr(importlib.import_module(module), name)
     # Never closed: the supervisor takes the end of file on the pipe for the end of the process.

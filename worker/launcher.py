@@ -88,9 +88,8 @@ class Unwanted(Exception):
 class Launcher:
     """Asks the fork server of the node for processes."""
 
-    def __init__(self, server: Path, *, gpu: str | None, locks: Sequence[int] = ()) -> None:
+    def __init__(self, server: Path, *, locks: Sequence[int] = ()) -> None:
         self._server = server
-        self._gpu = gpu
         self._locks = tuple(locks)
 
     def start(
@@ -108,7 +107,7 @@ class Launcher:
             OrchError: the fork server did not answer within two minutes.
 
         """
-        request = {"entry": entry, "assignment": assignment.model_dump(mode="json"), "gpu": self._gpu}
+        request = {"entry": entry, "assignment": assignment.model_dump(mode="json")}
         waiting = tenacity.Retrying(
             wait=tenacity.wait_fixed(0.05),
             stop=lambda tried: unwanted() or (tried.seconds_since_start or 0) > _START_SECONDS,

@@ -15,6 +15,9 @@ from orchestrator.core.jobs import Split
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import Reason, Stage
 
+#: A device that is no GPU.
+CPU = "cpu"
+
 #: Exit codes of the process that does the work.
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -75,9 +78,14 @@ class Assignment(_Message):
     artifact_root: str  #: absolute path
     attempt_dir: str  #: absolute path, below the root; this attempt's alone
     data_dir: str  #: absolute path of the host's data cache
-    device: str  #: cpu, or the UUID of a GPU
+    devices: tuple[str, ...]  #: one for each rank: cpu, or the UUID of a GPU
     threads: int  #: CPU threads for torch
     memory: networks.Memory | None = None  #: what the training keeps for backward, where it is not as its spec says
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that CUDA shall see, by UUID; none where the devices are CPU slots."""
+        return tuple(device for device in self.devices if device != CPU)
 
 
 class Progress(_Message):

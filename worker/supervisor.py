@@ -211,7 +211,7 @@ class Supervisor:
             artifact_root=str(self._place.artifact_dir),
             attempt_dir=str(attempt_dir),
             data_dir=str(self._place.data_dir),
-            device=self._place.device,
+            devices=(self._place.device,),
             threads=self._place.threads,
             memory=networks.leaner(spec.memory, times=claim.out_of_memory),
         )

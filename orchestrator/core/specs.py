@@ -14,7 +14,7 @@ from orchestrator.core import limits, masking, networks, retry, weights
 from orchestrator.core.states import Reason
 
 #: Raised when a spec means something else to the worker than before; older workers decline newer specs.
-SPEC_VERSION = 4
+SPEC_VERSION = 5
 
 #: Version 1's fields. Later ones are kept and hashed only where they differ from their defaults: so a spec that says
 #: nothing new keeps its digest, and an older worker can read the checkpoints of a job that was its own.
@@ -202,6 +202,12 @@ class JobSpec(BaseModel):
     )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32", description="fp32, or mixed with bf16 or fp16; auto: what the device is fast at; measured in fp32"
+    )
+    gpus: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="devices of one host that train it together: GPUs, or CPU slots of a worker without GPUs",
     )
 
     checkpoint_minutes: float = Field(10, gt=0, le=1440, description="minutes between checkpoints inside an epoch")

@@ -88,7 +88,7 @@ class Driver:
         self.attempts: list[Attempt] = []
         self.root = root
         self._spec = spec
-        self._launcher = launcher.Launcher(socket, gpu=None)
+        self._launcher = launcher.Launcher(socket)
 
     def run(self, blow: Blow) -> Attempt:
         """Do one attempt under `blow`."""

@@ -71,7 +71,7 @@ def assignment(job_file: Path, out: Path) -> protocol.Assignment:
         artifact_root=str(out.absolute()),
         attempt_dir=str(out.absolute()),
         data_dir=str(settings.data_dir),
-        device="cpu",
+        devices=(protocol.CPU,),
         threads=settings.threads or len(os.sched_getaffinity(0)),
     )
 

@@ -75,7 +75,8 @@ def prepared(
 ) -> tuple[trainer.Trainer, loader.Loader]:
     """Return what trains and its batches, brought to where the assignment goes on; raises `report.Stopped`."""
     spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
-    device = numerics.use(assignment.device, threads=assignment.threads)
+    device = numerics.use(assignment.devices[0], threads=assignment.threads)
+    _check_devices(assignment)
     _check_batch(data, spec)
     batches = loader.Loader(data, spec, settings=_settings(assignment), pin_memory=device.type == "cuda")
     learner = trainer.Trainer(
@@ -89,7 +90,7 @@ def prepared(
 def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Measure the best checkpoint that verifies, else the newest, on the validation split; return how it ended."""
     spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
-    device = numerics.use(assignment.device, threads=assignment.threads)
+    device = numerics.use(assignment.devices[0], threads=assignment.threads)
     found = checkpoint.first_valid(
         sorted(assignment.checkpoints, key=lambda info: not info.best),
         root=Path(assignment.artifact_root),
@@ -121,6 +122,19 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
         )
     link.send(evaluate.report(measured, step=info.step, sha256=info.sha256, classes=data.classes))
     return protocol.Ended(how="done", last_step=info.step)
+
+
+def _check_devices(assignment: protocol.Assignment) -> None:
+    """Raise `StageFailed` (user_error) unless the job has as many devices as it wants, and one that this can use."""
+    wanted, given = assignment.spec.gpus, len(assignment.devices)
+    if wanted == given == 1:
+        return
+    raise errors.StageFailed(
+        f"The job wants {wanted} devices together, and this worker gives it {given}.",
+        reason=states.Reason.USER_ERROR,
+        why="A training uses one device.",
+        hint="Submit it with --gpus 1.",
+    )
 
 
 def _check_batch(data: protocol.DatasetInfo, spec: specs.JobSpec) -> None:

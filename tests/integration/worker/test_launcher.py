@@ -33,13 +33,13 @@ def _assignment(attempt_dir: Path) -> protocol.Assignment:
         artifact_root=str(attempt_dir.parent),
         attempt_dir=str(attempt_dir),
         data_dir=str(attempt_dir.parent / "data"),
-        device="cpu",
+        devices=("cpu",),
         threads=1,
     )
 
 
 def _start(fork_server: Path, attempt_dir: Path, stage: str) -> Process:
-    launcher = Launcher(fork_server, gpu=None)
+    launcher = Launcher(fork_server)
     return launcher.start(f"tests.support.stages:{stage}", _assignment(attempt_dir), log=attempt_dir / "log.txt")
 
 

@@ -22,7 +22,7 @@ def test_the_fork_servers_settings_change_no_bit(fork_server: Path, tmp_path: Pa
     Path(there.attempt_dir).mkdir(parents=True)
     follower = support.Follower()
     log = Path(there.attempt_dir) / "log.txt"
-    with Launcher(fork_server, gpu=None).start("worker.training.stage:main_train", there, log=log) as process:
+    with Launcher(fork_server).start("worker.training.stage:main_train", there, log=log) as process:
         environment = psutil.Process(process.pid).environ()
         while not isinstance(message := protocol.receive_up(process.connection), protocol.Ended):
             follower.send(message)

@@ -130,6 +130,10 @@ def test_all_faults_are_told_at_once() -> None:
     assert all(word in told for word in ("epochs", "lr", "batchsize"))
 
 
+def test_one_device_is_what_every_job_before_had() -> None:
+    assert specs.JobSpec(gpus=1).digest() == specs.JobSpec().digest() != specs.JobSpec(gpus=2).digest()
+
+
 def test_digest_is_of_the_content() -> None:
     assert specs.JobSpec().digest() == specs.parse({"epochs": 5, "network": "densenet121"}).digest()
     assert specs.JobSpec().digest() != specs.JobSpec(seed=1).digest()

@@ -29,7 +29,7 @@ def assignment(url: str, folder: Path) -> protocol.Assignment:
         artifact_root=str(folder / "artifacts"),
         attempt_dir=str(folder / "artifacts" / "1"),
         data_dir=str(folder / "data"),
-        device="cpu",
+        devices=("cpu",),
         threads=1,
     )
 

@@ -51,7 +51,7 @@ def assignment(
         "artifact_root": str(root),
         "attempt_dir": str(root / f"testtest/attempt-{attempt}"),
         "data_dir": str(root / "data"),
-        "device": "cpu",
+        "devices": ("cpu",),
         "threads": 1,
     }
     return protocol.Assignment(**given | fields)

@@ -140,8 +140,16 @@ def test_as_many_classes_as_the_data_has(tmp_path: Path, root: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_a_gpu_that_cuda_does_not_see_is_a_gpu_error(data: protocol.DatasetInfo, root: Path) -> None:
     with pytest.raises(errors.StageFailed, match="GPU-1 cannot be used") as failed:
-        stage.train(data, support.assignment(root, support.spec(), device="GPU-1"), support.Follower())
+        stage.train(data, support.assignment(root, support.spec(), devices=("GPU-1",)), support.Follower())
     assert failed.value.reason == states.Reason.GPU_ERROR
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(2, 1), (1, 2), (2, 2)])
+def test_a_job_for_several_devices_is_refused(data: protocol.DatasetInfo, root: Path, wanted: int, given: int) -> None:
+    assignment = support.assignment(root, support.spec(gpus=wanted), devices=(protocol.CPU,) * given)
+    with pytest.raises(errors.StageFailed, match=f"wants {wanted} devices together") as failed:
+        stage.train(data, assignment, support.Follower())
+    assert failed.value.reason == states.Reason.USER_ERROR
 
 
 @pytest.mark.parametrize(
