@@ -15,7 +15,7 @@ from torch import nn
 
 from orchestrator.core import networks, specs
 from worker.models import densenet
-from worker.training import trainer
+from worker.training import kernels, trainer
 
 CLASSES = ("a", "b")
 
@@ -30,6 +30,7 @@ def orch(given: argparse.Namespace) -> Step:
     )
     device = torch.device("cpu")
     learner = trainer.Trainer(spec, data_hash="", classes=CLASSES, device=device, steps_per_epoch=1000)
+    learner.use(kernels.Kernels(layout=given.layout))
     learner.model.train()
     return learner.train_step
 
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("side", choices=SIDES)
     parser.add_argument("--network", default="densenet121")
     parser.add_argument("--memory", default="plain")
+    parser.add_argument("--layout", default="contiguous")
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--steps", type=int, default=3)

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator import errors
-from orchestrator.cli import options, render, show, specflags, words
+from orchestrator.cli import options, outlook, render, show, specflags, words
 from orchestrator.core.states import JobState
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help needs none of them
     from orchestrator.config import Settings
     from orchestrator.core.jobs import Worker
     from orchestrator.core.specs import JobSpec
+    from orchestrator.service.context import Context
     from orchestrator.service.jobfile import JobFile, Resolved
+    from orchestrator.service.speeds import Foreseen
     from orchestrator.service.submit import Submitted
 
 app = typer.Typer(add_completion=False)
@@ -132,7 +134,11 @@ def submit(
         not_before=moments.parse(not_before, now=datetime.now().astimezone()) if not_before else None,
     )
     if dry_run:
-        _show_dry_run(resolved, [_memory(resolved.spec), *_advice(resolved.spec, (), command, fields)], to=to)
+        from orchestrator.service import speeds
+
+        foreseen = speeds.look(settings, resolved.spec)
+        told = [outlook.memory(resolved.spec), *outlook.speed(resolved.spec, foreseen)]
+        _show_dry_run(resolved, foreseen, [*told, *_advice(resolved.spec, (), command, fields)], to=to)
         return
     with (
         provenance.asked(settings, Path.cwd()) as question,
@@ -150,7 +156,7 @@ def submit(
         workers = query.living(opened.store)
         told = list(notes(done, workers, opened.settings))
         if not done.same:
-            told += _advice(resolved.spec, workers, command, fields)
+            told += _advice(resolved.spec, workers, command, fields, opened=opened)
         tell(done, told, quiet=quiet, to=to)
         if follow:
             from orchestrator.cli import watch
@@ -189,8 +195,14 @@ def notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings"
 
 
 def _advice(
-    spec: "JobSpec", workers: "tuple[Worker, ...]", command: list[str], fields: dict[str, Any]
+    spec: "JobSpec",
+    workers: "tuple[Worker, ...]",
+    command: list[str],
+    fields: dict[str, Any],
+    *,
+    opened: "Context | None" = None,
 ) -> Iterator[str]:
+    """Yield what to know before waiting for hours; with a store opened also how long, where earlier jobs tell that."""
     from orchestrator.core import masking
     from orchestrator.service import advice
 
@@ -198,20 +210,18 @@ def _advice(
     if said is None:
         return
     yield said.warning
+    if opened is not None:
+        from orchestrator.service import speeds
+        from orchestrator.service.experience import Experience
+
+        foreseen = speeds.foresee(spec, Experience(opened.store), speeds.place(workers))
+        if foreseen is not None and foreseen.rate.basis.job is not None:
+            yield outlook.time(spec, foreseen)
     if said.changes:
         flags = {**fields, **said.changes}
         if "data" in flags:
             flags["data"] = masking.data(flags["data"])
         yield f"Minutes instead of hours: {shlex.join([*command, *specflags.written(flags)])}"
-
-
-def _memory(spec: "JobSpec") -> str:
-    from orchestrator.core import memory, networks
-
-    size = words.size(memory.peak(spec, mode=spec.memory))
-    others = [mode for mode in networks.MEMORIES if mode != spec.memory]
-    leaner = " and ".join(f"{words.size(memory.peak(spec, mode=mode))} with --memory {mode}" for mode in others)
-    return f"On a CPU in fp32 the training takes about {size} of memory, {leaner}."
 
 
 def tell(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:
@@ -253,14 +263,11 @@ def _place(done: "Submitted") -> str:
     return query.blocked(done.job, done.needs, now=datetime.now(UTC)) or words.place(done.ahead)
 
 
-def _show_dry_run(resolved: "Resolved", notes: list[str], *, to: render.Mode) -> None:
+def _show_dry_run(resolved: "Resolved", foreseen: "Foreseen | None", notes: list[str], *, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import views
+        from orchestrator.service import outlookviews
 
-        payload = views.ResolvedPayload(
-            spec=resolved.spec, spec_hash=resolved.spec.digest(), origins=resolved.origins, notes=tuple(notes)
-        )
-        render.document(payload)
+        render.document(outlookviews.resolved(resolved, foreseen, notes))
         return
     show.table(resolved.spec, resolved.origins, to=to)
     for note in notes:

@@ -1,5 +1,6 @@
 """How values are said to people on a terminal."""
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,12 @@ def between(low: float, high: float) -> str:
     """Return an interval of seconds: one figure where both say the same."""
     shortest, longest = duration(low), duration(high)
     return f"about {longest}" if shortest == longest else f"{shortest} to {longest}"
+
+
+def about(low: float, high: float) -> str:
+    """Return an interval of seconds by its middle, with the bounds where they say something else."""
+    shortest, middle, longest = duration(low), duration(math.sqrt(low * high)), duration(high)
+    return f"about {middle}" if shortest == longest else f"about {middle} ({shortest} to {longest})"
 
 
 def moment(when: datetime | None) -> str:

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 
 from orchestrator.core import forecast
 from orchestrator.core.forecast import Interval
-from orchestrator.core.jobs import EpochMetric, Job, JobFilter, Worker
+from orchestrator.core.jobs import Job, JobFilter, Worker
 from orchestrator.core.limits import Limits
 from orchestrator.core.states import JobState, Stage
+from orchestrator.service import query, speeds
+from orchestrator.service.experience import Experience
 from orchestrator.store.base import Store
 
 #: More jobs ahead than this are counted and not reckoned with: nobody can say when they have ended.
 FORESEEN = 50
 
-#: Jobs that are looked through for those that take equally long, and for those that wait.
-EXPERIENCE = 100
+#: Jobs that are looked through for those that wait.
+WAITING = 100
 
 #: The largest share of the slots that later jobs of others are reckoned to take.
 MOST_TAKEN = 0.75
@@ -55,9 +57,9 @@ class Forecast:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._now = store.time()
-        self._seen: list[Job] | None = None
+        self._experience = Experience(store)
+        self._place: speeds.Place | None = None
         self._known: dict[tuple[object, ...], list[float]] = {}  #: seconds, by what they are of
-        self._read: dict[str, list[EpochMetric]] = {}  #: epochs, by the job's id
 
     def begins(self, job: Job, before: dict[str, int], taken_by: Slots) -> Interval | None:
         """Return in how many seconds a waiting job begins its stage; None where anything before it is unknown.
@@ -92,10 +94,10 @@ class Forecast:
 
     def _device(self, job: Job, taken_by: Slots) -> Interval | None:
         """Return when a device is free for a job that still downloads: before all others that wait, or behind them."""
-        waiting = self._store.jobs(JobFilter(states=(JobState.QUEUED,), limit=EXPERIENCE))
+        waiting = self._store.jobs(JobFilter(states=(JobState.QUEUED,), limit=WAITING))
         coming = [*waiting, *self._store.running(Stage.DOWNLOAD)]
         others = [one for one in coming if one.id != job.id and one.stage is not Stage.EVALUATE and not one.blocked]
-        if len(waiting) == EXPERIENCE or len(others) > FORESEEN:
+        if len(waiting) == WAITING or len(others) > FORESEEN:
             return None
         running = self._running(taken_by, Stage.TRAIN, Stage.EVALUATE)
         return self._turn(job, running, ([], others), self._left_on_device, count=taken_by.devices)
@@ -123,7 +125,7 @@ class Forecast:
 
     def _submitted_by_others(self, job: Job) -> float:
         """Return how many jobs other users submit in a second, as they did of late."""
-        seen = self._experience()
+        seen = self._experience.jobs()
         window = (self._now - min((one.submitted_at for one in seen), default=self._now)).total_seconds()
         return sum(one.user != job.user for one in seen) / window if window > 0 else 0.0
 
@@ -149,21 +151,40 @@ class Forecast:
 
     def _stage(self, job: Job, stage: Stage) -> Interval | None:
         if stage is Stage.TRAIN:
-            an_epoch = forecast.spread(self._epoch(job))
-            closed = max((metric.epoch for metric in self._epochs(job)), default=0)
+            an_epoch = forecast.spread(self._epoch(job)) or self._by_speed(job, stage)
+            closed = max((metric.epoch for metric in self._experience.epochs(job.id)), default=0)
             return an_epoch * forecast.epochs_left(job, closed) if an_epoch else None
         whole = forecast.spread(self._took(job, stage))
+        if whole is None and stage is Stage.EVALUATE:
+            whole = self._by_speed(job, stage)
         if whole is None or job.state is not JobState.RUNNING or job.stage is not stage:
             return whole
-        began = self._store.attempts(job.id)[-1].started_at
+        began = self._experience.attempts(job.id)[-1].started_at
         return whole.after((self._now - began).total_seconds())
 
     def _epoch(self, job: Job) -> list[float]:
         """Return what epochs of the job took, and those of others like it where there are few."""
-        own = forecast.epoch_seconds(self._epochs(job))
+        epochs = self._experience.epochs
+        own = forecast.epoch_seconds(epochs(job.id))
         if len(own) >= forecast.ENOUGH:
             return own
-        return own + self._once(job, Stage.TRAIN, lambda one: forecast.epoch_seconds(self._epochs(one)))
+        return own + self._once(job, Stage.TRAIN, lambda one: forecast.epoch_seconds(epochs(one.id)))
+
+    def _by_speed(self, job: Job, stage: Stage) -> Interval | None:
+        """Return what an epoch or an evaluation takes by the speed of other recipes; None without a number of pictures.
+
+        What orch's own table says is no forecast: some job must have measured it.
+        """
+        if self._place is None:
+            self._place = speeds.place(query.living(self._store))
+        dataset = self._store.dataset(job.data_hash) if job.data_hash else None
+        counts = dataset.counts if dataset else self._experience.counts(job.spec.data)
+        foreseen = speeds.foresee(job.spec, self._experience, self._place, counts=counts) if counts else None
+        if counts is None or foreseen is None or foreseen.rate.basis.job is None:
+            return None
+        if stage is Stage.EVALUATE:
+            return foreseen.rate.val * counts["val"]
+        return foreseen.plan.total * (1 / job.spec.epochs)
 
     def _took(self, job: Job, stage: Stage) -> list[float]:
         """Return what a download of the same data, or an evaluation of such a network, took before.
@@ -185,27 +206,16 @@ class Forecast:
 
     def _alike(self, job: Job, stage: Stage) -> list[Job]:
         wanted = _likeness(job, stage)
-        found = (one for one in self._experience() if one.id != job.id and _likeness(one, stage) == wanted)
+        found = (one for one in self._experience.jobs() if one.id != job.id and _likeness(one, stage) == wanted)
         return list(itertools.islice(found, forecast.RECENT))
 
-    def _experience(self) -> list[Job]:
-        if self._seen is None:
-            states = (JobState.SUCCEEDED, JobState.RUNNING)
-            self._seen = self._store.jobs(JobFilter(states=states, limit=EXPERIENCE))
-        return self._seen
-
     def _done(self, job: Job, stage: Stage) -> Iterator[float]:
-        for attempt in self._store.attempts(job.id):
+        for attempt in self._experience.attempts(job.id):
             if attempt.stage is stage and attempt.outcome == "done" and attempt.ended_at is not None:
                 yield (attempt.ended_at - attempt.started_at).total_seconds()
 
     def _validations(self, job: Job) -> list[float]:
-        return [metric.seconds for metric in self._epochs(job) if metric.split == "val"]
-
-    def _epochs(self, job: Job) -> list[EpochMetric]:
-        if job.id not in self._read:
-            self._read[job.id] = self._store.epochs(job.id)
-        return self._read[job.id]
+        return [metric.seconds for metric in self._experience.epochs(job.id) if metric.split == "val"]
 
 
 def _likeness(job: Job, stage: Stage) -> tuple[object, ...]:

@@ -108,15 +108,6 @@ class DeletedPayload(Payload):
     left_in: tuple[str, ...] = Field(description="artifact roots whose workers still have to remove its files")
 
 
-class ResolvedPayload(Payload):
-    """What a dry run found: the spec, and where each of its values comes from."""
-
-    spec: ShownSpec
-    spec_hash: str
-    origins: dict[str, str]
-    notes: tuple[str, ...]
-
-
 class AttemptPart(Part):
     """One claim of one stage."""
 

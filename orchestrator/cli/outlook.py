@@ -1,0 +1,73 @@
+"""What people are told of a training before it begins: its time, its memory, and what would make it faster."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import specflags, words
+
+if TYPE_CHECKING:
+    from orchestrator.core.specs import JobSpec
+    from orchestrator.service.speeds import Foreseen
+
+#: How what was measured is called where it is not the recipe's own.
+_OTHERWISE = {
+    "host": "on another host",
+    "precision": "in another precision",
+    "train": "with another part that learns",
+    "network": "with another network",
+    "memory": "with another --memory",
+    "image_size": "at another size",
+    "layout": "in another layout",
+    "batch_size": "in another batch size",
+    "pipeline": "with another --pipeline",
+}
+
+#: From this many times on, digits behind the point say nothing.
+_WHOLE = 3
+
+
+def speed(spec: "JobSpec", foreseen: "Foreseen | None") -> Iterator[str]:
+    """Yield how long a recipe takes, and what would make it faster."""
+    if foreseen is None:
+        yield "How long it takes, nobody has measured on such a device yet."
+        return
+    yield time(spec, foreseen)
+    for one in foreseen.faster:
+        flags = " ".join(specflags.written(dict(one.changes)))
+        most = "about" if one.measured else "up to"
+        yield f"{flags}: {most} {_times(one.times)} times as fast, {one.why}."
+
+
+def memory(spec: "JobSpec") -> str:
+    """Say what memory a recipe takes, and what it would with the other modes."""
+    from orchestrator.core import memory, networks
+
+    size = words.size(memory.peak(spec, mode=spec.memory))
+    others = [mode for mode in networks.MEMORIES if mode != spec.memory]
+    leaner = " and ".join(f"{words.size(memory.peak(spec, mode=mode))} with --memory {mode}" for mode in others)
+    return f"On a CPU in fp32 the training takes about {size} of memory, {leaner}."
+
+
+def time(spec: "JobSpec", foreseen: "Foreseen") -> str:
+    """Say how long a recipe takes, and how that is known."""
+    return f"{_time(spec, foreseen)}, {_basis(foreseen)}."
+
+
+def _time(spec: "JobSpec", foreseen: "Foreseen") -> str:
+    plan = foreseen.plan
+    epoch, total = words.about(plan.epoch.low, plan.epoch.high), words.about(plan.total.low, plan.total.high)
+    if foreseen.counts is None:
+        return f"For every 1,000 pictures it takes {epoch} an epoch, {total} in all"
+    return f"It takes {total}" if spec.epochs == 1 else f"It takes {total}, {epoch} an epoch"
+
+
+def _basis(foreseen: "Foreseen") -> str:
+    basis, differs = foreseen.rate.basis, [name for name in foreseen.rate.differs if name != "host"]
+    otherwise = "".join(f", {_OTHERWISE[name]}" for name in differs)
+    if basis.job is None:
+        return f"by what {basis.host} took{otherwise}: nothing like it was measured here"
+    return f"as job {basis.job} measured on {basis.host}{otherwise}"
+
+
+def _times(times: float) -> str:
+    return f"{times:.0f}" if times >= _WHOLE else f"{times:.1f}"
