@@ -118,7 +118,7 @@ class Client:
             BrokerUnavailable: with `require_broker`; the job is stored all the same.
 
         """
-        resolved = _resolved(spec, fields, recipe)
+        resolved = _resolved(spec, fields, recipe, self._settings)
         new = NewJob(
             spec=resolved.spec,
             user=user or submitting.user(self._settings),
@@ -217,9 +217,11 @@ def _text(job: str | Job) -> str:
     return job.id if isinstance(job, Job) else job
 
 
-def _resolved(spec: JobSpec | None, fields: Mapping[str, Any], recipe: str | None) -> jobfile.Resolved:
+def _resolved(
+    spec: JobSpec | None, fields: Mapping[str, Any], recipe: str | None, settings: config.Settings
+) -> jobfile.Resolved:
     if spec is None:
-        return jobfile.resolve(flags=fields, recipe=recipe)
+        return jobfile.resolve(flags=fields, recipe=recipe, settings=settings)
     if fields or recipe:
         raise errors.UsageError(
             "Give a whole spec, or fields of one, not both.",

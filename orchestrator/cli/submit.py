@@ -118,9 +118,9 @@ def submit(
 
     to = render.mode(as_json=as_json)
     file = _read(jobfile) if jobfile else jobfiles.JobFile(origin="")
-    resolved = jobfiles.resolve(flags=fields, file=file, recipe=recipe)
-    command = ["orch", "submit", *([jobfile] if jobfile else []), *(["--recipe", recipe] if recipe else [])]
     settings = options.settings(context, user=user)
+    resolved = jobfiles.resolve(flags=fields, file=file, recipe=recipe, settings=settings)
+    command = ["orch", "submit", *([jobfile] if jobfile else []), *(["--recipe", recipe] if recipe else [])]
     new = NewJob(
         spec=resolved.spec,
         user=service.user(settings),

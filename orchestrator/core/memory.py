@@ -12,6 +12,12 @@ _INDEX = 8
 #: A training process before it has a network: Python, torch, and what the fork server has imported.
 _PROCESS = 691 * 2**20
 
+#: Larger batches need another learning rate more than they need memory.
+LARGEST_BATCH = 128
+
+#: Steps of an epoch that a batch leaves, however small the data set is.
+FEWEST_STEPS = 8
+
 #: Copies of the largest block's maps that backward works in, beside what is kept.
 _WORK: dict[networks.Memory, float] = {"plain": 5.7, "balanced": 11.8, "lean": 12.5}
 
@@ -58,6 +64,18 @@ def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int
     work = _WORK[mode] * _FLOAT * largest_maps(shape, image_size=spec.image_size)
     pictures = spec.batch_size * (kept(shape, image_size=spec.image_size, mode=mode) + work)
     return _PROCESS + _FLOAT * per_parameter * parameters + round(pictures)
+
+
+def largest_batch(spec: specs.JobSpec, *, room: int, pictures: int | None = None) -> int | None:
+    """Return the largest power of two, `LARGEST_BATCH` at most, whose training takes no more than `room` bytes.
+
+    Where the number of training pictures is known, an epoch has `FEWEST_STEPS` at least. None where not even two
+    pictures fit: BatchNorm needs them.
+    """
+    most = specs.LARGEST_STEP if pictures is None else max(2 * spec.accumulate, pictures // FEWEST_STEPS)
+    powers = [2**power for power in range(1, LARGEST_BATCH.bit_length()) if 2**power * spec.accumulate <= most]
+    sizes = {batch: peak(spec.model_copy(update={"batch_size": batch}), mode=spec.memory) for batch in powers}
+    return max((batch for batch, size in sizes.items() if size <= room), default=None)
 
 
 def largest_maps(shape: networks.Shape, *, image_size: int) -> int:

@@ -29,6 +29,9 @@ FIRST_FIELDS = frozenset(
 #: Pictures of one optimizer step, at most.
 LARGEST_STEP = 65_536
 
+#: A batch size that is decided when the job is submitted.
+AUTO = "auto"
+
 #: What the names of torchvision's data sets begin with.
 TORCHVISION = "torchvision:"
 
@@ -175,7 +178,13 @@ class JobSpec(BaseModel):
     )
 
     epochs: int = Field(5, ge=1, le=100_000, description="passes over the training pictures")
-    batch_size: int = Field(4, ge=2, le=65_536, description="pictures in a batch; BatchNorm needs two")
+    batch_size: int = Field(
+        4,
+        ge=2,
+        le=65_536,
+        description="pictures in a batch, BatchNorm needs two; or auto: a power of two, as large as the memory of this "
+        "host's CPUs allows, chosen when the job is submitted; neither lr nor accumulate follows it",
+    )
     label_smoothing: float = Field(0, ge=0, lt=1, description="share of each label that is spread over all classes")
     ema: float = Field(
         0, ge=0, lt=1, description="decay of a running average of the weights, which is measured and used; 0: none"

@@ -30,7 +30,7 @@ def clone(
     """
     parent = store.find(text)
     likeness = jobfile.JobFile(origin=f"job {parent.id}", fields=chosen(parent.spec))
-    resolved = jobfile.resolve(flags=flags, file=likeness)
+    resolved = jobfile.resolve(flags=flags, file=likeness, settings=settings)
     new = NewJob(
         spec=resolved.spec,
         user=submit.user(settings),

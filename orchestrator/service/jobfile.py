@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import errors
+from orchestrator import config, errors
 from orchestrator.core import masking, networks, specs, weburl, weights
 from orchestrator.core.jobs import MAX_NAME, MAX_PRIORITY
 from orchestrator.core.telling import Occasion
@@ -139,10 +139,17 @@ def parse(content: bytes, *, origin: str) -> JobFile:
     )
 
 
-def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None, recipe: str | None = None) -> Resolved:
+def resolve(
+    *,
+    flags: Mapping[str, Any],
+    file: JobFile | None = None,
+    recipe: str | None = None,
+    settings: config.Settings | None = None,
+) -> Resolved:
     """Return the spec that flags over the job file over the recipe over presets over defaults make.
 
-    `recipe` is a name, and wins over the job file's. A relative path of data is taken from the working folder.
+    `recipe` is a name, and wins over the job file's. A relative path of data is taken from the working folder. The
+    `settings` say where jobs train: without them nothing can be `auto` that rests on that.
 
     Raises:
         InvalidSpec: it cannot be run, asks for something in vain, or its data is nothing that orch knows or finds.
@@ -156,9 +163,18 @@ def resolve(*, flags: Mapping[str, Any], file: JobFile | None = None, recipe: st
     if recipe is not None:
         layers[f"recipe {recipe}"] = recipes.load(recipe).fields
     given = _found({name: value for fields in reversed(layers.values()) for name, value in fields.items()})
+    decided: dict[str, str] = {}
+    if settings is not None and given.get("batch_size") == specs.AUTO:
+        from orchestrator.service import batches  # noqa: PLC0415 - seldom asked for, and it brings the store along
+
+        least = specs.parse(given | {"batch_size": 2})
+        given["batch_size"], decided["batch_size"] = batches.largest(least, settings)
     spec = specs.parse(given)
     _refuse_idle(spec, asked)
-    return Resolved(spec=spec, origins={name: _origin(name, layers, given) for name in specs.JobSpec.model_fields})
+    origins = {name: _origin(name, layers, given) for name in specs.JobSpec.model_fields}
+    return Resolved(
+        spec=spec, origins=origins | {name: f"{origins[name]}, auto: {why}" for name, why in decided.items()}
+    )
 
 
 def placed(spec: specs.JobSpec) -> specs.JobSpec:
@@ -183,6 +199,8 @@ def schema() -> dict[str, Any]:
     of_spec = specs.JobSpec.model_json_schema()
     properties = QUEUE_KEYS | of_spec.pop("properties")
     properties["network"] = properties["network"] | {"enum": list(networks.NETWORKS)}
+    number = {name: properties["batch_size"].pop(name) for name in ("type", "minimum", "maximum")}
+    properties["batch_size"]["anyOf"] = [number, {"const": specs.AUTO}]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **of_spec,

@@ -33,3 +33,21 @@ def test_an_optimizer_with_less_state_takes_less() -> None:
     peaks = [memory.peak(spec, mode="lean") for spec in (plain, sgd, adam)]
     parameters = networks.cost(adam.shape, image_size=224, classes=2).parameters
     assert [later - earlier for earlier, later in itertools.pairwise(peaks)] == [4 * parameters] * 2
+
+
+def test_the_largest_batch_is_the_last_power_of_two_that_fits() -> None:
+    spec = specs.JobSpec(network="densenet121", image_size=64)
+    peaks = {batch: memory.peak(spec.model_copy(update={"batch_size": batch}), mode="plain") for batch in (16, 32)}
+    assert memory.largest_batch(spec, room=peaks[32]) == 32
+    assert memory.largest_batch(spec, room=peaks[32] - 1) == 16
+    leaner = spec.model_copy(update={"memory": "lean"})
+    assert (memory.largest_batch(leaner, room=peaks[32] - 1) or 0) > 16
+    assert memory.largest_batch(spec, room=2**50) == memory.LARGEST_BATCH
+    assert memory.largest_batch(spec, room=2**20) is None
+
+
+def test_the_largest_batch_leaves_an_epoch_its_steps() -> None:
+    spec = specs.JobSpec(network="densenet_tiny", image_size=16)
+    assert memory.largest_batch(spec, room=2**50, pictures=300) == 32
+    assert memory.largest_batch(spec, room=2**50, pictures=5) == 2
+    assert memory.largest_batch(spec.model_copy(update={"accumulate": 4}), room=2**50, pictures=300) == 8
