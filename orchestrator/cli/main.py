@@ -1,7 +1,6 @@
 """The program `orch`: its commands, each imported when it is used, and the one place where errors end."""
 
 import errno
-import gc
 import importlib
 import os
 import signal
@@ -184,8 +183,6 @@ def _tidy(command: Any) -> Any:
 
 def main() -> None:
     """Run `orch` and exit with the code of what happened."""
-    # What a command imports stays to its end: looking for garbage in it took an eighth of its time.
-    gc.set_threshold(100_000)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(run(arguments, debug=len(arguments) < len(sys.argv) - 1))
 

@@ -53,6 +53,11 @@ class Doorbell:
     def __exit__(self, *_: object) -> None:
         self._connection.release()
 
+    def prepare(self) -> None:
+        """Import and make what the first doorbell needs, but for the connection: that takes longer than to ring."""
+        self._app.finalize()
+        _ = self._app.backend
+
     def ring(self, stage: Stage, times: int = 1) -> None:
         """Send `times` doorbells for the stage; raises BrokerUnavailable."""
         with self._explained():

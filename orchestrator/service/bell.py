@@ -7,10 +7,13 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from orchestrator import config, errors, failpoints
 from orchestrator.core.states import Stage
+
+if TYPE_CHECKING:
+    from orchestrator.queue.dispatch import Doorbell
 
 #: Rings for a stage; returns why that could not be done. The reconciler rings again in any case.
 Ring = Callable[[Stage], errors.BrokerUnavailable | None]
@@ -23,11 +26,8 @@ def ring(settings: config.Settings, stage: Stage) -> errors.BrokerUnavailable | 
     """Ring for a stage from this process."""
     from orchestrator.queue import dispatch  # noqa: PLC0415 - Celery costs 0.2 s, and nothing before this needs it
 
-    try:
-        dispatch.ring(settings, stage)
-    except errors.BrokerUnavailable as error:
-        return error
-    return None
+    with dispatch.Doorbell(settings) as doorbell:
+        return _rung(doorbell, stage)
 
 
 @contextmanager
@@ -54,14 +54,23 @@ def prepared(settings: config.Settings) -> Iterator[Ring]:
 def _become_bell(settings: config.Settings, asker: socket.socket) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends this process
-        from orchestrator.queue import dispatch  # noqa: F401, PLC0415 - the import that takes the time
+        from orchestrator.queue import dispatch  # noqa: PLC0415 - the import that takes the time
 
-        stage = Stage(asker.recv(64).decode())
-        away = ring(settings, stage)
+        with dispatch.Doorbell(settings) as doorbell:
+            doorbell.prepare()
+            away = _rung(doorbell, Stage(asker.recv(64).decode()))
         failpoints.reach("bell.answer")
         asker.sendall(json.dumps({} if away is None else {"why": away.why, "hint": away.hint}).encode())
     finally:
         os._exit(0)
+
+
+def _rung(doorbell: "Doorbell", stage: Stage) -> errors.BrokerUnavailable | None:
+    try:
+        doorbell.ring(stage)
+    except errors.BrokerUnavailable as error:
+        return error
+    return None
 
 
 def _ask(bell: socket.socket, stage: Stage) -> errors.BrokerUnavailable | None:

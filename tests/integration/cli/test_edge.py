@@ -51,11 +51,15 @@ def test_completion_imports_nothing_heavy(settings: config.Settings) -> None:
     assert loaded([], env).isdisjoint(HEAVY)
 
 
-def test_looking_imports_neither_celery_nor_rich_in_a_pipe(store: base.Store, settings: config.Settings) -> None:
+def test_looking_imports_no_celery_no_rich_in_a_pipe_and_one_dialect(
+    store: base.Store, settings: config.Settings
+) -> None:
     parts.submit(store)
     env = config.child_environment(settings)
     for words in (["status"], ["status", "@latest"], ["list"]):
-        assert loaded(words, env).isdisjoint({"celery", "redis", "rich", "alembic", "torch"})
+        assert loaded(words, env).isdisjoint(
+            {"celery", "redis", "rich", "alembic", "torch", "sqlalchemy.dialects.postgresql"}
+        )
 
 
 def complete(words: str, settings: config.Settings) -> list[str]:
