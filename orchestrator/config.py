@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from orchestrator import errors, settingsfiles
-from orchestrator.core import brokerurl, limits
+from orchestrator.core import brokerurl, limits, resources
 
 PREFIX = "ORCH_"
 PROJECT_FILE = "orch.toml"
@@ -142,6 +142,9 @@ class Settings(BaseModel):
         description="CPU threads of a training; unset: the host's cores, shared out among the devices",
     )
     worker_name: Word | None = Field(None, description="name of this worker; unset: made from the host's")
+    labels: Word | None = Field(
+        None, description="labels of this worker, which jobs may ask for, with commas between, such as bigdisk,lab=a"
+    )
 
     heartbeat: Seconds = Field(5, description="seconds between two beats of a lease")
     lease: Seconds = Field(30, description="seconds without a beat after which a job is taken back")
@@ -208,6 +211,15 @@ class Settings(BaseModel):
                 raise ValueError(f"known sinks are {', '.join(SINKS)}")
         return text
 
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_some(cls, text: str | None) -> str | None:
+        try:
+            resources.parse_labels(_names(text))
+        except errors.InvalidSpec as error:
+            raise ValueError(error.why) from None
+        return text
+
     @field_validator("lease")
     @classmethod
     def _beats_fit_into_the_lease(cls, lease: float, info: ValidationInfo) -> float:
@@ -250,6 +262,11 @@ class Settings(BaseModel):
     def sink_names(self) -> tuple[str, ...]:
         """The trackers that get every metric as well."""
         return _names(self.sinks)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels of this worker."""
+        return resources.parse_labels(_names(self.labels))
 
     @property
     def limits(self) -> limits.Limits:

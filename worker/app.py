@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from orchestrator import config, errors, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, states
+from orchestrator.core import jobs, resources, states
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, messages
 from orchestrator.store import sql
@@ -46,6 +46,7 @@ class Plan(BaseModel):
     gpu: str | None  #: UUID
     threads: int
     locks: tuple[int, ...]  #: inherited descriptors that hold the device
+    offer: resources.Offer  #: what its worker has
     artifact_root: str
     fork_server: Path
     permits: Path | None
@@ -122,6 +123,7 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
         artifact_root=plan.artifact_root,
         stages=plan.stages,
         limits=settings.limits,
+        offer=plan.offer,
         permits=Permits(plan.permits, store=store, worker=plan.worker.id),
         ring=_bell(settings),
         ready=plan.fork_server.exists,

@@ -1,6 +1,7 @@
 """The devices of this host that a worker may use, each claimed by a lock that all users of the host share."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -9,6 +10,7 @@ from pathlib import Path
 import pynvml
 
 from orchestrator import config, errors, failpoints, log
+from orchestrator.core import resources
 
 _log = log.get("devices")
 
@@ -33,8 +35,15 @@ class Device:
 
     slot: str
     label: str  #: for people
-    gpu: str | None  #: UUID; None: the CPU
+    gpu: Gpu | None  #: None: the CPU
     locks: tuple[int, ...]
+
+    @property
+    def offered(self) -> resources.Device:
+        """What jobs are told of it."""
+        if self.gpu is None:
+            return resources.Device(id=self.slot, kind=resources.CPU, name=self.label)
+        return resources.Device(id=self.gpu.uuid, kind=resources.GPU, name=self.gpu.name, memory=self.gpu.memory)
 
 
 def claim(settings: config.Settings) -> list[Device]:
@@ -67,6 +76,11 @@ def claim(settings: config.Settings) -> list[Device]:
             hint="Use `--devices cpu` (with compose: the worker-cpu profile), or stop the worker that holds the GPU.",
         )
     return devices
+
+
+def offer(devices: Iterable[Device], settings: config.Settings) -> resources.Offer:
+    """Return what a worker with these devices has for jobs."""
+    return resources.Offer(devices=tuple(device.offered for device in devices), labels=settings.label_names)
 
 
 def list_gpus() -> list[Gpu]:
@@ -142,7 +156,7 @@ def _claim_gpu(gpu: Gpu, settings: config.Settings) -> list[Device]:
         lock = _lock(settings.lock_dir / f"{gpu.uuid}.{number}")
         if lock is not None:
             label = f"{gpu.name} ({gpu.index})"
-            devices.append(Device(slot=f"gpu{gpu.index}.{number}", label=label, gpu=gpu.uuid, locks=(lock,)))
+            devices.append(Device(slot=f"gpu{gpu.index}.{number}", label=label, gpu=gpu, locks=(lock,)))
     return devices
 
 

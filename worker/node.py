@@ -59,6 +59,7 @@ class Node:
         self._living = settings.run_dir / "living"
         key = resources.enter_context(identity.held(self._living, self._identity.id))
         self._devices = devices.claim(settings)
+        self._offer = devices.offer(self._devices, settings)
         self._root = artifacts.root_id(settings.artifact_dir)
         self._store: base.Store = self._patiently(lambda: sql.open_store(settings))
         resources.callback(self._store.close)
@@ -265,7 +266,7 @@ class Node:
         return (
             job.artifact_root in {None, self._root}
             and job.spec_version <= specs.SPEC_VERSION
-            and (bool(self._devices) or job.stage is states.Stage.DOWNLOAD)
+            and not job.demand.unmet(job.stage, self._offer)
         )
 
     def _register(self) -> None:
@@ -281,6 +282,8 @@ class Node:
                 beat=0,
                 beat_at=now,
                 limits=self._settings.limits,
+                slots=self._offer.devices,
+                labels=self._offer.labels,
             )
         )
 
@@ -334,9 +337,10 @@ class Node:
             worker=self._identity,
             stages=stages,
             device=device.label,
-            gpu=device.gpu,
+            gpu=device.gpu.uuid if device.gpu else None,
             threads=threads,
             locks=device.locks,
+            offer=self._offer,
             artifact_root=self._root,
             fork_server=self._socket,
             permits=self._permits.path,

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from orchestrator import errors, log
-from orchestrator.core import jobs, limits, states
+from orchestrator.core import jobs, limits, resources, states
 from orchestrator.store import base
 from worker.permits import Permits
 from worker.supervisor import Supervisor
@@ -27,6 +27,7 @@ class Slot:
         artifact_root: str,
         stages: Sequence[states.Stage],
         limits: limits.Limits = limits.NONE,
+        offer: resources.Offer = resources.ONE_CPU,
         permits: Permits,
         ring: Callable[[states.Stage], None],
         ready: Callable[[], bool],
@@ -39,6 +40,7 @@ class Slot:
         self._artifact_root = artifact_root
         self._stages = tuple(stages)
         self._limits = limits
+        self._offer = offer
         self._permits = permits
         self._ring = ring
         self._ready = ready
@@ -98,6 +100,7 @@ class Slot:
             stages=stages,
             artifact_root=self._artifact_root,
             limits=self._limits,
+            offer=self._offer,
         )
 
     def _settle(self, claim: jobs.Claim, job: jobs.Job | None) -> None:

@@ -1,11 +1,11 @@
 """What the store gives out: frozen pictures of jobs, their attempts, metrics, checkpoints, and of workers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from orchestrator import errors
-from orchestrator.core import masking
+from orchestrator.core import masking, resources
 from orchestrator.core.dependencies import Dependency
 from orchestrator.core.limits import NONE, Limits
 from orchestrator.core.provenance import UNKNOWN, Environment, Provenance
@@ -78,6 +78,7 @@ class Job:
     parent: str | None = None  #: id of the job that it was made from
     start_step: int | None = None  #: step of its parent's checkpoint that its training begins with
     note: str | None = None  #: what a person noted of it
+    demand: resources.Demand = resources.ANY  #: what its worker must have
 
     @property
     def final(self) -> bool:
@@ -101,8 +102,10 @@ class NewJob:
     start_step: int | None = None
     notify: Telling | None = None
     provenance: Provenance = UNKNOWN
+    demand: resources.Demand = resources.ANY  #: what its worker must have; the number of devices is the spec's
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "demand", replace(self.demand, gpus=self.spec.gpus))
         if abs(self.priority) > MAX_PRIORITY:
             raise errors.InvalidSpec(
                 f"priority = {masking.value(self.priority)}: it is too far out",
@@ -302,7 +305,7 @@ class Worker:
 
     identity: WorkerIdentity
     state: WorkerState
-    devices: tuple[str, ...]  #: one entry a slot
+    devices: tuple[str, ...]  #: one entry a slot, for people
     versions: dict[str, str]
     artifact_root: str | None
     started_at: datetime
@@ -312,11 +315,19 @@ class Worker:
     wish: WorkerWish = WorkerWish.RUN
     limits: Limits = NONE  #: that it keeps to
     silence: float = 0.0  #: seconds since its last beat, by the clock that all users of the database share
+    slots: tuple[resources.Device, ...] = ()  #: what each works on; a worker of an earlier version does not tell
+    labels: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """The worker's id."""
         return self.identity.id
+
+    @property
+    def offer(self) -> resources.Offer:
+        """What it has for jobs."""
+        guessed = tuple(resources.guessed(number, label) for number, label in enumerate(self.devices))
+        return resources.Offer(devices=self.slots or guessed, labels=self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ from orchestrator.core.jobs import (
 )
 from orchestrator.core.limits import NONE, Limits
 from orchestrator.core.provenance import Environment, Provenance
+from orchestrator.core.resources import ONE_CPU, Offer
 from orchestrator.core.states import Stage, Wish, WorkerState, WorkerWish
 from orchestrator.core.telling import Answer, Notice
 from orchestrator.core.verbs import Change, Changed
@@ -210,13 +211,14 @@ class Supervisors(Protocol):
         stages: Sequence[Stage],
         artifact_root: str,
         limits: Limits = NONE,
+        offer: Offer = ONE_CPU,
     ) -> Claim | None:
         """Claim the job that is next for the first of `stages` that has one; None where nothing waits.
 
         Next is whom `core.ordering` says. One transaction: queued → running, attempt + 1, an `attempts` row, an event.
         Eligible: its time has come, what it waits for has ended, its spec version is not newer than ours, its
-        checkpoints, where it has any, lie under `artifact_root`, and as a training it keeps to `limits`. A worker that
-        is unhealthy or is to drain gets nothing.
+        checkpoints, where it has any, lie under `artifact_root`, what it demands is in `offer`, and as a training it
+        keeps to `limits`. A worker that is unhealthy or is to drain gets nothing.
         """
         ...
 

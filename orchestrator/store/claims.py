@@ -1,7 +1,8 @@
 """Which job a worker claims next: `core.ordering`, over the index `ix_jobs_claim`.
 
-A claim looks at users, not at jobs: it seeks what runs of each, and the first of each that could run here. Its cost
-does not grow with the number of jobs, neither of those that wait nor of those that are blocked.
+A claim looks at users and at what their jobs demand, not at jobs: it seeks what runs of each user, and the first of
+each demand; whether the asker meets that is `core.resources`' rule. Its cost does not grow with the number of jobs,
+neither of those that wait nor of those that are blocked.
 """
 
 import functools
@@ -12,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Row,
     Select,
@@ -30,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import limits as core_limits
-from orchestrator.core import ordering, specs, states
+from orchestrator.core import ordering, resources, specs, states
 from orchestrator.store import columns, models
 
 _jobs = models.jobs.c
@@ -48,6 +50,16 @@ class Asker:
     worker: str  #: its id
     root: str  #: id of the artifact root that it reaches
     limits: core_limits.Limits
+    offer: resources.Offer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The first of a user's jobs that demand the same and are all bound to the asker's root, or all to none."""
+
+    contender: ordering.Contender
+    demand: resources.Demand
+    rooted: bool
 
 
 def eligible(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
@@ -55,25 +67,23 @@ def eligible(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     return or_(_jobs.not_before <= now, _jobs.not_before.is_(None) & (_jobs.blocked == false()))
 
 
-def contenders(
-    connection: Connection, who: Asker, stage: states.Stage, now: datetime
-) -> list[tuple[ordering.Contender, bool]]:
-    """Return the users of whom a worker could take a job, in turn, and whether that job is bound to its root.
-
-    A user stands there twice where one job is and another is not.
-    """
+def heads(connection: Connection, who: Asker, stage: states.Stage, now: datetime) -> list[Head]:
+    """Return the jobs of which a worker could take one, in turn: of each user the first of each kind."""
     limits = who.limits if stage is states.Stage.TRAIN else core_limits.NONE
     found = connection.execute(
         _contenders(connection.dialect.name, _full_tags(connection, limits)), _values(who, stage, now)
     )
-    rooted = {
-        ordering.Contender(
-            user=row.name, running=row.running, served_at=row.served_at, rank=row.rank, seq=row.seq
-        ): row.rooted
+    there = {
+        ordering.Contender(user=row.name, running=row.running, served_at=row.served_at, rank=row.rank, seq=row.seq): row
         for row in found
-        if row.seq is not None and not limits.user_is_full(row.name, row.running)
+        if row.seq is not None
+        and not limits.user_is_full(row.name, row.running)
+        and not resources.of(row.demand).unmet(stage, who.offer)
     }
-    return [(contender, rooted[contender]) for contender in ordering.in_turn(rooted)]
+    return [
+        Head(contender=contender, demand=resources.of(there[contender].demand), rooted=there[contender].rooted)
+        for contender in ordering.in_turn(there)
+    ]
 
 
 def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: datetime) -> Row[Any] | None:
@@ -83,10 +93,11 @@ def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: date
         connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_KEY)))
     limits = who.limits if stage is states.Stage.TRAIN else core_limits.NONE
     full = _full_tags(connection, limits)
-    for contender, rooted in contenders(connection, who, stage, now):
-        first = _first(connection.dialect.name, bindparam("user"), rooted=rooted, full=full)
+    for head in heads(connection, who, stage, now):
+        one = {"user": head.contender.user, "demand": head.demand.text}
+        first = _first(connection.dialect.name, bindparam("user"), bindparam("demand"), rooted=head.rooted, full=full)
         locking = first.with_for_update(skip_locked=True)
-        row = connection.execute(locking, {**_values(who, stage, now), "user": contender.user}).first()
+        row = connection.execute(locking, {**_values(who, stage, now), **one}).first()
         if row is not None:
             return row
     return None
@@ -156,9 +167,10 @@ def _full_tags(connection: Connection, limits: core_limits.Limits) -> tuple[str,
 
 @functools.lru_cache(maxsize=32)  # to build it takes longer than to run it
 def _contenders(dialect: str, full: tuple[str, ...]) -> Select[Any]:
-    """Return the SELECT of each user with the first of their jobs: of those without a root, and with the asker's.
+    """Return the SELECT of each user with the first job of each demand: of those without a root, and with the asker's.
 
-    The recursion leaps from one user to the next: https://wiki.postgresql.org/wiki/Loose_indexscan.
+    The recursions leap from one user, and then from one of their demands, to the next:
+    https://wiki.postgresql.org/wiki/Loose_indexscan.
     """
     barred = (_workers.state == states.WorkerState.UNHEALTHY) | (_workers.wish == states.WorkerWish.DRAIN)
     may_claim = ~exists().where(_workers.id == bindparam("worker"), barred)
@@ -167,7 +179,8 @@ def _contenders(dialect: str, full: tuple[str, ...]) -> Select[Any]:
     later = models.jobs.alias("later").c
     following = select(func.min(later.submitted_by)).where(*_waiting(later), later.submitted_by > users.c.name)
     users = users.union_all(select(following.correlate(users).scalar_subquery()).where(users.c.name.is_not(None)))
-    firsts = union_all(*(_firsts(dialect, users, rooted=rooted, full=full) for rooted in (False, True))).subquery()
+    kinds = _kinds(users)
+    firsts = union_all(*(_firsts(dialect, kinds, rooted=rooted, full=full) for rooted in (False, True))).subquery()
     # No join, which PostgreSQL would make a hash of all jobs for.
     rank = select(_jobs.rank).where(_jobs.seq == firsts.c.seq)
     return select(
@@ -178,14 +191,30 @@ def _contenders(dialect: str, full: tuple[str, ...]) -> Select[Any]:
     )
 
 
-def _firsts(dialect: str, users: Any, *, rooted: bool, full: tuple[str, ...]) -> Select[Any]:
-    first = _first(dialect, users.c.name, rooted=rooted, full=full).with_only_columns(_jobs.seq)
-    seq = first.correlate(users).scalar_subquery().label("seq")
-    return select(users.c.name, literal(rooted).label("rooted"), seq).where(users.c.name.is_not(None))
+def _kinds(users: CTE) -> CTE:
+    """Return each user with each thing that their waiting jobs demand."""
+    least = select(func.min(_jobs.demand)).where(*_waiting(_jobs), _jobs.submitted_by == users.c.name)
+    first = select(users.c.name, least.correlate(users).scalar_subquery().label("demand"))
+    kinds = first.where(users.c.name.is_not(None)).cte("kinds", recursive=True)
+    later = models.jobs.alias("other").c
+    following = select(func.min(later.demand)).where(
+        *_waiting(later), later.submitted_by == kinds.c.name, later.demand > kinds.c.demand
+    )
+    leap = select(kinds.c.name, following.correlate(kinds).scalar_subquery())
+    return kinds.union_all(leap.where(kinds.c.demand.is_not(None)))
 
 
-def _first(dialect: str, user: ColumnElement[str], *, rooted: bool, full: Collection[str]) -> Select[Any]:
-    """Return the SELECT of a user's first job that could be claimed; it walks the index in order.
+def _firsts(dialect: str, kinds: CTE, *, rooted: bool, full: tuple[str, ...]) -> Select[Any]:
+    first = _first(dialect, kinds.c.name, kinds.c.demand, rooted=rooted, full=full).with_only_columns(_jobs.seq)
+    seq = first.correlate(kinds).scalar_subquery().label("seq")
+    one = select(kinds.c.name, kinds.c.demand, literal(rooted).label("rooted"), seq)
+    return one.where(kinds.c.demand.is_not(None))
+
+
+def _first(
+    dialect: str, user: ColumnElement[str], demand: ColumnElement[str], *, rooted: bool, full: Collection[str]
+) -> Select[Any]:
+    """Return the SELECT of a user's first job of a demand that could be claimed; it walks the index in order.
 
     For PostgreSQL the order names the root, since it does not take IS NULL for a constant, and the time is no OR, which
     it would rather make a bitmap of.
@@ -197,6 +226,7 @@ def _first(dialect: str, user: ColumnElement[str], *, rooted: bool, full: Collec
         .where(
             *_waiting(_jobs),
             _jobs.submitted_by == user,
+            _jobs.demand == demand,
             root,
             func.coalesce(_jobs.not_before, now) <= now,
             _jobs.spec_version <= specs.SPEC_VERSION,

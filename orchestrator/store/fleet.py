@@ -42,6 +42,8 @@ class Fleet(base.Fleet):
             "ended_at": None,
             "wish": states.WorkerWish.RUN,
             "limits": {"users": dict(worker.limits.users), "tags": dict(worker.limits.tags)},
+            "slots": [asdict(slot) for slot in worker.slots],
+            "labels": list(worker.labels),
         }
         storing = engine.insert(connection, models.workers).values(values)
         connection.execute(storing.on_conflict_do_update(index_elements=["id"], set_=values))

@@ -94,6 +94,9 @@ class JobColumns(TypedColumns):
         BigInteger, comment="step of its parent's checkpoint that its training begins with"
     )
     note: Named[str | None] = Column(Text, comment="what a person noted of it")
+    demand: Named[str] = Column(
+        Text, server_default="", comment="what its worker must have, as JSON; nothing where any device will do"
+    )
 
 
 # What is blocked does not stand in the way of a claim, however much of it there is. PostgreSQL's condition stands in
@@ -122,8 +125,12 @@ jobs = Table(
         name="counters",
     ),
     Index(None, "name"),
-    # A claim finds its users, what runs of each, and the first of each; with not_before in it, counting needs no row.
-    Index("ix_jobs_claim", "state", "stage", "blocked", "submitted_by", "artifact_root", "rank", "seq", "not_before"),
+    # A claim finds its users, what runs of each, what their jobs demand, and the first of each demand; with not_before
+    # in it, counting needs no row.
+    Index(
+        "ix_jobs_claim",
+        *("state", "stage", "blocked", "submitted_by", "demand", "artifact_root", "rank", "seq", "not_before"),
+    ),
     jobs_due,
     Index(None, "parent"),
     Index("ix_jobs_spec_hash", "spec_hash", "state", "seq"),
@@ -414,6 +421,10 @@ class WorkerColumns(TypedColumns):
     limits: Named[dict[str, dict[str, int]] | None] = Column(
         JSON(none_as_null=True), comment="trainings at once, by user and tag"
     )
+    slots: Named[list[dict[str, Any]] | None] = Column(
+        JSON(none_as_null=True), comment="what each slot works on: id, kind, name and memory in bytes"
+    )
+    labels: Named[list[str] | None] = Column(JSON(none_as_null=True), comment="list of text")
 
 
 workers = Table(

@@ -240,6 +240,7 @@ def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:
         "submitted_at": now,
         "parent": new.parent,
         "start_step": new.start_step,
+        "demand": new.demand.text,
         **dict.fromkeys(("attempt", "beat", "retries", "total_retries", "furthest_step"), 0),
         **moves.NO_PROGRESS,
     }

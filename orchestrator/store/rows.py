@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pydantic
 from sqlalchemy import Row
 
-from orchestrator.core import dependencies, history, jobs, limits, provenance, specs
+from orchestrator.core import dependencies, history, jobs, limits, provenance, resources, specs
 
 T = TypeVar("T")
 
@@ -21,8 +21,9 @@ def job(row: Row[Any]) -> jobs.Job:
         user=row.submitted_by,
         tags=tuple(row.tags),
         spec=_spec(row.spec),
+        demand=resources.of(row.demand),
         progress=jobs.Progress(**{name: getattr(row, f"progress_{name}") for name in _names(jobs.Progress)}),
-        **_picked(row, _names(jobs.Job) - {"user", "tags", "spec", "progress"}),
+        **_picked(row, _names(jobs.Job) - {"user", "tags", "spec", "demand", "progress"}),
     )
 
 
@@ -100,6 +101,8 @@ def worker(row: Row[Any], held: tuple[str, ...], now: datetime) -> jobs.Worker:
         identity=identity(row),
         devices=tuple(row.devices),
         limits=limits.Limits(**(row.limits or {})),
+        slots=tuple(resources.Device(**slot) for slot in row.slots or ()),
+        labels=tuple(row.labels or ()),
         jobs=held,
         silence=silence,
     )

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Row, case, exists, func, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import clock, jobs, provenance, retention, states
+from orchestrator.core import clock, jobs, provenance, resources, retention, states
 from orchestrator.core import limits as core_limits
 from orchestrator.store import base, claims, engine, line, models, moves, people, rows, starts, waiting
 
@@ -32,11 +32,12 @@ class Supervisors(base.Supervisors):
         stages: Sequence[states.Stage],
         artifact_root: str,
         limits: core_limits.Limits = core_limits.NONE,
+        offer: resources.Offer = resources.ONE_CPU,
     ) -> jobs.Claim | None:
         """Claim the job that is next for the first of `stages` that has one."""
         if (claimed := self._claimed_unheard(worker, stages)) is not None:
             return claimed
-        asker = claims.Asker(worker=worker.id, root=artifact_root, limits=limits)
+        asker = claims.Asker(worker=worker.id, root=artifact_root, limits=limits, offer=offer)
         # Idle slots look every few seconds: a look takes no lock that anybody waits for.
         if not self._is_worth_it(asker, stages):
             return None
@@ -70,7 +71,7 @@ class Supervisors(base.Supervisors):
     def _is_worth_it(self, connection: Connection, asker: claims.Asker, stages: Sequence[states.Stage]) -> bool:
         now = self.clock.now()
         return waiting.is_any_due(connection, now) or any(
-            claims.contenders(connection, asker, stage, now) for stage in stages
+            claims.heads(connection, asker, stage, now) for stage in stages
         )
 
     @engine.writes

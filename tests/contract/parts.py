@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.core import jobs, provenance, specs, states
+from orchestrator.core import jobs, provenance, resources, specs, states
 from orchestrator.store import base, models, sql
 
 ROOT = "root-a"
@@ -36,13 +36,21 @@ def submit(store: base.Store, **fields: Any) -> jobs.Job:
     return store.submit(new_job(**fields))[0]
 
 
-def claim(store: base.Store, *stages: states.Stage, worker: str = "worker-a", root: str = ROOT) -> jobs.Claim | None:
-    return store.claim(worker=identity(worker), device="cpu", stages=stages or ALL_STAGES, artifact_root=root)
+def claim(
+    store: base.Store,
+    *stages: states.Stage,
+    worker: str = "worker-a",
+    root: str = ROOT,
+    offer: resources.Offer = resources.ONE_CPU,
+) -> jobs.Claim | None:
+    return store.claim(
+        worker=identity(worker), device="cpu", stages=stages or ALL_STAGES, artifact_root=root, offer=offer
+    )
 
 
-def claimed(store: base.Store, *stages: states.Stage, worker: str = "worker-a", root: str = ROOT) -> jobs.Claim:
+def claimed(store: base.Store, *stages: states.Stage, **by: Any) -> jobs.Claim:
     """Claim a job that must be there."""
-    held = claim(store, *stages, worker=worker, root=root)
+    held = claim(store, *stages, **by)
     assert held is not None
     return held
 

@@ -58,7 +58,7 @@ def test_auto_claims_every_gpu_and_slots_multiply(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("three_gpus")
 def test_one_claims_a_gpu_that_nobody_holds(tmp_path: Path) -> None:
     claims = [devices.claim(_settings(tmp_path, "one")) for _ in range(3)]
-    assert [[device.gpu for device in claim] for claim in claims] == [["GPU-0a"], ["GPU-1a"], ["GPU-2a"]]
+    assert [[device.offered.id for device in claim] for claim in claims] == [["GPU-0a"], ["GPU-1a"], ["GPU-2a"]]
     with pytest.raises(errors.InvalidSetting) as refused:
         devices.claim(_settings(tmp_path, "one"))
     assert "No GPU is free" in refused.value.message
@@ -66,12 +66,12 @@ def test_one_claims_a_gpu_that_nobody_holds(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("three_gpus")
 def test_gpus_can_be_named_by_number(tmp_path: Path) -> None:
-    assert [device.gpu for device in devices.claim(_settings(tmp_path, "2,0"))] == ["GPU-2a", "GPU-0a"]
+    assert [device.offered.id for device in devices.claim(_settings(tmp_path, "2,0"))] == ["GPU-2a", "GPU-0a"]
 
 
 def test_a_gpu_that_other_users_fill_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "list_gpus", lambda: [_gpu(0, free=0.2), _gpu(1)])
-    assert [device.gpu for device in devices.claim(_settings(tmp_path, "auto"))] == ["GPU-1a"]
+    assert [device.offered.id for device in devices.claim(_settings(tmp_path, "auto"))] == ["GPU-1a"]
 
 
 def test_asking_for_a_gpu_where_there_is_none_names_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
