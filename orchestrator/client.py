@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from orchestrator import config, errors
+from orchestrator.core import resources
 from orchestrator.core.jobs import EpochMetric, Evaluation, Job, JobFilter, NewJob
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState
@@ -96,6 +97,9 @@ class Client:
         priority: int = 0,
         after: Iterable[str | Job] = (),
         not_before: datetime | None = None,
+        device: str | None = None,
+        gpu_memory: str | int | None = None,
+        labels: Iterable[str] = (),
         user: str | None = None,
         idempotency_key: str | None = None,
         notify: Iterable[str] | None = None,
@@ -107,10 +111,12 @@ class Client:
         """Queue a job, and return it once it is on disk.
 
         What to train is a whole `spec`, or `fields` of one (`epochs=5, lr=1e-4`), over a `recipe` where one is named.
-        `after` are jobs whose success it waits for, as text also `JOB:any` for any end. A known `idempotency_key`
-        returns the earlier job. `notify` are URLs that are told how it ends, else those of the settings; `notify_on` is
-        what they are told. A broker that is away costs nothing: workers find the job by themselves. Where a job has
-        succeeded with the same spec, data and versions, that is returned and nothing queued, unless `force` is given.
+        `after` are jobs whose success it waits for, as text also `JOB:any` for any end. `device` (cpu, gpu, or a part
+        of a GPU's name), `gpu_memory` ("10GB", or bytes) and `labels` are what its worker must have. A known
+        `idempotency_key` returns the earlier job. `notify` are URLs that are told how it ends, else those of the
+        settings; `notify_on` is what they are told. A broker that is away costs nothing: workers find the job by
+        themselves. Where a job has succeeded with the same spec, data and versions, that is returned and nothing
+        queued, unless `force` is given.
 
         Raises:
             InvalidSpec: it cannot be run; every fault of it is named.
@@ -128,6 +134,7 @@ class Client:
             idempotency_key=idempotency_key,
             after=submitting.dependencies(self._store, map(_text, after)),
             not_before=_moment(not_before),
+            demand=resources.parse(device=device, gpu_memory=gpu_memory, labels=labels),
             notify=submitting.telling(self._settings, notify, notify_on),
             provenance=provenance.here(self._settings, resolved.origins),
         )

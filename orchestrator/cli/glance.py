@@ -80,6 +80,8 @@ def _notes(overview: query.Overview, silent: Container[str]) -> Iterator[str]:
     elif stranded:
         many = words.plural(len(stranded), "job")
         yield f"No running worker has the checkpoints of {many}: `orch status {stranded[0].id}` says what to do."
+    elif unfit := [job for job in overview.active if query.unfit(job, overview.workers)]:
+        yield f"No running worker can ever run {words.plural(len(unfit), 'job')}: `orch why {unfit[0].id}` says why."
     elif not overview.broker.answers:
         yield "The broker is away: workers still look for jobs themselves, every few seconds."
 
@@ -103,6 +105,7 @@ def worker_columns(settings: config.Settings) -> tuple[render.Column[Worker], ..
         render.Column(title="DEVICES", value=lambda worker: worker.devices, shown=_devices, elastic=True),
         render.Column(title="JOBS", value=lambda worker: worker.jobs, elastic=True),
         render.Column(title="HEARD OF", value=lambda worker: worker.beat_at, shown=heard),
+        render.Column(title="LABELS", value=lambda worker: worker.labels, wide=True, elastic=True),
     )
 
 

@@ -57,9 +57,7 @@ def _summary(report: query.Report, settings: config.Settings) -> Iterator[tuple[
     yield "data", _data(report)
     if job.note:
         yield "note", job.note
-    if job.tags or job.priority:
-        priority = [f"priority {job.priority}"] if job.priority else []
-        yield "queued with", ", ".join([*(f"tag {tag}" for tag in job.tags), *priority])
+    yield from _queued(job)
     if job.attempt:
         yield "attempt", _attempt(job)
     yield "submitted", f"{words.moment(job.submitted_at)} by {job.user}"
@@ -67,6 +65,15 @@ def _summary(report: query.Report, settings: config.Settings) -> Iterator[tuple[
         yield "started", words.moment(job.started_at)
     if job.finished_at:
         yield "finished", f"{words.moment(job.finished_at)} after {words.duration(jobrows.took(job, now))}"
+
+
+def _queued(job: Job) -> Iterator[tuple[str, str]]:
+    priority = [f"priority {job.priority}"] if job.priority else []
+    with_ = [*(f"tag {tag}" for tag in job.tags), *priority]
+    if with_:
+        yield "queued with", ", ".join(with_)
+    if demands := job.demand.said():
+        yield "demands", ", ".join(demands)
 
 
 def _trouble(report: query.Report, silent: Container[str]) -> Iterator[tuple[str, str | Text]]:
@@ -80,6 +87,8 @@ def _trouble(report: query.Report, silent: Container[str]) -> Iterator[tuple[str
     if query.stranded(job, report.workers, silent):
         yield "why", f"they lie in the artifact folder {job.artifact_root}, last used on {query.last_host(report)}"
         yield "try", render.addressed(query.WAY_OUT.format(id=job.id))
+    for worker, why in query.unfit(job, report.workers).items():
+        yield "why", f"{worker} {why}"
 
 
 def _standing(report: query.Report, now: datetime, silent: Container[str]) -> str:
@@ -95,9 +104,15 @@ def _standing(report: query.Report, now: datetime, silent: Container[str]) -> st
         return f"queued, {before}"
     if nobody := words.nobody(report.workers, silent):
         return f"queued for {job.stage}: {nobody}, `orch up -d` starts one here"
-    if query.stranded(job, report.workers, silent):
-        return f"queued for {job.stage}: no running worker has its checkpoints"
-    return f"queued for {job.stage}, {words.place(report.ahead or 0)}"
+    return f"queued for {job.stage}{_place(report, silent)}"
+
+
+def _place(report: query.Report, silent: Container[str]) -> str:
+    if query.stranded(report.job, report.workers, silent):
+        return ": no running worker has its checkpoints"
+    if query.unfit(report.job, report.workers):
+        return ": no running worker can ever run it"
+    return f", {words.place(report.ahead or 0)}"
 
 
 def _recipe(job: Job) -> str:

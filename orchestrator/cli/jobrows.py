@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 #: Columns that are shown only where they are asked for.
-_ON_DEMAND = ("PRIORITY", "STAGE", "EPOCHS", "LR", "PARENT", "NOTE")
+_ON_DEMAND = ("PRIORITY", "STAGE", "EPOCHS", "LR", "PARENT", "DEMAND", "NOTE")
 
 
 def show(
@@ -108,6 +108,7 @@ def columns(silent: Container[str]) -> Sequence[render.Column[Job]]:
         render.Column(title="EPOCHS", value=lambda job: job.spec.epochs, right=True),
         render.Column(title="LR", value=lambda job: job.spec.lr, right=True),
         render.Column(title="PARENT", value=lambda job: job.parent),
+        render.Column(title="DEMAND", value=lambda job: job.demand.said(), elastic=True),
         render.Column(title="NOTE", value=lambda job: job.note, elastic=True),
     )
 

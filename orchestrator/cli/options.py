@@ -48,6 +48,24 @@ Devices = Annotated[
     typer.Option(metavar="WHICH", help="auto, one, cpu, none, or GPU numbers such as 0,2.", envvar="ORCH_DEVICES"),
 ]
 
+#: Panel of the help for what a job demands of its worker.
+PLACE = "Where it runs"
+
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="WHICH", rich_help_panel=PLACE, help="cpu, gpu, or a part of a GPU's name such as a100."),
+]
+GpuMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", rich_help_panel=PLACE, help="GPUs with so much memory or more, such as 10GB."),
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LABEL", rich_help_panel=PLACE, help="Workers with this label (ORCH_LABELS); may be given again."
+    ),
+]
+
 
 def given(context: Any, name: str) -> bool:
     """Whether the option was written on the command line, not taken from the environment or a default."""

@@ -23,7 +23,8 @@ PANELS = {
     ),
     "Network": ("network", *networks.FIELDS),
     "Checkpoints and retries": ("checkpoint_minutes", "checkpoint_steps", "keep", "max_duration", "retries"),
-    "Speed and memory": ("memory", "layout", "precision", "gpus"),
+    "Speed and memory": ("memory", "layout", "precision"),
+    options.PLACE: ("gpus",),
     "Start": ("weights", "weights_sha256", "train", "head_epochs", "head_lr"),
 }
 TRAINING = "Training"

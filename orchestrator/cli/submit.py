@@ -16,12 +16,15 @@ from orchestrator.core.states import JobState
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help needs none of them
     from orchestrator.config import Settings
-    from orchestrator.core.jobs import Worker
+    from orchestrator.core.jobs import Job, Worker
     from orchestrator.core.specs import JobSpec
     from orchestrator.service.context import Context
     from orchestrator.service.jobfile import JobFile, Resolved
     from orchestrator.service.speeds import Foreseen
     from orchestrator.service.submit import Submitted
+
+#: Workers that a note names, of those that cannot run a job.
+_SHOWN = 3
 
 app = typer.Typer(add_completion=False)
 
@@ -41,6 +44,8 @@ orch submit job.toml --lr 3e-4 --wait
 orch submit --data digits --notify https://example.org/hook --notify-on failed,stalled
 
 orch submit --data digits --after k3f9m2qa --not-before 18:00 --priority 2
+
+orch submit job.toml --gpus 2 --device a100 --gpu-memory 40GB --label bigdisk
 
 orch submit job.toml --force
 
@@ -77,6 +82,9 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="A second submit with this key returns the same job.")
     ] = None,
+    device: options.Device = None,
+    gpu_memory: options.GpuMemory = None,
+    label: options.Label = None,
     notify: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,6 +135,7 @@ def submit(
         name=file.name if name is None else name,
         tags=tuple(dict.fromkeys([*file.tags, *(tag or [])])),
         priority=priority if priority is not None else file.priority or 0,
+        demand=file.demand(device=device, gpu_memory=gpu_memory, labels=label),
         idempotency_key=idempotency_key,
         notify=service.telling(
             settings, file.notify if notify is None else notify, file.notify_on if notify_on is None else [notify_on]
@@ -190,8 +199,19 @@ def notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings"
     nobody = words.nobody(workers, query.silent_ids(workers, settings))
     if nobody:
         yield f"{nobody.capitalize()}: the job waits. `orch up -d` starts one here."
+    yield from _unfit(done.job, workers)
     if done.broker is not None and (workers or not settings.embedded_broker):
         yield f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves."
+
+
+def _unfit(job: "Job", workers: "tuple[Worker, ...]") -> Iterator[str]:
+    from orchestrator.service import query
+
+    reasons = query.unfit(job, workers)
+    if reasons:
+        told = ", ".join(f"{worker} {why}" for worker, why in list(reasons.items())[:_SHOWN])
+        more = f", and so on of {len(reasons)} workers" if len(reasons) > _SHOWN else ""
+        yield f"No worker that runs now can ever run it: {told}{more}. The job waits for one that can."
 
 
 def _advice(

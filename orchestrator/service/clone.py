@@ -1,11 +1,11 @@
 """A job like another one."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator import config
-from orchestrator.core import specs
+from orchestrator.core import resources, specs
 from orchestrator.core.jobs import NewJob
 from orchestrator.service import bell, jobfile, provenance, submit
 from orchestrator.store.base import Store
@@ -20,12 +20,15 @@ def clone(
     name: str | None = None,
     tags: tuple[str, ...] = (),
     priority: int | None = None,
+    device: str | None = None,
+    gpu_memory: str | None = None,
+    labels: Iterable[str] | None = None,
 ) -> submit.Submitted:
-    """Submit a job with the spec of the one that `text` means, but for `flags`.
+    """Submit a job with the spec of the one that `text` means, but for `flags`, and its demands but for those given.
 
     Raises:
         NotFound: no job, or (Ambiguous) several.
-        InvalidSpec: the spec with the flags cannot be run.
+        InvalidSpec: the spec with the flags cannot be run, or nothing can be as it demands.
 
     """
     parent = store.find(text)
@@ -37,6 +40,7 @@ def clone(
         name=name,
         tags=tuple(dict.fromkeys([*parent.tags, *tags])),
         priority=parent.priority if priority is None else priority,
+        demand=resources.changed(parent.demand, device=device, gpu_memory=gpu_memory, labels=labels),
         parent=parent.id,
         notify=submit.telling(settings, None, None),
         provenance=provenance.here(settings, resolved.origins),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import config, errors
-from orchestrator.core import masking, networks, specs, weburl, weights
+from orchestrator.core import masking, networks, resources, specs, weburl, weights
 from orchestrator.core.jobs import MAX_NAME, MAX_PRIORITY
 from orchestrator.core.telling import Occasion
 from orchestrator.service import recipes
@@ -39,6 +39,20 @@ QUEUE_KEYS: dict[str, dict[str, Any]] = {
         "minimum": -MAX_PRIORITY,
         "maximum": MAX_PRIORITY,
         "description": "one point is worth an hour of waiting",
+    },
+    "device": {
+        "type": "string",
+        "description": "device that it is for: cpu, gpu, or a part of a GPU's name such as a100",
+    },
+    "gpu_memory": {
+        "type": ["string", "integer"],
+        "description": "memory that each GPU has at least, such as 10GB, or in bytes",
+    },
+    "labels": {
+        "type": ["array", "string"],
+        "items": {"type": "string"},
+        "default": [],
+        "description": "labels that the worker has: all of them",
     },
     "notify": {
         "type": ["array", "string"],
@@ -83,9 +97,27 @@ class JobFile:
     name: str | None = None
     tags: tuple[str, ...] = ()
     priority: int | None = None
+    device: str | None = None
+    gpu_memory: str | int | None = None
+    labels: tuple[str, ...] = ()
     notify: tuple[str, ...] | None = None
     notify_on: tuple[str, ...] | None = None
     recipe: str | None = None
+
+    def demand(
+        self, *, device: str | None = None, gpu_memory: str | None = None, labels: Iterable[str] | None = None
+    ) -> resources.Demand:
+        """Return what the job demands of its worker: what is given here, and for the rest what the file says.
+
+        Raises:
+            InvalidSpec: it can be no demand.
+
+        """
+        return resources.parse(
+            device=self.device if device is None else device,
+            gpu_memory=self.gpu_memory if gpu_memory is None else gpu_memory,
+            labels=self.labels if labels is None else labels,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +165,9 @@ def parse(content: bytes, *, origin: str) -> JobFile:
         name=_text(values, "name", origin),
         tags=_texts(values, "tags", origin) or (),
         priority=_priority(values.get("priority"), origin),
+        device=_text(values, "device", origin),
+        gpu_memory=values.get("gpu_memory"),
+        labels=_texts(values, "labels", origin) or (),
         notify=_texts(values, "notify", origin),
         notify_on=_texts(values, "notify_on", origin),
         recipe=_text(values, RECIPE_KEY, origin),

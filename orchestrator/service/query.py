@@ -159,6 +159,18 @@ def stranded(job: Job, workers: Iterable[Worker], silent: Container[str] = ()) -
     return job.state is JobState.QUEUED and job.artifact_root is not None and job.artifact_root not in here
 
 
+def takes(job: Job) -> int:
+    """Return how many slots of its worker a running job takes; a download has one of its own kind."""
+    return 0 if job.stage is Stage.DOWNLOAD else job.demand.at(job.stage).gpus
+
+
+def unfit(job: Job, workers: Iterable[Worker]) -> dict[str, str]:
+    """Return why none of the workers can ever run a job, by their ids; nothing where one can, or there is none."""
+    stage = Stage.EVALUATE if job.stage is Stage.EVALUATE else Stage.TRAIN
+    reasons = {worker.id: "; ".join(job.demand.unmet(stage, worker.offer)) for worker in workers}
+    return reasons if all(reasons.values()) and job.state is JobState.QUEUED else {}
+
+
 def last_host(report: Report) -> str:
     """Return on which host the newest checkpoint was written."""
     hosts = {attempt.attempt: attempt.host for attempt in report.attempts}

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from orchestrator import config
+from orchestrator.core import resources
 from orchestrator.core.jobs import Worker
 from orchestrator.core.states import After, Ended, WorkerState, WorkerWish
 from orchestrator.service import query, views
@@ -46,6 +47,15 @@ class WhyPayload(views.Payload):
     ends: IntervalPart | None = Field(description="all its stages")
 
 
+class DevicePart(views.Part):
+    """What a slot of a worker works on."""
+
+    id: str = Field(description="slots that share a GPU name the same one: its UUID")
+    kind: resources.Kind
+    name: str
+    memory: int | None = Field(description="bytes of the GPU")
+
+
 class WorkerPayload(views.Payload):
     """One worker, as `worker list` prints it: a line each."""
 
@@ -55,6 +65,8 @@ class WorkerPayload(views.Payload):
     state: WorkerState
     wish: WorkerWish
     devices: tuple[str, ...]
+    slots: tuple[DevicePart, ...] = Field(description="what each slot works on, where the worker tells it")
+    labels: tuple[str, ...]
     jobs: tuple[str, ...]
     versions: dict[str, str]
     silence: float = Field(description="seconds since its last beat")
@@ -125,9 +137,13 @@ def why(answer: Why) -> WhyPayload:
 
 def worker(worker: Worker) -> WorkerPayload:
     """Return the payload of a worker."""
-    plain = {name: getattr(worker, name) for name in ("id", "state", "wish", "devices", "jobs", "versions", "silence")}
+    plain = {
+        name: getattr(worker, name)
+        for name in ("id", "state", "wish", "devices", "labels", "jobs", "versions", "silence")
+    }
     return WorkerPayload(
         **plain,
+        slots=tuple(DevicePart.model_validate(slot) for slot in worker.slots),
         host=worker.identity.host,
         pid=worker.identity.pid,
         user_limits=dict(worker.limits.users),

@@ -45,6 +45,15 @@ class ProgressPart(Part):
     at: datetime | None
 
 
+class DemandPart(Part):
+    """What a job demands of its worker; the number of devices is the spec's."""
+
+    gpus: int = Field(description="devices of one host that train it together")
+    device: str | None = Field(description="cpu, gpu, or a part of the GPU's name")
+    gpu_memory: int | None = Field(description="bytes that each GPU has at least")
+    labels: tuple[str, ...]
+
+
 class JobPayload(Payload):
     """One job."""
 
@@ -79,6 +88,7 @@ class JobPayload(Payload):
     blocked: bool = Field(False, description="waits for its hour, after a failure, or for other jobs")
     parent: str | None = Field(None, description="job that it was made from")
     note: str | None = None
+    demand: DemandPart = Field(description="what its worker must have")
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -267,7 +277,11 @@ def job(job: Job, silent: Container[str] = ()) -> JobPayload:
     """Return the payload of a job; `silent` are the ids of workers that have not been heard of."""
     fields = {name: getattr(job, name) for name in JobPayload.model_fields if hasattr(job, name)}
     return JobPayload(
-        **{**fields, "progress": ProgressPart.model_validate(job.progress)},
+        **{
+            **fields,
+            "progress": ProgressPart.model_validate(job.progress),
+            "demand": DemandPart.model_validate(job.demand),
+        },
         doing=query.doing(job, silent),
         eta=None if job.worker in silent else query.eta(job),
     )

@@ -110,8 +110,8 @@ def _hindrances(settings: config.Settings, worker: Worker, job: Job, training: l
     known = worker.versions.get("spec")
     if known is not None and int(known) < job.spec_version:
         yield f"is older: it knows jobs up to version {known}, this is one of version {job.spec_version}"
-    if job.stage is not Stage.DOWNLOAD and not worker.devices:
-        yield "has no device to train on"
+    if lacks := job.demand.unmet(job.stage, worker.offer):
+        yield "; ".join(lacks)
     if job.stage is Stage.TRAIN:
         yield from _limited(worker.limits, job, training)
 

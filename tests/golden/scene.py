@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.cli import main
-from orchestrator.core import findings, ids, jobs, provenance, specs, states
+from orchestrator.core import findings, ids, jobs, provenance, resources, specs, states
 from orchestrator.core.dependencies import Dependency
 from orchestrator.service import (
     asking,
@@ -169,6 +169,8 @@ def _populate(store: sql.SqlStore, settings: config.Settings, clock: HandClock) 
             started_at=clock.now() - timedelta(hours=1),
             beat=0,
             beat_at=clock.now(),
+            slots=resources.ONE_CPU.devices,
+            labels=("lab=a",),
         )
     )
     _succeed(store, settings, clock, accuracies=(0.5, 0.75), name="first", tags=("pets",), provenance=_PROVENANCE)

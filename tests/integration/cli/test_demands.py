@@ -1,0 +1,87 @@
+"""What a job demands of its worker, from the command line to `why`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orchestrator import Client, config, errors
+from orchestrator.core import resources
+from orchestrator.store import sql
+from tests.integration.cli.conftest import Orch, living_worker
+
+A100 = resources.Device(id="GPU-0", kind="gpu", name="NVIDIA A100", memory=42 * 10**9)
+WANTED = resources.Demand(gpus=2, device="a100", gpu_memory=40 * 10**9, labels=("bigdisk", "lab=a"))
+
+
+@pytest.fixture
+def store(settings: config.Settings) -> Iterator[sql.SqlStore]:
+    with closing(sql.open_store(settings)) as opened:
+        yield opened
+
+
+def test_flags_go_before_the_job_file(orch: Orch, store: sql.SqlStore, tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text('gpus = 2\ndevice = "H100"\ngpu_memory = "40GB"\nlabels = ["lab=a", "bigdisk"]\n')
+    flags = ("--device", "A100")
+    job_id = orch("submit", str(file), *flags, "-q").out.strip()
+    assert store.get(job_id).demand == WANTED
+    again = orch("clone", job_id, "--label", "fast", "--gpu-memory", "", "--gpus", "1", "-q").out.strip()
+    assert store.get(again).demand == resources.Demand(device="a100", labels=("fast",))
+
+
+def test_python_asks_for_the_same(settings: config.Settings) -> None:
+    with Client(settings.home) as client:
+        job = client.submit(gpus=2, device="A100", gpu_memory="40GB", labels=["lab=a", "bigdisk"])
+        assert job.demand == WANTED
+        with pytest.raises(errors.InvalidSpec, match="no amount of memory"):
+            client.submit(gpu_memory="much")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--gpu-memory", "10"), "it is no amount of memory"),
+        (("--device", "cpu", "--gpu-memory", "1GB"), "the device is cpu"),
+        (("--label", "big disk"), "cannot be a label"),
+        (("--gpus", "0"), "gpus"),
+    ],
+)
+def test_what_can_be_no_demand_is_refused_before_anything_is_stored(
+    orch: Orch, flags: tuple[str, ...], said: str
+) -> None:
+    ran = orch("submit", *flags)
+    assert (ran.code, said in ran.err) == (2, True)
+    assert orch("list").out == ""
+
+
+def test_who_can_never_run_it_is_told_at_submit_and_by_why(orch: Orch, store: sql.SqlStore) -> None:
+    store.register(living_worker(labels=("lab=b",), slots=resources.ONE_CPU.devices))
+    job = json.loads(orch("submit", "--device", "gpu", "--label", "lab=a", "--json").out)
+    (note,) = [note for note in job["notes"] if note.startswith("No worker")]
+    lacks = "worker-a lacks the label lab=a; has no GPU: it has CPU"
+    assert note == f"No worker that runs now can ever run it: {lacks}. The job waits for one that can."
+    store.database.write(lambda connection: connection.exec_driver_sql("UPDATE jobs SET stage = 'train'"))
+    (verdict,) = json.loads(orch("why", job["job"]["id"], "--json").out)["workers"]
+    assert (verdict["takes"], verdict["why"]) == (False, "lacks the label lab=a; has no GPU: it has CPU")
+    store.register(living_worker(labels=("lab=a",), slots=(A100,)))
+    assert json.loads(orch("why", job["job"]["id"], "--json").out)["workers"][0]["takes"] is True
+
+
+def test_looking_shows_demands_and_labels(orch: Orch, store: sql.SqlStore) -> None:
+    store.register(living_worker(labels=("lab=a",), slots=(A100,)))
+    job_id = orch("submit", "--device", "a100", "--label", "lab=a", "-q").out.strip()
+    assert orch("list", "--columns", "job,demand").rows == [[job_id, "device a100,label lab=a"]]
+    (listed,) = [json.loads(line) for line in orch("worker", "list", "--json").out.splitlines()]
+    assert (listed["labels"], listed["slots"][0]["name"]) == (["lab=a"], "NVIDIA A100")
+    assert json.loads(orch("status", job_id, "--json").out)["job"]["demand"]["device"] == "a100"
+
+
+def test_labels_of_a_worker_are_a_setting(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_LABELS", "lab=a, bigdisk")
+    assert config.load().label_names == ("bigdisk", "lab=a")
+    monkeypatch.setenv("ORCH_LABELS", "big disk")
+    ran = orch("status")
+    assert (ran.code, "A label has 1 to 100" in ran.err or "a label has 1 to 100" in ran.err) == (2, True)
