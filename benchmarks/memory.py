@@ -4,6 +4,7 @@ python -m benchmarks.memory [--quick] [--write]
 """
 
 import functools
+from typing import get_args
 
 import torch
 
@@ -23,15 +24,19 @@ def figures(*, quick: bool = False) -> list[measure.Figure]:
 
 
 def kept() -> list[measure.Figure]:
-    """Count what backward keeps of one picture."""
+    """Count what backward keeps of one picture, with either stem."""
+    return [figure for stem in get_args(networks.Stem) for figure in _kept(stem)]
+
+
+def _kept(stem: networks.Stem) -> list[measure.Figure]:
     with torch.device("meta"):
-        network, images = densenet.densenet121(num_classes=2), torch.empty(1, 3, 224, 224)
+        network, images = densenet.densenet121(num_classes=2, stem=stem), torch.empty(1, 3, 224, 224)
     plain = saved.saved_bytes(network, images)
     found = []
     for mode, (reach, _) in REACH.items():
         network.use_memory(mode)
         ours = saved.saved_bytes(network, images)
-        what = f"kept for backward by `--memory {mode}`, a picture of 224 px"
+        what = f"kept for backward by `--memory {mode}`, stem {stem}, a picture of 224 px"
         found.append(
             measure.Figure(
                 id="P6", what=what, peer="plain", ours=(ours,), theirs=(plain,), reach=reach, shown=measure.mebibytes

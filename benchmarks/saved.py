@@ -13,7 +13,8 @@ def saved_bytes(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.T
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(value: torch.Tensor) -> torch.Tensor:
-        if value.ndim > 1 and not isinstance(value, torch.nn.Parameter):  # of one dimension: BatchNorm's numbers
+        parameter = isinstance(value, torch.nn.Parameter) or isinstance(value._base, torch.nn.Parameter)  # noqa: SLF001 - its transpose
+        if value.ndim > 1 and not parameter:  # of one dimension: BatchNorm's numbers
             storage = value.untyped_storage()
             kept[storage._cdata] = storage  # noqa: SLF001 - the one name by which a storage without memory is known
         return value

@@ -18,50 +18,52 @@ LARGEST_BATCH = 128
 #: Steps of an epoch that a batch leaves, however small the data set is.
 FEWEST_STEPS = 8
 
-#: Copies of the largest block's maps that backward works in, beside what is kept.
-_WORK: dict[networks.Memory, float] = {"plain": 5.7, "balanced": 11.8, "lean": 12.5}
+#: What backward works in, beside what is kept: copies of the largest block's maps, and of what the layers of a block
+#: concatenate, one after the other. A leaner mode makes that again and again, and what is kept lies between the holes.
+_WORK: dict[networks.Memory, tuple[float, float]] = {"plain": (5.7, 0), "balanced": (10.75, 0.39), "lean": (8.9, 1.45)}
 
 
 def kept(shape: networks.Shape, *, image_size: int, mode: networks.Memory) -> int:
     """Return the bytes that backward keeps of one picture in fp32, that of parameters and statistics left out."""
-    side = networks.first_map(shape, image_size)
-    floats, channels = 3 * image_size**2, shape.first_channels
-    indices = 0
-    if shape.stem == "imagenet":
-        floats += 2 * channels * networks.halved(image_size) ** 2
-        indices = channels * side**2  # where the maxima of the pooling were
+    side, channels = networks.first_map(shape, image_size), shape.first_channels
+    floats, plain = 3 * image_size**2, mode == "plain"
+    if plain and shape.stem == "imagenet":  # around its ReLU, and where the maxima of the pooling were
+        floats += 2 * channels * networks.halved(image_size) ** 2 + _INDEX // _FLOAT * channels * side**2
     for number, layers in enumerate(shape.blocks):
         floats += _block(shape, channels, layers, mode) * side**2
         channels += layers * shape.growth_rate
-        floats += 2 * channels * side**2  # around the BatchNorm behind the block
+        if plain:  # around the BatchNorm behind the block
+            floats += 2 * channels * side**2
         if number < len(shape.blocks) - 1:
             channels = int(channels * shape.reduction)
-            floats += channels * side**2  # before the pooling
+            if plain:  # before the pooling
+                floats += channels * side**2
             side //= 2
-    return _FLOAT * (floats + channels) + _INDEX * indices
+    return _FLOAT * (floats + channels)
 
 
 def _block(shape: networks.Shape, channels: int, layers: int, mode: networks.Memory) -> int:
-    """Return how many maps a block keeps."""
+    """Return how many maps a block keeps; what stands before it is one of its own."""
     growth, inner = shape.growth_rate, shape.bottleneck * shape.growth_rate
     dropped = (inner + growth) * layers if shape.dropout else 0  # the masks
     if mode == "plain":
         before = sum(channels + layer * growth for layer in range(layers))
         return 2 * before + 2 * inner * layers + dropped
-    maps = channels + (layers - 1) * growth
-    return maps + (2 * inner * layers + dropped if mode == "balanced" else 0)
+    return channels + layers * growth + (2 * inner * layers + dropped if mode == "balanced" else 0)
 
 
 def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int:
     """Return the bytes that the process of a training on the CPU has at its peak, its loading processes left out.
 
-    The process itself, what the optimizer has of each parameter, what is kept, and what backward works in: a multiple
-    of the largest block's maps, fitted to training processes under the fork server's allocator settings.
+    The process itself, what the optimizer has of each parameter, what is kept, and what backward works in, fitted to
+    training processes under the fork server's allocator settings.
     """
     shape = spec.shape
     parameters = networks.cost(shape, image_size=spec.image_size, classes=classes).parameters
     per_parameter = 2 + (2 if spec.optimizer != "sgd" else 1 if spec.momentum else 0) + (1 if spec.ema else 0)
-    work = _WORK[mode] * _FLOAT * largest_maps(shape, image_size=spec.image_size)
+    largest, together = largest_maps(shape, image_size=spec.image_size)
+    copies, concatenated = _WORK[mode]
+    work = _FLOAT * (copies * largest + concatenated * together)
     pictures = spec.batch_size * (kept(shape, image_size=spec.image_size, mode=mode) + work)
     return _PROCESS + _FLOAT * per_parameter * parameters + round(pictures)
 
@@ -78,11 +80,12 @@ def largest_batch(spec: specs.JobSpec, *, room: int, pictures: int | None = None
     return max((batch for batch, size in sizes.items() if size <= room), default=None)
 
 
-def largest_maps(shape: networks.Shape, *, image_size: int) -> int:
-    """Return how many numbers the largest output of a block has for one picture."""
-    side, channels, largest = networks.first_map(shape, image_size), shape.first_channels, 0
+def largest_maps(shape: networks.Shape, *, image_size: int) -> tuple[int, int]:
+    """Return how many numbers the largest output of a block has for one picture, and all that its layers see of it."""
+    side, channels, largest, together = networks.first_map(shape, image_size), shape.first_channels, 0, 0
     for layers in shape.blocks:
+        seen = sum(channels + layer * shape.growth_rate for layer in range(layers))
         channels += layers * shape.growth_rate
-        largest = max(largest, channels * side**2)
+        largest, together = max(largest, channels * side**2), max(together, seen * side**2)
         channels, side = int(channels * shape.reduction), side // 2
-    return largest
+    return largest, together

@@ -203,7 +203,7 @@ class JobSpec(BaseModel):
 
     memory: networks.Memory = Field(
         "plain",
-        description="what backward keeps: plain: all; balanced: about half; lean: a sixth, and the rest is redone",
+        description="what backward keeps: plain: all; balanced: a third; lean: a twentieth, and the rest is redone",
     )
     layout: Literal["contiguous", "channels_last", "auto"] = Field(
         "contiguous",

@@ -59,15 +59,18 @@ class DenseBlock(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) to (N, in_channels + layers * growth_rate, H, W)."""
-        if self.memory == "plain" or not (self.training and torch.is_grad_enabled()):
-            for layer in self:
-                x = layer(x)
-            return x
-        maps = [x]
+        for layer in self:
+            x = layer(x)
+        return x
+
+    def of_maps(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return what stands before the block, in one map, and what each layer adds, apart from each other."""
+        if not self.training:  # then it is frozen, and backward stops behind it
+            return [self(torch.cat(maps, dim=1))]
         for layer in self.children():
             assert isinstance(layer, DenseLayer)  # noqa: S101 - what it is made of, said to the type checker
-            maps.append(layer.of_maps(maps, kept_inside=self.memory == "balanced"))
-        return torch.cat(maps, dim=1)
+            maps = [*maps, layer.of_maps(maps, kept_inside=self.memory == "balanced")]
+        return maps
 
 
 class Transition(nn.Module):
@@ -87,13 +90,22 @@ class Transition(nn.Module):
         pooled: torch.Tensor = self.down_sample(x)
         return pooled
 
+    def of_maps(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return its output for the maps that stand before it, of which alone backward keeps anything."""
+        if not self.training:
+            return [self(torch.cat(maps, dim=1))]
+        return [recompute.halved(recompute.of_maps(self.down_sample[:-1], maps))]
+
 
 class DenseNet(nn.Module):
     """Stem, dense blocks with transitions between them, global average pooling, linear classifier.
 
     `reduction` is the share of channels that a transition keeps, rounded down (the paper's compression); ValueError
-    where that leaves none. The stem makes `stem_channels`, else two growth rates.
+    where that leaves none. The stem makes `stem_channels`, else two growth rates. `memory` is that of the blocks; but
+    for "plain", stem, transitions and the last BN are computed again as well.
     """
+
+    memory: networks.Memory = "plain"
 
     def __init__(
         self,
@@ -140,15 +152,32 @@ class DenseNet(nn.Module):
         self.linear = nn.Linear(channels, num_classes)
 
     def use_memory(self, mode: networks.Memory) -> None:
-        """Let backward keep more or less of every dense block."""
+        """Let backward keep more or less of every part."""
+        self.memory = mode
         for module in self.features:
             if isinstance(module, DenseBlock):
                 module.memory = mode
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Map normalised pictures (N, 3, H, W) to what the classifier sees of them: (N, channels)."""
-        maps: torch.Tensor = self.avgpool(self.features(self.stem(self.conv1(images))))
-        return maps.flatten(1)
+        lean = self.memory != "plain" and torch.is_grad_enabled()
+        maps = self._lean_features(images) if lean else self.features(self.stem(self.conv1(images)))
+        pooled: torch.Tensor = self.avgpool(maps)
+        return pooled.flatten(1)
+
+    def _lean_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what `features` does; backward keeps what each layer adds, and no two copies of it."""
+        if self.training and isinstance(self.stem, nn.Sequential):
+            maps = [recompute.of_maps(nn.Sequential(self.conv1, *self.stem), [images])]
+        else:
+            maps = [self.stem(self.conv1(images))]
+        *parts, _, _ = self.features
+        for part in parts:
+            assert isinstance(part, DenseBlock | Transition)  # noqa: S101 - what stands before BN and ReLU
+            maps = part.of_maps(maps)
+        last = self.features[-2:]
+        made: torch.Tensor = recompute.of_maps(last, maps) if last[0].training else last(torch.cat(maps, dim=1))
+        return made
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map normalised pictures (N, 3, H, W) to logits (N, num_classes)."""

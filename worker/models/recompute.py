@@ -8,9 +8,11 @@ leaves them alone.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils import checkpoint
 
 
@@ -40,16 +42,31 @@ def of_maps(layers: nn.Sequential, maps: Sequence[torch.Tensor]) -> torch.Tensor
 @contextmanager
 def _statistics_kept(layers: nn.Sequential) -> Iterator[None]:
     """Let BatchNorms write their running statistics and counters into copies, and put the true ones back."""
-    true = [
-        (norm, name, value)
-        for norm in layers
-        if isinstance(norm, nn.BatchNorm2d)
-        for name, value in norm.named_buffers(recurse=False)
-    ]
-    for norm, name, value in true:
-        setattr(norm, name, value.clone())
+    true = [(layer, name, value) for layer in layers for name, value in layer.named_buffers(recurse=False)]
+    for layer, name, value in true:
+        setattr(layer, name, value.clone())
     try:
         yield
     finally:
-        for norm, name, value in true:
-            setattr(norm, name, value)
+        for layer, name, value in true:
+            setattr(layer, name, value)
+
+
+def halved(maps: torch.Tensor) -> torch.Tensor:
+    """Return the 2 x 2 average pooling of maps; backward keeps their size alone, where PyTorch's keeps the maps."""
+    made: torch.Tensor = _Halved.apply(maps)
+    return made
+
+
+class _Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, maps: torch.Tensor) -> torch.Tensor:
+        context.sides = maps.shape[2:]
+        return functional.avg_pool2d(maps, kernel_size=2, stride=2)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        """Share each gradient out to its four pixels; a last row or column that is odd has none."""
+        shared = functional.interpolate(gradient * 0.25, scale_factor=2, mode="nearest")
+        height, width = context.sides
+        return functional.pad(shared, (0, width - shared.shape[3], 0, height - shared.shape[2]))

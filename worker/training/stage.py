@@ -155,7 +155,9 @@ def _use_memory(learner: trainer.Trainer, assignment: protocol.Assignment, link:
     if mode is None or mode == asked:
         return
     learner.model.use_memory(mode)
-    _note(link, "leaner_memory", f"{mode} in place of {asked}, which ran out of memory: the numbers stay the same")
+    _note(
+        link, "leaner_memory", f"{mode} in place of {asked}, which ran out of memory: batch and numbers stay the same"
+    )
 
 
 def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:
