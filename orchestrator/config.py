@@ -149,6 +149,11 @@ class Settings(BaseModel):
     heartbeat: Seconds = Field(5, description="seconds between two beats of a lease")
     lease: Seconds = Field(30, description="seconds without a beat after which a job is taken back")
     sweep: Seconds = Field(5, description="seconds between two rounds of the reconciler")
+    stay: Seconds = Field(
+        300,
+        description="seconds that a preemptible training runs at least before it yields, so that beginning anew, which "
+        "takes some seconds, stays a small part of its time",
+    )
     stall: Seconds = Field(900, description="seconds without progress after which a stage is stopped")
     drain: Seconds = Field(60, description="seconds that a draining worker gives its trainings")
     user_limits: Limit | None = Field(

@@ -184,7 +184,11 @@ class Node:
 
     def _reconcile(self) -> None:
         reconciler = reconcile.Reconciler(
-            store=self._store, clock=self._clock, lease_seconds=self._settings.lease, actor=self._identity.id
+            store=self._store,
+            clock=self._clock,
+            lease_seconds=self._settings.lease,
+            actor=self._identity.id,
+            stay_seconds=self._settings.stay,
         )
 
         files_due = 0.0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from orchestrator import config, errors, failpoints, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, networks, specs, states
+from orchestrator.core import history, jobs, networks, specs, states
 from orchestrator.store import base
 from worker import folders, oom, protocol, remains, sinks, stage
 from worker.heartbeat import Heartbeat
@@ -24,7 +24,13 @@ _TICK_SECONDS = 1.0
 _EXIT_SECONDS = 5.0
 
 #: What a process is asked to stop for: the more urgent wish replaces the other.
-_URGENCY = {None: 0, "paused": 1, "drained": 2, "cancelled": 3}
+_URGENCY = {None: 0, "yielded": 1, "paused": 2, "drained": 3, "cancelled": 4}
+
+
+#: How an attempt ends that was asked to stop.
+Stopped = Literal["yielded", "paused", "drained", "cancelled"]
+
+_STOPS: dict[states.Wish, Stopped] = {states.Wish.YIELD: "yielded", states.Wish.PAUSE: "paused"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,7 @@ class _Watch:
     began_at: float
     alive_at: float
     asked_at: float = 0.0
-    asked_for: Literal["paused", "drained", "cancelled"] | None = None
+    asked_for: Stopped | None = None
     killed_for: states.Reason | None = None
     last: protocol.Ended | protocol.Failed | None = None
     memory: oom.Counter
@@ -166,7 +172,7 @@ class Supervisor:
         if _URGENCY[wished] > _URGENCY[watch.asked_for]:
             watch.asked_for, watch.asked_at = wished, now
             process.ask_to_stop()
-        # A pause has time: where its step never ends, the stall time ends it.
+        # A pause or a yield has time: where its step never ends, the stall time ends it.
         grace = {"cancelled": self._settings.cancel_grace, "drained": self._settings.drain}.get(watch.asked_for or "")
         if grace is not None and now - watch.asked_at > grace:
             process.kill()
@@ -178,13 +184,13 @@ class Supervisor:
             watch.killed_for = states.Reason.TIMEOUT
             process.kill()
 
-    def _wished(self, heartbeat: Heartbeat) -> Literal["paused", "drained", "cancelled"] | None:
+    def _wished(self, heartbeat: Heartbeat) -> Stopped | None:
         """Return for what the process is to stop, if it is."""
         if heartbeat.wish is states.Wish.CANCEL:
             return "cancelled"
         if self._draining.is_set():
             return "drained"
-        return "paused" if heartbeat.wish is states.Wish.PAUSE else None
+        return _STOPS.get(heartbeat.wish)
 
     def _finish(self, outcome: jobs.Outcome, recorder: Recorder) -> jobs.Job | None:
         """Write the end, waiting for the database as long as it takes or until the worker is to go."""
@@ -231,7 +237,7 @@ def _outcome(process: Process, recorder: Recorder, watch: _Watch) -> jobs.Outcom
         return _failed(watch.last, recorder)
     if watch.asked_for is not None or isinstance(watch.last, protocol.Ended):
         # Without its word that the last step is in a checkpoint, steps may be done again.
-        unsaid = None if watch.last else "Its process ended before it had said that all was saved."
+        unsaid = None if watch.last else history.UNSAID
         return jobs.Outcome(kind=watch.asked_for or "drained", error=unsaid, last_step=recorder.last_step)
     reason, error, hint = _cause_of_death(process, watch)
     return jobs.Outcome(kind="failed", reason=reason, error=error, hint=hint, last_step=recorder.last_step)

@@ -69,7 +69,8 @@ def _summary(report: query.Report, settings: config.Settings) -> Iterator[tuple[
 
 def _queued(job: Job) -> Iterator[tuple[str, str]]:
     priority = [f"priority {job.priority}"] if job.priority else []
-    with_ = [*(f"tag {tag}" for tag in job.tags), *priority]
+    preemptible = ["preemptible"] if job.spec.preemptible else []
+    with_ = [*(f"tag {tag}" for tag in job.tags), *priority, *preemptible]
     if with_:
         yield "queued with", ", ".join(with_)
     if demands := job.demand.said():
@@ -95,7 +96,8 @@ def _standing(report: query.Report, now: datetime, silent: Container[str]) -> st
     job = report.job
     if job.state is not JobState.QUEUED:
         early = f"ended early {report.stopped_early}" if report.stopped_early else ""
-        known = ", ".join(part for part in (query.doing(job), words.progress(job), early) if part)
+        doing = query.doing(job) + (f" to {job.yields_to}" if job.yields_to else "")
+        known = ", ".join(part for part in (doing, words.progress(job), early) if part)
         holder = next((worker for worker in report.workers if worker.id == job.worker), None)
         if holder is None or holder.id not in silent:
             return known

@@ -21,6 +21,12 @@ FORGOTTEN = "checkpoints_forgotten"
 #: Kind of the event that gave a job that had ended more epochs: the one way out of a success.
 EXTENDED = "extended"
 
+#: Kind of the event that gave a training's device to an urgent job; its detail names that one.
+YIELDED = "yielded"
+
+#: What is said of an attempt that stopped without having said that its last step is in a checkpoint.
+UNSAID = "Its process ended before it had said that all was saved."
+
 #: Kind of the event that says that step values were given up while the database was away.
 LEFT_OUT = "left_out"
 
@@ -265,10 +271,14 @@ def repeats(history: History) -> Iterator[tuple[jobs.Attempt, int, int]]:
 
 def _drained(history: History, attempt: jobs.Attempt) -> bool:
     """Whether the attempt wrote a checkpoint and went: where it had to be killed, its event says so."""
-    return attempt.outcome in {"drained", "paused"} and any(
-        event.attempt == attempt.attempt and event.old_state is states.JobState.RUNNING and event.detail is None
+    return attempt.outcome in {"drained", "paused", "yielded"} and any(
+        event.attempt == attempt.attempt and event.old_state is states.JobState.RUNNING and _said_all(event)
         for event in history.events
     )
+
+
+def _said_all(event: jobs.Event) -> bool:
+    return event.detail is None or (event.kind == YIELDED and UNSAID not in event.detail)
 
 
 def _evaluation(history: History) -> Iterator[Finding]:

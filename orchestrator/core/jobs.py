@@ -79,6 +79,7 @@ class Job:
     start_step: int | None = None  #: step of its parent's checkpoint that its training begins with
     note: str | None = None  #: what a person noted of it
     demand: resources.Demand = resources.ANY  #: what its worker must have
+    yields_to: str | None = None  #: id of the urgent job that it makes room for
 
     @property
     def final(self) -> bool:
@@ -167,7 +168,7 @@ class Attempt:
     device: str
     started_at: datetime
     ended_at: datetime | None
-    outcome: str | None  #: done, drained, paused, cancelled, failed, lost
+    outcome: str | None  #: done, drained, paused, yielded, cancelled, failed, lost
     reason: Reason | None
     resumed_from: int | None  #: attempt whose checkpoint it went on from
     first_step: int | None  #: steps done when its training went on; None while that is not known
@@ -334,7 +335,7 @@ class Worker:
 class Outcome:
     """How an attempt ended, as its supervisor sees it."""
 
-    kind: Literal["done", "drained", "paused", "cancelled", "failed"]
+    kind: Literal["done", "drained", "paused", "yielded", "cancelled", "failed"]
     reason: Reason | None = None
     error: str | None = None
     hint: str | None = None

@@ -227,6 +227,11 @@ class JobSpec(BaseModel):
         examples=[5, "all"],
     )
     max_duration: float | None = Field(None, gt=0, description="hours of running after which the job is failed")
+    preemptible: bool = Field(
+        default=False,
+        description="yield the device, after a checkpoint at the next step, to a job of higher priority that is next, "
+        "and go on later",
+    )
     retries: dict[Reason, Annotated[int, Field(ge=0, le=retry.ABSOLUTE_LIMIT)]] = Field(
         {},
         description="how often to try again without progress, by reason of the failure, such as lost=10,oom=0; the "

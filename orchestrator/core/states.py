@@ -23,9 +23,10 @@ class Stage(StrEnum):
 
 
 class Wish(StrEnum):
-    """What a person wants of a running job; its supervisor reads it every second."""
+    """What is wished of a running job, by a person or for an urgent job; its supervisor reads it every second."""
 
     RUN = "run"  #: go on
+    YIELD = "yield"  #: checkpoint, then go back into the queue: an urgent job needs the device
     PAUSE = "pause"  #: checkpoint, then stand aside
     CANCEL = "cancel"  #: stop for good
 

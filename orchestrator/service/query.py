@@ -43,6 +43,9 @@ WAY_OUT = (
     "then `orch retry --from-start {id}`."
 )
 
+#: How a running job is said to stand that is to stop.
+_STOPPING = {Wish.CANCEL: "cancelling", Wish.PAUSE: "pausing", Wish.YIELD: "yielding"}
+
 #: What is said of a worker that is silent, and of the jobs that it holds.
 SILENT = "silent"
 
@@ -183,7 +186,7 @@ def doing(job: Job, silent: Container[str] = ()) -> str:
         return str(job.state)
     if job.worker in silent:
         return SILENT
-    return {Wish.CANCEL: "cancelling", Wish.PAUSE: "pausing"}.get(job.wish, DOING[job.stage])
+    return _STOPPING.get(job.wish, DOING[job.stage])
 
 
 def eta(job: Job) -> float | None:

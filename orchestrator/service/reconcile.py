@@ -6,6 +6,7 @@ for a thread of its own: a broker that hangs must not keep dead leases from bein
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from orchestrator import log
 from orchestrator.core import clock as clocks
@@ -51,6 +52,7 @@ class Reconciler:
     clock: clocks.Clock
     lease_seconds: float
     actor: str
+    stay_seconds: float = 300.0  #: that a preemptible training runs at least
 
     def __post_init__(self) -> None:
         self._leases = Stillness(self.lease_seconds)
@@ -61,6 +63,7 @@ class Reconciler:
         taken = self._take_back()
         self._lose_workers()
         self.store.unblock(actor=self.actor)
+        self.store.make_room(actor=self.actor, stay=timedelta(seconds=self.stay_seconds))
         return taken
 
     def _take_back(self) -> list[jobs.Job]:

@@ -64,7 +64,8 @@ class JobPayload(Payload):
     priority: int
     state: JobState
     doing: str = Field(
-        description="the state, or while it runs the stage (downloading, training, evaluating), pausing or cancelling; "
+        description="the state, or while it runs the stage (downloading, training, evaluating), yielding, pausing or "
+        "cancelling; "
         "silent where its worker has not been heard of"
     )
     stage: Stage
@@ -89,6 +90,7 @@ class JobPayload(Payload):
     parent: str | None = Field(None, description="job that it was made from")
     note: str | None = None
     demand: DemandPart = Field(description="what its worker must have")
+    yields_to: str | None = Field(None, description="urgent job that it makes room for")
     started_at: datetime | None
     finished_at: datetime | None
 

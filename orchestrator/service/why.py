@@ -53,7 +53,7 @@ def why(settings: config.Settings, store: Store, text: str) -> Why:
     begins = foreseen.begins(job, before, slots)
     return Why(
         job=job,
-        sentence=_sentence(job, sum(before.values()), needs, verdicts),
+        sentence=_sentence(job, sum(before.values()), needs, verdicts) + _room(job, training),
         before=before,
         needs=needs,
         verdicts=verdicts,
@@ -76,7 +76,15 @@ def _sentence(job: Job, ahead: int, needs: tuple[dependencies.Dependency, ...], 
     return f"It is queued for {job.stage}: {place}."
 
 
+def _room(job: Job, training: list[Job]) -> str:
+    """Return who makes room for a job, as a sentence behind the first."""
+    making = [one.id for one in training if one.yields_to == job.id]
+    return f" {making[0]} makes room for it, after a checkpoint at its next step." if making else ""
+
+
 def _not_waiting(job: Job) -> str:
+    if job.yields_to is not None:
+        return f"It does not wait: it makes room for {job.yields_to} on {job.worker}, and goes on later."
     if job.state is JobState.RUNNING:
         return f"It does not wait: it is {query.doing(job)} on {job.worker}."
     if job.state is JobState.PAUSED:

@@ -9,7 +9,7 @@ is returned by the next call.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from orchestrator.core.dependencies import Dependency
@@ -338,6 +338,14 @@ class Fleet(Protocol):
         """Look at every blocked job whose hour has come or whose dependencies have ended; return how many there were.
 
         Each may be claimed from now on, or fails with the reason `dependency`, or waits for the rest.
+        """
+        ...
+
+    def make_room(self, *, actor: str, stay: timedelta) -> int:
+        """Wish preemptible trainings to yield to urgent jobs, and take it back where no room is needed any more.
+
+        Which of them, after a `stay` at least, is `core.yielding`'s decision; cancel and pause stay as they are. Each
+        has its event. Return of how many trainings something else is wished.
         """
         ...
 

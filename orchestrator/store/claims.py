@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import limits as core_limits
-from orchestrator.core import ordering, resources, specs, states
+from orchestrator.core import ordering, resources, specs, states, yielding
 from orchestrator.store import columns, models
 
 _jobs = models.jobs.c
@@ -67,17 +67,23 @@ def eligible(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     return or_(_jobs.not_before <= now, _jobs.not_before.is_(None) & (_jobs.blocked == false()))
 
 
-def heads(connection: Connection, who: Asker, stage: states.Stage, now: datetime) -> list[Head]:
-    """Return the jobs of which a worker could take one, in turn: of each user the first of each kind."""
+def heads(
+    connection: Connection, who: Asker, stage: states.Stage, now: datetime, *, but_for: Row[Any] | None = None
+) -> list[Head]:
+    """Return the jobs of which a worker could take one, in turn: of each user the first of each kind.
+
+    Limits are kept to as if the job `but_for` did not run.
+    """
     limits = who.limits if stage is states.Stage.TRAIN else core_limits.NONE
     found = connection.execute(
-        _contenders(connection.dialect.name, _full_tags(connection, limits)), _values(who, stage, now)
+        _contenders(connection.dialect.name, _full_tags(connection, limits, but_for)), _values(who, stage, now)
     )
+    passing = but_for.submitted_by if but_for is not None else None
     there = {
         ordering.Contender(user=row.name, running=row.running, served_at=row.served_at, rank=row.rank, seq=row.seq): row
         for row in found
         if row.seq is not None
-        and not limits.user_is_full(row.name, row.running)
+        and not limits.user_is_full(row.name, row.running - (row.name == passing))
         and not resources.of(row.demand).unmet(stage, who.offer)
     }
     return [
@@ -101,6 +107,21 @@ def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: date
         if row is not None:
             return row
     return None
+
+
+def next_but_for(connection: Connection, who: Asker, training: Row[Any], now: datetime) -> int:
+    """Return the `seq` of the job that a worker would claim next if a training of its own waited as well."""
+    stage, user = states.Stage.TRAIN, training.submitted_by
+    waiting = [head.contender for head in heads(connection, who, stage, now, but_for=training)]
+    standing = select(
+        _running(bindparam("user")).scalar_subquery().label("running"),
+        _served_at(bindparam("user")).scalar_subquery().label("served_at"),
+    )
+    own = connection.execute(standing, {"stage": stage, "user": user}).one()
+    back = ordering.Contender(
+        user=user, running=own.running - 1, served_at=own.served_at, rank=training.rank, seq=training.seq
+    )
+    return yielding.next_claim(waiting, back).seq
 
 
 def standing(
@@ -158,10 +179,12 @@ def _values(who: Asker, stage: states.Stage, now: datetime) -> dict[str, Any]:
     return {"worker": who.worker, "root": who.root, "stage": stage, "now": now}
 
 
-def _full_tags(connection: Connection, limits: core_limits.Limits) -> tuple[str, ...]:
+def _full_tags(connection: Connection, limits: core_limits.Limits, but_for: Row[Any] | None = None) -> tuple[str, ...]:
     if not limits.tags:
         return ()
-    training = (_jobs.state == states.JobState.RUNNING, _jobs.stage == states.Stage.TRAIN)
+    training = [_jobs.state == states.JobState.RUNNING, _jobs.stage == states.Stage.TRAIN]
+    if but_for is not None:
+        training.append(_jobs.seq != but_for.seq)
     return tuple(sorted(limits.full_tags(connection.execute(select(_jobs.tags).where(*training)).scalars())))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import clock, jobs, states
-from orchestrator.store import base, engine, models, rows, supervisors, waiting
+from orchestrator.store import base, engine, models, rows, supervisors, waiting, yields
 
 #: How long workers that ended are still shown.
 SHOWN_AFTER_END = timedelta(days=1)
@@ -151,6 +151,18 @@ class Fleet(base.Fleet):
     def _unblock(self, connection: Connection, actor: str) -> int:
         now = self.clock.now()
         return waiting.unblock(connection, actor=actor, now=now) if waiting.is_any_due(connection, now) else 0
+
+    def make_room(self, *, actor: str, stay: timedelta) -> int:
+        """Ask preemptible trainings to yield to urgent jobs, or no longer; return of how many something was wished."""
+        return self._make_room(actor, stay) if self._is_room_wanted(stay) else 0
+
+    @engine.reads
+    def _is_room_wanted(self, connection: Connection, stay: timedelta) -> bool:
+        return bool(yields.asked(connection, stay=stay, now=self.clock.now()))
+
+    @engine.writes
+    def _make_room(self, connection: Connection, actor: str, stay: timedelta) -> int:
+        return yields.ask(connection, stay=stay, actor=actor, now=self.clock.now())
 
     def release_host(self, *, actor: str, host: str, alive: Callable[[jobs.WorkerIdentity], bool]) -> list[jobs.Job]:
         """Take back at once what dead workers of this host hold, and mark these lost."""

@@ -58,7 +58,7 @@ class JobColumns(TypedColumns):
     idempotency_key: Named[str | None] = Column(Text, unique=True, comment="a second submit with it returns this job")
     state: Named[JobState] = Column(columns.choice(JobState, "state"), comment="where the job stands")
     stage: Named[Stage] = Column(columns.choice(Stage, "stage"), comment="what it does now or next")
-    wish: Named[Wish] = Column(columns.choice(Wish, "wish"), comment="what a person wants of the running job")
+    wish: Named[Wish] = Column(columns.choice(Wish, "wish"), comment="what is wished of the running job")
     run: Named[int] = Column(Integer, comment="from 1; a retry by a person begins the next")
     attempt: Named[int] = Column(Integer, comment="fencing token: counts every claim")
     beat: Named[int] = Column(Integer, comment="the lease lives as long as this counter moves")
@@ -97,6 +97,7 @@ class JobColumns(TypedColumns):
     demand: Named[str] = Column(
         Text, server_default="", comment="what its worker must have, as JSON; nothing where any device will do"
     )
+    yields_to: Named[str | None] = Column(columns.JobId, comment="urgent job that it makes room for")
 
 
 # What is blocked does not stand in the way of a claim, however much of it there is. PostgreSQL's condition stands in
@@ -116,6 +117,7 @@ jobs = Table(
     ),
     CheckConstraint("state <> 'succeeded' OR stage = 'evaluate'", name="succeeded_was_evaluated"),
     CheckConstraint("wish = 'run' OR state = 'running'", name="wish_is_of_running"),
+    CheckConstraint("(wish = 'yield') = (yields_to IS NOT NULL)", name="yields_to_another"),
     CheckConstraint("best_accuracy BETWEEN 0 AND 1", name="best_accuracy"),
     CheckConstraint("state = 'queued' OR NOT blocked", name="blocked_waits"),
     CheckConstraint("start_step IS NULL OR parent IS NOT NULL", name="start_is_of_parent"),
@@ -201,7 +203,9 @@ attempts = Table(
     metadata,
     AttemptColumns,
     CheckConstraint("attempt >= 1 AND run >= 1", name="counters"),
-    CheckConstraint("outcome IN ('done', 'drained', 'paused', 'cancelled', 'failed', 'lost')", name="outcome"),
+    CheckConstraint(
+        "outcome IN ('done', 'drained', 'paused', 'yielded', 'cancelled', 'failed', 'lost')", name="outcome"
+    ),
     CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended_has_outcome"),
     CheckConstraint("reason IS NULL OR outcome IN ('failed', 'lost')", name="reason_is_of_failure"),
     CheckConstraint("resumed_from < attempt", name="resumed_from_earlier"),

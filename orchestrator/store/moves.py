@@ -23,6 +23,10 @@ NO_PROGRESS: dict[str, Any] = {
 }
 
 
+#: Values of a job of which nothing is wished.
+NO_WISH: dict[str, Any] = {"wish": states.Wish.RUN, "yields_to": None}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Move:
     """A change of a job's state, with its event."""
@@ -53,6 +57,9 @@ def after(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Move:
 def _going_on(job: Row[Any], outcome: jobs.Outcome, following: states.Stage | None, *, now: datetime) -> Move:
     if outcome.kind == "done":
         return _queued("stage_done", stage=following, retries=0, **NO_PROGRESS)
+    if outcome.kind == "yielded":
+        to = "to nobody: that was taken back too late" if job.yields_to is None else f"to {job.yields_to}"
+        return _queued(history.YIELDED, detail=f"{to}. {outcome.error}" if outcome.error else to)
     if outcome.kind in {"drained", "paused"}:
         return _queued(outcome.kind, detail=outcome.error)
     return _after_failure(job, outcome, now=now)
@@ -117,7 +124,7 @@ def apply(connection: Connection, job: Row[Any], move: Move, *, actor: str, now:
     moved = connection.execute(
         update(models.jobs)
         .where(models.jobs.c.id == job.id)
-        .values({"state": move.state, "worker": None, "wish": states.Wish.RUN, "blocked": False, **move.values})
+        .values({"state": move.state, "worker": None, "blocked": False, **NO_WISH, **move.values})
         .returning(models.jobs)
     ).one()
     record(connection, moved, kind=move.kind, actor=actor, now=now, old=job, reason=move.reason, detail=move.detail)

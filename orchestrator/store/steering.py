@@ -133,7 +133,7 @@ def _cancel(hand: _Hand, job: Row[Any], _change: verbs.Change) -> Row[Any]:
     if job.state is states.JobState.CANCELLED or job.wish is states.Wish.CANCEL:
         return job
     if job.state is states.JobState.RUNNING:
-        return hand.change(job, wish=states.Wish.CANCEL, kind="cancel_requested")
+        return hand.change(job, wish=states.Wish.CANCEL, yields_to=None, kind="cancel_requested")
     if not states.may_move(job.state, states.JobState.CANCELLED):
         raise errors.IllegalMove(f"Job {job.id} has {_ended(job)}: there is nothing to cancel.")
     return hand.move(job, moves.cancelled(hand.now))
@@ -145,7 +145,7 @@ def _pause(hand: _Hand, job: Row[Any], _change: verbs.Change) -> Row[Any]:
     if job.wish is states.Wish.CANCEL:
         raise errors.IllegalMove(f"Job {job.id} is being cancelled: it cannot be paused.")
     if job.state is states.JobState.RUNNING:
-        return hand.change(job, wish=states.Wish.PAUSE, kind="pause_requested")
+        return hand.change(job, wish=states.Wish.PAUSE, yields_to=None, kind="pause_requested")
     if not states.may_move(job.state, states.JobState.PAUSED):
         raise errors.IllegalMove(f"Job {job.id} has {_ended(job)}: there is nothing to pause.")
     return hand.move(job, moves.paused())

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import dependencies, jobs, states, telling, verbs
+from orchestrator.core import dependencies, jobs, specs, states, telling, verbs
 from orchestrator.service import reconcile
 from orchestrator.store import sql
 from tests.conftest import HandClock
@@ -108,6 +109,14 @@ def waiting(store: sql.SqlStore) -> str:
     return parts.submit(store).id
 
 
+def urgent(store: sql.SqlStore) -> None:
+    """Let a preemptible training run, and an urgent job wait."""
+    store.register(living_worker(artifact_root=parts.ROOT))
+    parts.training(store, spec=specs.JobSpec(preemptible=True))
+    parts.submit(store, priority=5)
+    store.finish(parts.claimed(store, states.Stage.DOWNLOAD), parts.DONE)
+
+
 def paused(store: sql.SqlStore) -> str:
     job_id = waiting(store)
     store.pause(job_id, actor="ada")
@@ -187,6 +196,7 @@ CASES = {
     "wish_worker": Case(scene=worker, act=lambda store, known: store.wish_worker(known.id, states.WorkerWish.DRAIN)),
     "forget_worker": Case(scene=gone, act=lambda store, known: store.forget_worker(known.id), again=errors.NotFound),
     "unblock": Case(scene=due, act=lambda store, _: store.unblock(actor="reconciler")),
+    "make_room": Case(scene=urgent, act=lambda store, _: store.make_room(actor="reconciler", stay=timedelta())),
     "next_notice": Case(scene=tried, act=lambda store, answer: store.next_notice(answer)),
     "take_back": Case(scene=lease, act=lambda store, held: store.take_back(held, actor="reconciler", detail="silent")),
 }

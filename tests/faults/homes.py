@@ -194,6 +194,7 @@ class Home:
         *,
         notify: telling.Telling | None = None,
         folder: Path | None = None,
+        priority: int = 0,
         **fields: Any,
     ) -> str:
         # 4 pictures a class in batches of four: a checkpoint at every second step, so that retention has work.
@@ -218,7 +219,8 @@ class Home:
                 context.opened(settings) as opened,
             ):
                 known = provenance.known({}, question)
-                new = jobs.NewJob(spec=spec, user="walker", idempotency_key=key, notify=notify, provenance=known)
+                who: dict[str, Any] = {"user": "walker", "priority": priority, "idempotency_key": key}
+                new = jobs.NewJob(spec=spec, notify=notify, provenance=known, **who)
                 return submitting.submit(opened.store, new, ring=ring).job.id
 
         job_id = str(self.call(submit))

@@ -24,6 +24,7 @@ TEST_SETTINGS: dict[str, Any] = {
     "heartbeat": 0.3,
     "lease": 3,
     "sweep": 0.3,
+    "stay": 0.5,
     "drain": 20,
     "cancel_grace": 2,
     "download_slots": 1,

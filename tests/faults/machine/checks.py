@@ -35,8 +35,7 @@ LEADS: dict[str, dict[tuple[states.JobState, states.Wish], tuple[states.JobState
     "pause": {
         (State.QUEUED, Wish.RUN): (State.PAUSED, Wish.RUN),
         (State.PAUSED, Wish.RUN): (State.PAUSED, Wish.RUN),
-        (State.RUNNING, Wish.RUN): (State.RUNNING, Wish.PAUSE),
-        (State.RUNNING, Wish.PAUSE): (State.RUNNING, Wish.PAUSE),
+        **{(State.RUNNING, wish): (State.RUNNING, Wish.PAUSE) for wish in Wish if wish is not Wish.CANCEL},
     },
     "resume": {
         (State.PAUSED, Wish.RUN): (State.QUEUED, Wish.RUN),
@@ -49,7 +48,13 @@ LEADS: dict[str, dict[tuple[states.JobState, states.Wish], tuple[states.JobState
 }
 
 #: The wish that an event tells of.
-_WISHES = {"cancel_requested": Wish.CANCEL, "pause_requested": Wish.PAUSE, "pause_taken_back": Wish.RUN}
+_WISHES = {
+    "cancel_requested": Wish.CANCEL,
+    "pause_requested": Wish.PAUSE,
+    "pause_taken_back": Wish.RUN,
+    "yield_requested": Wish.YIELD,
+    "yield_taken_back": Wish.RUN,
+}
 
 
 class Picture(NamedTuple):
@@ -69,6 +74,7 @@ class Account:
         self._clock = clock
         self.promised: list[str] = []
         self.deleted: set[str] = set()
+        self.priorities: dict[str, int] = {}
         self.needs: dict[str, dependencies.Dependency] = {}  #: what jobs were told to wait for
         self.crashed: set[str] = set()  #: workers
         self.away = 0.0  #: seconds without the database
@@ -137,6 +143,8 @@ class Account:
         assert row.run >= self._run[job_id], "a run went back"
         self._attempt[job_id], self._run[job_id] = row.attempt, row.run
         if row.new_state is None:
+            if row.kind == "yield_requested":
+                self._check_yield(row)
             self._wished[job_id] = _WISHES.get(row.kind, self._wished.get(job_id, Wish.RUN))
             return
         before = self._state.get(job_id)
@@ -170,12 +178,24 @@ class Account:
         ended = need.needs in self.deleted or any(job_id == need.needs for job_id, _ in self._ends)
         return need.rule is states.After.ANY and ended
 
+    def _check_yield(self, row: Any) -> None:
+        to = str(row.detail).split()[1].rstrip(",")
+        assert self.priorities[to] > self.priorities[row.job_id], "a job yields to one that is not urgent"
+        assert self._state[row.job_id] is State.RUNNING
+        assert row.stage is states.Stage.TRAIN
+        wished = self._wished.get(row.job_id, Wish.RUN)
+        assert wished in {Wish.RUN, Wish.YIELD}, f"a yield has overruled the wish to {wished}"
+
     def _check_end_of_attempt(self, row: Any) -> None:
         wish = self._wished.pop(row.job_id, Wish.RUN)
         if wish is Wish.CANCEL:
             assert row.new_state in {State.CANCELLED, State.SUCCEEDED}, f"cancelled in vain: {row.new_state}"
         if wish is Wish.PAUSE:
             assert row.new_state is not State.QUEUED, "paused in vain"
+        if row.kind == "yielded":
+            assert row.detail.startswith("to nobody" if wish is Wish.RUN else "to "), (
+                f"{row.detail} by a wish to {wish}"
+            )
         detail = str(row.detail)
         sign = self.signs.get((row.job_id, row.attempt))
         if "no beat of its lease" in detail and sign is not None:

@@ -1,7 +1,8 @@
 """What may happen, in any order: people, three workers, the queue and time, against one store."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 
 from orchestrator import errors
 from orchestrator.core import dependencies, jobs, states
-from orchestrator.service import reconcile
+from orchestrator.service import query, reconcile
 from tests.contract import parts
 from tests.faults.machine.checks import FINAL, LEADS, LEASE
-from tests.faults.machine.workers import EPOCHS, SPEC, STEPS_PER_EPOCH, Worker
+from tests.faults.machine.workers import EPOCHS, SPEC, STAY, STEPS_PER_EPOCH, Worker
 from tests.faults.machine.world import World
 
 State, Stage, Reason = states.JobState, states.Stage, states.Reason
@@ -22,6 +23,7 @@ State, Stage, Reason = states.JobState, states.Stage, states.Reason
 BEAT = 5.0
 WORKERS = st.integers(0, 2)
 STAGES = st.sampled_from(Stage)
+VERBS = st.sampled_from(["", "", "pause", "cancel"])
 ANY = st.integers(0, 7)  #: one of the jobs, whichever there are
 BAD_ENDS = [parts.DRAINED, *(parts.failed(reason) for reason in (Reason.LOST, Reason.OOM, Reason.DIVERGED))]
 
@@ -56,13 +58,23 @@ class Machine(stateful.RuleBasedStateMachine):
             worker.take(parts.ALL_STAGES)
 
     @stateful.precondition(lambda self: len(self.account.promised) < 8)
-    @stateful.rule(lost=st.booleans(), behind=st.none() | ANY, rule=st.sampled_from(states.After))
-    def submit(self, lost: bool, behind: int | None = None, rule: states.After = states.After.OK) -> None:
+    @stateful.rule(
+        lost=st.booleans(),
+        behind=st.none() | ANY,
+        rule=st.sampled_from(states.After),
+        priority=st.sampled_from([0, 0, 1, 2]),
+    )
+    def submit(
+        self, lost: bool, behind: int | None = None, rule: states.After = states.After.OK, priority: int = 0
+    ) -> None:
         """Submit; whoever loses the answer repeats it with the same key, and has submitted once."""
         needed = None if behind is None else self._pick(behind)
         need = dependencies.Dependency(needs=needed, rule=rule) if needed else None
         new = parts.new_job(
-            spec=SPEC, idempotency_key=f"key {len(self.account.promised)}", after=(need,) if need else ()
+            spec=SPEC,
+            priority=priority,
+            idempotency_key=f"key {len(self.account.promised)}",
+            after=(need,) if need else (),
         )
         if lost:
             self.world.lose(lambda: self.store.submit(new))
@@ -71,6 +83,7 @@ class Machine(stateful.RuleBasedStateMachine):
         if need:
             self.account.needs[job.id] = need
         self.account.promised.append(job.id)
+        self.account.priorities[job.id] = priority
         self.world.ring(job.stage)
 
     @stateful.rule(
@@ -189,6 +202,35 @@ class Machine(stateful.RuleBasedStateMachine):
         worker.save()
         worker.end(outcome, lost=lost)
 
+    @stateful.precondition(lambda self: self._that("trains") and self._that("idle") and len(self.account.promised) < 8)
+    @stateful.rule(number=WORKERS, goes=st.sampled_from(["", "", "cancel", "pause"]), obeys=st.booleans(), then=VERBS)
+    def urgent(self, number: int, goes: str, obeys: bool, then: str) -> None:
+        """Let an urgent job come while nobody else claims; it may go away, and people may wish something else.
+
+        The worker obeys, or ends in another way before it hears.
+        """
+        worker, helper = _one_of(self._that("trains"), number), self._that("idle")[0]
+        self.submit(lost=False, priority=9)
+        job_id = self.account.promised[-1]
+        for _ in self.account.promised:
+            if self.store.get(job_id).stage is Stage.DOWNLOAD:
+                helper.take((Stage.DOWNLOAD,))
+                helper.work(1)
+        self.clock.move(seconds=STAY)
+        with self._draining(worker):
+            worker.reconciler.sweep()
+            if goes:
+                self._steer(job_id, goes)
+                worker.reconciler.sweep()
+            if worker.claim is not None and then:
+                self._steer(worker.claim.id, then)
+            if obeys:
+                worker.beat()
+                worker.obey()
+            else:
+                worker.end(_one_of(BAD_ENDS, number))
+            worker.take((Stage.TRAIN,))
+
     @stateful.precondition(lambda self: self._that("unheard"))
     @stateful.rule(number=WORKERS)
     def say_it_again(self, number: int) -> None:
@@ -287,6 +329,17 @@ class Machine(stateful.RuleBasedStateMachine):
         if after.state is State.QUEUED:
             self.world.ring(after.stage)
 
+    @contextmanager
+    def _draining(self, but: Worker) -> Iterator[None]:
+        """Let no other worker claim."""
+        others = [worker.id for worker in self.store.workers() if worker.id != but.id and worker.state in query.LIVING]
+        for other in others:
+            self.store.wish_worker(other, states.WorkerWish.DRAIN)
+        yield
+        for other in others:
+            with suppress(errors.IllegalMove):  # it was found lost meanwhile
+                self.store.wish_worker(other, states.WorkerWish.RUN)
+
     def _sweep(self, worker: Worker, *, in_the_nick_of_time: bool) -> None:
         take_back = self.store.take_back
 
@@ -335,3 +388,14 @@ def run(template: Path, *, examples: int, steps: int, seed: int | None = None) -
     if seed is not None:
         chosen = hypothesis.seed(seed)(chosen)
     stateful.run_state_machine_as_test(chosen, settings=settings)
+
+
+@contextmanager
+def played(template: Path) -> Iterator[Machine]:
+    """Yield a machine for a history that is written down; at its end all must hold."""
+    machine: Machine = type("WrittenMachine", (Machine,), {"template": template})()
+    try:
+        yield machine
+        machine.all_holds()
+    finally:
+        machine.teardown()

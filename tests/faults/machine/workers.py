@@ -15,7 +15,9 @@ from tests.faults.machine.world import World
 Stage, Wish = states.Stage, states.Wish
 
 EPOCHS, STEPS_PER_EPOCH = 3, 2
-SPEC = specs.JobSpec(epochs=EPOCHS)
+SPEC = specs.JobSpec(epochs=EPOCHS, preemptible=True)
+STAY = 3.0  #: seconds
+YIELDED = jobs.Outcome(kind="yielded")
 
 
 class Worker:
@@ -29,7 +31,9 @@ class Worker:
         self._wish = Wish.RUN
         self._step = self._saved = 0
         self._store, self._queue, self._account, self._world = world.store, world.queue, world.account, world
-        self.reconciler = reconcile.Reconciler(store=world.store, clock=world.clock, lease_seconds=LEASE, actor=name)
+        self.reconciler = reconcile.Reconciler(
+            store=world.store, clock=world.clock, lease_seconds=LEASE, actor=name, stay_seconds=STAY
+        )
         now = world.clock.now()
         self._store.register(
             jobs.Worker(
@@ -53,6 +57,11 @@ class Worker:
     def busy(self) -> bool:
         """Whether it is at work."""
         return not self.frozen and self.claim is not None and self.outcome is None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is at work on a training."""
+        return self.busy and self.claim is not None and self.claim.job.stage is Stage.TRAIN
 
     @property
     def unheard(self) -> bool:
@@ -102,6 +111,8 @@ class Worker:
             self.end(jobs.Outcome(kind="cancelled"))
         elif self._wish is Wish.PAUSE:
             self.end(parts.PAUSED)
+        elif self._wish is Wish.YIELD:
+            self.end(YIELDED)
 
     def work(self, steps: int, *, save: bool = False) -> None:
         """Do some of the stage's work, and end it where it is done."""
@@ -137,7 +148,7 @@ class Worker:
 
     def end(self, outcome: jobs.Outcome, *, lost: bool = False) -> None:
         """End the attempt; who gives a job back writes a checkpoint first. The answer may be lost."""
-        if outcome.kind in {"drained", "paused"}:
+        if outcome.kind in {"drained", "paused", "yielded"}:
             self.save()
         if self.claim is None:
             return

@@ -67,6 +67,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.forget_worker": Scenario(nodes.forgotten),
     "store.is_held": Scenario(work.unheard),
     "store.lose_worker": Scenario(nodes.lost),
+    "store.make_room": Scenario(people.yielded, settings={"stay": 0.1}),
     "store.next_notice": Scenario(work.told),
     "store.note": Scenario(work.damaged),
     "store.pause": Scenario(people.paused),

@@ -103,6 +103,24 @@ def paused(home: homes.Home) -> None:
     work.succeeds(home, job_id)
 
 
+def yielded(home: homes.Home) -> None:
+    """A training makes room for an urgent job, and goes on."""
+    home.set("checkpoint.open", "hold")
+    long = home.submit(preemptible=True)
+    home.held("checkpoint.open")
+    home.arm()
+    urgent = home.submit(priority=5)
+    # Where the training is lost meanwhile, the urgent job goes first by itself.
+    asked = "SELECT attempt, beat FROM jobs WHERE id = ? AND (wish = 'yield' OR state <> 'running')"
+    home.until(lambda: home.rows(asked, long))
+    ((attempt, beat),) = home.rows(asked, long)
+    heard = "SELECT 1 FROM jobs WHERE id = ? AND (attempt > ? OR beat >= ? OR state <> 'running')"
+    home.until(lambda: home.rows(heard, long, attempt, beat + 2))
+    home.let_go("checkpoint.open")
+    work.succeeds(home, urgent)
+    work.succeeds(home, long)
+
+
 def retried(home: homes.Home) -> None:
     """The data is not there at first: its owner puts it there and retries."""
     data = home.path / "late.zip"

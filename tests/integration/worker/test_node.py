@@ -112,6 +112,25 @@ def test_the_notebook_of_the_client_runs(
     assert [job.state for job in at_work.store.jobs(jobs.JobFilter(tags=("notebook",)))] == ["cancelled", "succeeded"]
 
 
+def test_a_preemptible_training_yields_to_an_urgent_job_and_goes_on(at_work: running.Installation, data: str) -> None:
+    store = at_work.store
+    long = at_work.submit(tiny(data, **LONG, preemptible=True))
+    until(lambda: _running(at_work, long) and store.checkpoints(long.id), seconds=60)
+    urgent, _ = store.submit(jobs.NewJob(spec=tiny(data, epochs=1), user="tester", priority=5))
+    at_work.wait(urgent.id, states.JobState.SUCCEEDED)
+    until(lambda: store.attempts(long.id)[-1].first_step, seconds=60)  # it trains again
+    store.cancel(long.id, actor="tester")
+    at_work.wait(long.id, states.JobState.CANCELLED)
+    before, after = store.attempts(long.id)[1:]
+    (training,) = [attempt for attempt in store.attempts(urgent.id) if attempt.stage is states.Stage.TRAIN]
+    assert (before.outcome, before.last_step) == ("yielded", after.first_step), "a step was repeated, or left out"
+    assert before.ended_at is not None
+    assert before.ended_at <= training.started_at < after.started_at, "another one than the urgent job was claimed"
+    assert (store.get(long.id).total_retries, store.get(urgent.id).attempt) == (0, 3)
+    details = {event.kind: event.detail for event in store.events(long.id)}
+    assert details["yielded"] == f"to {urgent.id}"
+
+
 def test_max_jobs_takes_no_job_more(installed: running.Installation, data: str) -> None:
     first, second = (installed.submit(tiny(data, seed=seed)) for seed in (1, 2))
     node = installed.start_node("--max-jobs", "1")

@@ -120,6 +120,15 @@ def test_a_paused_download_keeps_what_has_come_and_goes_on_from_there(
         assert server.asked("/set.zip")[-1].headers["range"] == f"bytes={come}-"
 
 
+def test_a_yield_asks_and_the_job_goes_back_uncounted(bench: Bench, stage: Callable[[str], None]) -> None:
+    stage("wait_for_stop")
+    wished = {"wish": states.Wish.YIELD, "yields_to": bench.job.id}
+    job = bench.run_beside(lambda: parts.overwrite(bench.store, bench.job.id, **wished))
+    assert job is not None
+    assert (job.state, job.total_retries, bench.attempt.outcome) == (states.JobState.QUEUED, 0, "yielded")
+    assert bench.attempt.last_step is None or bench.attempt.last_step == 7
+
+
 @pytest.mark.parametrize("name", ["wait_for_stop", "ignore_stop"])
 def test_a_pausing_job_can_be_cancelled(bench: Bench, stage: Callable[[str], None], name: str) -> None:
     stage(name)
