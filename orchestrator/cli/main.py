@@ -104,6 +104,16 @@ COMMANDS = {
         panel=_MACHINE,
         summary="Remove what nobody on this host needs any more, and say how much room it took.",
     ),
+    "backup": Entry(
+        module="backup",
+        panel=_MACHINE,
+        summary="Write the database and the checkpoints of this installation into one file; workers may run.",
+    ),
+    "restore": Entry(
+        module="backup",
+        panel=_MACHINE,
+        summary="Put a backup into an installation that has no jobs: another home, or an empty database.",
+    ),
     "doctor": Entry(module="doctor", panel=_MACHINE, summary="Find out what is missing or broken."),
     "help": Entry(
         module="help", panel=_MACHINE, summary="Explain data, recipes, states, exit codes, settings, files or devices."

@@ -18,5 +18,6 @@ class Lines:
         now = (unit, _TENTHS * done // total)
         if now != self._said and done:
             self._said = now
-            of = words.size(total) if unit == "bytes" else f"{total:,} {unit}"
+            kind, _, doing = unit.partition(" ")
+            of = f"{words.size(total)} {doing}".strip() if kind == "bytes" else f"{total:,} {unit}"
             render.talk(f"{100 * done // total} % of {of}")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from orchestrator.core import jobs, retention, states, stopping
 from orchestrator.core.findings import Finding, Kind
@@ -29,6 +30,9 @@ UNSAID = "Its process ended before it had said that all was saved."
 
 #: Kind of the event that says that step values were given up while the database was away.
 LEFT_OUT = "left_out"
+
+#: Kind of the event that says that a job came from a backup: its attempts are counted on from that of the event.
+RESTORED = "restored"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +172,7 @@ def _attempts(history: History) -> Iterator[Finding]:
     if claims != rows:
         odd = sorted({str(entry[0]) for entry in set(claims) ^ set(rows)})
         yield history.finding(Kind.ATTEMPT, f"its claims and its attempts differ at {', '.join(odd) or 'their order'}")
-    if [row.attempt for row in history.attempts] != list(range(1, job.attempt + 1)):
+    if [row.attempt for row in history.attempts] != list(_numbers(history)):
         yield history.finding(Kind.ATTEMPT, f"it has {len(rows)} attempts and counts {job.attempt}")
     for row in history.attempts:
         running = job.state is states.JobState.RUNNING and row.attempt == job.attempt
@@ -177,6 +181,16 @@ def _attempts(history: History) -> Iterator[Finding]:
         if row.ended_at is not None and (running or row.outcome is None):
             said = "the job still runs in it" if running else "nobody says how"
             yield history.finding(Kind.ATTEMPT, f"attempt {row.attempt} has ended, but {said}")
+
+
+def _numbers(history: History) -> Iterator[int]:
+    """Yield the numbers that its attempts have: none is left out but where it came from a backup."""
+    first = 1
+    for before, event in pairwise(history.events):
+        if event.kind == RESTORED:
+            yield from range(first, before.attempt + 1)
+            first = event.attempt + 1
+    yield from range(first, history.job.attempt + 1)
 
 
 def _line(history: History) -> Iterator[Finding]:

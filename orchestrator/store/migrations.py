@@ -3,7 +3,7 @@
 Looking at the version happens at every start and imports nothing more; only an upgrade or a check imports alembic.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ UPGRADE_SECONDS = 3600
 #: Key of PostgreSQL's advisory lock under which a schema is upgraded: "orch" in ASCII.
 _ADVISORY_KEY = 0x6F726368
 
+#: What is done in a transaction.
+Work = Callable[[Connection], Any]
+
 failpoints.add_transaction("schema.version", commits=False)
 failpoints.add_transaction("schema.compare", commits=False)
 failpoints.add_transaction("schema.upgrade", commits=True)
@@ -40,10 +43,11 @@ def version(database: engine.Database) -> str | None:
         raise errors.DatabaseUnavailable(
             f"The database {database.name} is out of reach.", why=error.strerror
         ) from error
-    return database.read(_version, place="schema.version")
+    return database.read(version_of, place="schema.version")
 
 
-def _version(connection: Connection) -> str | None:
+def version_of(connection: Connection) -> str | None:
+    """Return the version of the schema that a connection is to; None where it has none."""
     if not connection.dialect.has_table(connection, "alembic_version"):
         return None
     return connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
@@ -81,6 +85,19 @@ def upgrade(url: str) -> None:
         if not is_older(found):
             require_head(found, name=database.name)
         database.write(_upgrade, place="schema.upgrade", patience=UPGRADE_SECONDS)
+
+
+def rebuild(url: str, work: Work, *, place: str) -> Any:
+    """Run what makes the schema anew in one transaction that no upgrade comes into; return its result."""
+    with _opened(url, foreign_keys=False) as database, _alone(database):
+        return database.write(lambda connection: work(_first(connection)), place=place, patience=UPGRADE_SECONDS)
+
+
+def step(connection: Connection, revision: str) -> None:
+    """Bring the schema to a revision, or to `head`, inside of a transaction."""
+    from alembic import command  # noqa: PLC0415 - alembic costs 0.45 s, more than all of `orch status`
+
+    command.upgrade(_config(connection), revision)
 
 
 def check(url: str) -> None:
@@ -136,11 +153,14 @@ def _alone(database: engine.Database) -> Iterator[None]:
 
 
 def _upgrade(connection: Connection) -> None:
-    from alembic import command  # noqa: PLC0415 - alembic costs 0.45 s, more than all of `orch status`
+    step(_first(connection), "head")
 
+
+def _first(connection: Connection) -> Connection:
+    """Return the connection once no other transaction of a server changes the schema."""
     if connection.dialect.name == "postgresql":
         connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(_ADVISORY_KEY)))
-    command.upgrade(_config(connection), "head")
+    return connection
 
 
 def _config(connection: Connection) -> Any:

@@ -28,6 +28,7 @@ from orchestrator.service import (
     context,
     dataviews,
     doctor,
+    keepviews,
     outlookviews,
     provenanceviews,
     queueviews,
@@ -36,7 +37,7 @@ from orchestrator.service import (
     trainedviews,
     views,
 )
-from orchestrator.store import sql
+from orchestrator.store import artifacts, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 
@@ -74,6 +75,12 @@ def _without_specs(printed: Any) -> Any:
     return [_without_specs(value) for value in printed] if isinstance(printed, list) else printed
 
 
+def _without_sizes(printed: Any) -> Any:
+    """Return the payload of a backup without what depends on other cases, the schema or the clock."""
+    fixed = {"bytes": 100_000, "made_at": "2026-11-24T12:00:00Z", "rows": 100, "revision": "0006"}
+    return printed | {"backup": printed["backup"] | fixed}
+
+
 def _two_settings(printed: Any) -> Any:
     return printed | {"settings": [one for one in printed["settings"] if one["name"] in {"home", "lease"}]}
 
@@ -108,6 +115,8 @@ CASES: dict[str, Case] = {
     "data-verify": _case(dataviews.ExaminedPayload, "data", "verify", DATA, code=1),
     "doctor": _case(careviews.DoctorPayload, "doctor", code=1),
     "audit": _case(careviews.AuditPayload, "doctor", "--audit", code=1),
+    "backup": _case(keepviews.BackupPayload, "backup", "all.zip", fold=_without_sizes),
+    "restore": _case(keepviews.RestorePayload, "--home", "new", "restore", "--dry-run", "all.zip", fold=_without_sizes),
     "gc": _case(careviews.GarbagePayload, "gc", "--dry-run"),
     "config-show": _case(careviews.SettingsPayload, "config", "show", fold=_two_settings),
     "db-current": _case(careviews.SchemaPayload, "db", "current"),
@@ -175,6 +184,7 @@ def _populate(store: sql.SqlStore, settings: config.Settings, clock: HandClock) 
     )
     _succeed(store, settings, clock, accuracies=(0.5, 0.75), name="first", tags=("pets",), provenance=_PROVENANCE)
     _succeed(store, settings, clock, accuracies=(0.6,), name="rival", spec=_spec(epochs=1, lr=1e-3))
+    (settings.artifact_dir / artifacts.ROOT_ID_FILE).write_text("root-b")
     held = parts.training(store, name="third", spec=_spec(epochs=4))
     _epoch(store, clock, held, 1, accuracy=0.5)
     progress = jobs.Progress(done=15, total=40, unit="steps", epoch=2, epochs=4, rate=50.0, at=clock.now())

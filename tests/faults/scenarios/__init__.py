@@ -27,6 +27,7 @@ class Scenario:
 _LIFE = Scenario(work.life)
 _UNHURRIED = Scenario(work.unhurried)
 _LOOKED = Scenario(people.looked, most=len(people.QUESTIONS))
+_RESTORED = Scenario(people.restored, most=9)
 _FRESH = Scenario(people.fresh, database=False)
 
 #: By place, or by the words that it begins with; the first that fits. Everything else is on the way of any job.
@@ -34,6 +35,7 @@ SCENARIOS: dict[str, Scenario] = {
     "artifacts.remove": Scenario(people.deleted),
     "ask.start": Scenario(people.predicted),
     "attempt.tidy": Scenario(nodes.untidy),
+    "backup": _RESTORED,
     "bell": Scenario(work.life, most=1),
     "broker": Scenario(nodes.broker, settings={"broker_url": None}, most=1),
     "cache.drop": Scenario(people.cancelled),
@@ -58,7 +60,11 @@ SCENARIOS: dict[str, Scenario] = {
     "permits": Scenario(nodes.one_job_each),
     "pixels.drop": Scenario(data.crowded, settings={"decoded_max_bytes": data.ROOM}),
     "pixels": Scenario(work.life, most=1),
+    "restore": _RESTORED,
     "root.look": Scenario(people.deleted),
+    "schema.dump": _RESTORED,
+    "schema.load": _RESTORED,
+    "schema.vacancy": _RESTORED,
     "schema": _FRESH,
     "store.beat": _UNHURRIED,
     "store.begin_anew": Scenario(people.retried),

@@ -1,13 +1,14 @@
 """What people do with jobs: every command may die on its way, and is typed again."""
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Callable
 
 from orchestrator import config, errors
 from orchestrator.core import jobs, states, verbs
-from orchestrator.service import context, control, doctor, predict, schema
-from orchestrator.store import base
+from orchestrator.service import backup, context, control, doctor, predict, restore, schema
+from orchestrator.store import base, engine, models
 from tests.faults import homes
 from tests.faults.scenarios import work
 
@@ -188,6 +189,34 @@ def examined(home: homes.Home) -> None:
     home.arm()
     home.call(lambda settings: [check.name for check in doctor.examine(settings)])
     work.succeeds(home, job_id)
+
+
+def restored(home: homes.Home) -> None:
+    """All is backed up, then lost, then restored: whoever died or failed over it says it again."""
+    job_id = home.submit()
+    work.succeeds(home, job_id)
+    home.leave()
+    file = home.path / "all.zip"
+    home.arm()
+
+    def keep(settings: config.Settings) -> int:
+        return backup.backup(settings, file, hear=lambda _: None, force=True).manifest.files
+
+    def lose(settings: config.Settings) -> None:
+        shutil.rmtree(settings.artifact_dir)
+        with contextlib.closing(engine.Database(settings.database, foreign_keys=False)) as database:
+            database.write(models.metadata.drop_all)
+            database.write(lambda connection: connection.exec_driver_sql("DROP TABLE alembic_version"))
+
+    def put_back(settings: config.Settings) -> None:
+        # A command that died behind its commit finds the jobs there.
+        with contextlib.suppress(errors.IllegalMove):
+            restore.restore(settings, file, hear=lambda _: None)
+
+    assert home.call(keep) > 0
+    lose(home.settings)
+    home.call(put_back)
+    assert home.ends(job_id) == "succeeded"
 
 
 def _beat(home: homes.Home) -> int:
