@@ -371,6 +371,11 @@ def visible_gpus() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+def talk_on_loopback() -> None:
+    """Let gloo, by which ranks of a training talk, listen on this host alone; it would go by the host's name."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+
+
 def set_visible_gpus(uuids: Sequence[str]) -> None:
     """Set CUDA_VISIBLE_DEVICES of this process; torch reads it at its first CUDA call."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)

@@ -45,7 +45,8 @@ def memory(spec: "JobSpec") -> str:
     size = words.size(memory.peak(spec, mode=spec.memory))
     others = [mode for mode in networks.MEMORIES if mode != spec.memory]
     leaner = " and ".join(f"{words.size(memory.peak(spec, mode=mode))} with --memory {mode}" for mode in others)
-    return f"On a CPU in fp32 the training takes about {size} of memory, {leaner}."
+    each = "the training" if spec.gpus == 1 else f"each of the {spec.gpus} processes of the training"
+    return f"On a CPU in fp32 {each} takes about {size} of memory, {leaner}."
 
 
 def time(spec: "JobSpec", foreseen: "Foreseen") -> str:

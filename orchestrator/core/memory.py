@@ -55,8 +55,8 @@ def _block(shape: networks.Shape, channels: int, layers: int, mode: networks.Mem
 def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int:
     """Return the bytes that the process of a training on the CPU has at its peak, its loading processes left out.
 
-    The process itself, what the optimizer has of each parameter, what is kept, and what backward works in, fitted to
-    training processes under the fork server's allocator settings.
+    Of several that train together it is each one's. The process itself, what the optimizer has of each parameter, what
+    is kept, and what backward works in, fitted to training processes under the fork server's allocator settings.
     """
     shape = spec.shape
     parameters = networks.cost(shape, image_size=spec.image_size, classes=classes).parameters
@@ -64,7 +64,7 @@ def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int
     largest, together = largest_maps(shape, image_size=spec.image_size)
     copies, concatenated = _WORK[mode]
     work = _FLOAT * (copies * largest + concatenated * together)
-    pictures = spec.batch_size * (kept(shape, image_size=spec.image_size, mode=mode) + work)
+    pictures = -(-spec.batch_size // spec.gpus) * (kept(shape, image_size=spec.image_size, mode=mode) + work)
     return _PROCESS + _FLOAT * per_parameter * parameters + round(pictures)
 
 
@@ -72,11 +72,16 @@ def largest_batch(spec: specs.JobSpec, *, room: int, pictures: int | None = None
     """Return the largest power of two, `LARGEST_BATCH` at most, whose training takes no more than `room` bytes.
 
     Where the number of training pictures is known, an epoch has `FEWEST_STEPS` at least. None where not even two
-    pictures fit: BatchNorm needs them.
+    pictures for each device fit: BatchNorm needs them.
     """
     most = specs.LARGEST_STEP if pictures is None else max(2 * spec.accumulate, pictures // FEWEST_STEPS)
+    least = specs.LEAST_SHARE * spec.gpus
     powers = [2**power for power in range(1, LARGEST_BATCH.bit_length()) if 2**power * spec.accumulate <= most]
-    sizes = {batch: peak(spec.model_copy(update={"batch_size": batch}), mode=spec.memory) for batch in powers}
+    sizes = {
+        batch: peak(spec.model_copy(update={"batch_size": batch}), mode=spec.memory)
+        for batch in powers
+        if batch >= least
+    }
     return max((batch for batch, size in sizes.items() if size <= room), default=None)
 
 

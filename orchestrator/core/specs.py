@@ -32,6 +32,9 @@ LARGEST_STEP = 65_536
 #: A batch size that is decided when the job is submitted.
 AUTO = "auto"
 
+#: Pictures that each of several devices has of a batch, at least.
+LEAST_SHARE = 2
+
 #: What the names of torchvision's data sets begin with.
 TORCHVISION = "torchvision:"
 
@@ -353,6 +356,15 @@ class JobSpec(BaseModel):
             raise ValueError(f"{self.accumulate} batches of {self.batch_size} make more than {LARGEST_STEP:,} pictures")
         return self
 
+    @model_validator(mode="after")
+    def _devices_have_pictures(self) -> Self:
+        if self.gpus > 1 and self.batch_size < LEAST_SHARE * self.gpus:
+            raise ValueError(
+                f"batch_size {self.batch_size} is for all {self.gpus} gpus together, and each needs {LEAST_SHARE} "
+                f"pictures of it: at least {LEAST_SHARE * self.gpus}"
+            )
+        return self
+
     def learning(self, epoch: int) -> Part:
         """Return what learns in an epoch, counted from 0."""
         return "head" if epoch < self.head_epochs else self.train
@@ -371,6 +383,11 @@ class JobSpec(BaseModel):
     def step_size(self) -> int:
         """Pictures of one optimizer step."""
         return self.batch_size * self.accumulate
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures are mixed in pairs, each with the one before it in its step."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def train_size(self, epoch: int) -> int:
         """Return the side in pixels of the training pictures in `epoch`, which counts from 0."""
@@ -446,6 +463,12 @@ def presets(given: Mapping[str, Any]) -> dict[str, object]:
     if isinstance(network, str):
         filled |= networks.NETWORKS.get(network, {})
     return filled
+
+
+def least_batch(gpus: object) -> int:
+    """Return the smallest batch for so many devices, as somebody wrote them: what is no number is judged elsewhere."""
+    text = str(gpus)
+    return LEAST_SHARE * (int(text) if text.isdecimal() else 1)
 
 
 def nearest(word: str, known: Mapping[str, object] | list[str]) -> str:

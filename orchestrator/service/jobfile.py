@@ -202,7 +202,7 @@ def resolve(
     if settings is not None and given.get("batch_size") == specs.AUTO:
         from orchestrator.service import batches  # noqa: PLC0415 - seldom asked for, and it brings the store along
 
-        least = specs.parse(given | {"batch_size": 2})
+        least = specs.parse(given | {"batch_size": specs.least_batch(given.get("gpus", 1))})
         given["batch_size"], decided["batch_size"] = batches.largest(least, settings)
     spec = specs.parse(given)
     _refuse_idle(spec, asked)

@@ -45,7 +45,7 @@ class ResolvedPayload(views.Payload):
     spec: views.ShownSpec
     spec_hash: str
     origins: dict[str, str]
-    memory: int = Field(description="bytes at the peak of a training on the CPU in fp32")
+    memory: int = Field(description="bytes at the peak of a training on the CPU in fp32; of each of its processes")
     outlook: OutlookPart | None = Field(description="null: nothing was measured on such a device")
     notes: tuple[str, ...]
 

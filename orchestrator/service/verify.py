@@ -136,8 +136,8 @@ def _request(
         "artifact_root": str(root),
         "attempt_dir": str(root / job.id / "replay"),  # nothing is written into it
         "data_dir": str(settings.data_dir),
-        "device": "cpu",
-        "threads": threads or len(os.sched_getaffinity(0)),
+        "devices": ["cpu"] * job.spec.gpus,
+        "threads": threads or max(1, len(os.sched_getaffinity(0)) // job.spec.gpus),
     }
     return {
         "assignment": assignment,

@@ -20,7 +20,7 @@ from orchestrator import config
 from orchestrator.core import jobs, specs
 from worker import protocol
 from worker.data import augment as augmentation
-from worker.data import crews, decoded, imagefolder, pixels
+from worker.data import crews, decoded, imagefolder, pixels, shares
 from worker.data.crews import Batch, Key
 
 __all__ = ["Batch", "Key", "Loader", "SeededImageFolder"]
@@ -83,7 +83,8 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
 class Loader:
     """The batches of a data set: `train` and `validation` yield (pictures (N, 3, side, side), classes (N,)).
 
-    With `settings`, decoded pictures are kept on this host, and taken from there. `close` lets others find them.
+    With `settings`, decoded pictures are kept on this host, and taken from there. `close` lets others find them. A
+    `share` of several ranks loads what this rank learns from, and the batches that it is dealt of other passes.
     """
 
     def __init__(
@@ -93,7 +94,9 @@ class Loader:
         *,
         settings: config.Settings | None = None,
         pin_memory: bool = False,
+        share: shares.Share = shares.ALONE,
     ) -> None:
+        self.share = share
         self.images = {"train": info.counts["train"], "val": info.counts["val"]}
         self.steps_per_epoch = steps_per_epoch(info.counts["train"], spec.step_size)
         self._spec = spec
@@ -121,26 +124,44 @@ class Loader:
     def train(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
         """Yield each step's pictures of `epoch` from step `start_step` (from 0) on; what lies before is not loaded.
 
-        Where gradients accumulate, that is several batches in one; `parts` has their sizes.
+        Where gradients accumulate, that is several batches in one; `parts` has their sizes. Of several ranks each gets
+        what `shares.Share.loaded` says, with neighbours where pictures are mixed.
         """
-        steps = [[(epoch, index) for index in step] for step in self.order(epoch)]
+        own = self.own(epoch, neighbours=self._spec.mixes)
+        steps = [[(epoch, index) for index in step] for step in own[start_step:]]
         with self._cached():
-            yield from self._crew.load(self._train, steps[start_step:], stay=True)
+            yield from self._crew.load(self._train, steps, stay=True)
 
-    def order(self, epoch: int) -> list[list[int]]:
-        """Return the indices of the pictures of each step of an epoch."""
+    def own(self, epoch: int, *, neighbours: bool) -> list[list[int]]:
+        """Return the indices of the pictures that this rank has of each step of an epoch."""
         order = epoch_order(self.images["train"], seed=self._spec.seed, epoch=epoch)
-        return _batches(order, self._spec.step_size)
+        steps = _batches(order, self._spec.step_size)
+        if self.share.ranks == 1:
+            return steps
+        sizes = [parts(len(step), self._spec.batch_size) for step in steps]
+        places = [self.share.loaded(batches, neighbours=neighbours) for batches in sizes]
+        return [[step[place] for place in those] for step, those in zip(steps, places, strict=True)]
+
+    def step_sizes(self) -> list[int]:
+        """Return the number of pictures of each step of an epoch, over all ranks."""
+        return parts(self.images["train"], self._spec.step_size)
+
+    def batches(self, split: jobs.Split) -> list[int]:
+        """Return the sizes of the batches of a pass over a split in its order, over all ranks."""
+        return parts(self.images[split], self._spec.batch_size)
 
     def unaugmented(self) -> Iterator[Batch]:
         """Yield the pictures of the train split once, in their order, as validation would see them."""
         with self._cached():
             yield from self._crew.load(self._unaugmented, self._in_order("train"))
 
-    def validation(self) -> Iterator[Batch]:
-        """Yield the batches of the validation split, unshuffled."""
+    def validation(self, *, turn: int = 0) -> Iterator[Batch]:
+        """Yield the batches of the validation split, unshuffled; ranks change theirs by `turn`.
+
+        So in a few epochs the rank that keeps decoded pictures has seen them all.
+        """
         with self._cached():
-            yield from self._crew.load(self._validation, self._in_order("val"))
+            yield from self._crew.load(self._validation, self._in_order("val", turn=turn))
 
     def close(self) -> None:
         """Wait until the decoded pictures are on the disk, and end the processes that loaded them."""
@@ -164,8 +185,9 @@ class Loader:
         yield
         self._cache.keep()
 
-    def _in_order(self, split: jobs.Split) -> list[list[Key]]:
-        return [[(0, i) for i in batch] for batch in _batches(range(self.images[split]), self._spec.batch_size)]
+    def _in_order(self, split: jobs.Split, *, turn: int = 0) -> list[list[Key]]:
+        batches = _batches(range(self.images[split]), self._spec.batch_size)
+        return [[(0, i) for i in batches[number]] for number in self.share.dealt(len(batches), turn=turn)]
 
 
 def epoch_order(images: int, *, seed: int, epoch: int) -> list[int]:

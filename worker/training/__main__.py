@@ -1,6 +1,7 @@
 """`python -m worker.training spec.toml --out DIR`: the same engine without queue and database."""
 
 import argparse
+import functools
 import os
 import sys
 import threading
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from orchestrator import config, errors
 from orchestrator.core import specs
 from worker import protocol
-from worker.training import stage
+from worker.training import ranks, stage
 
 
 class Printer:
@@ -38,9 +39,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.training", description="Train a DenseNet by a job file.")
     parser.add_argument("spec", type=Path, help="job file in TOML")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, new or empty")
+    parser.add_argument("--ranks", type=int, help="processes that train it together; else its gpus")
     arguments = parser.parse_args()
     try:
-        stage.with_data(stage.train, assignment(arguments.spec, arguments.out), Printer())
+        _train(assignment(arguments.spec, arguments.out, gpus=arguments.ranks))
     except errors.OrchError as error:
         for line in filter(None, (error.message, error.why, error.hint)):
             sys.stderr.write(line + "\n")
@@ -48,15 +50,22 @@ def main() -> int:
     return 0
 
 
-def assignment(job_file: Path, out: Path) -> protocol.Assignment:
-    """Return what a worker would be told to do with the job file, on the CPU.
+def _train(told: protocol.Assignment) -> None:
+    team = ranks.started(told, functools.partial(stage.follow, told))
+    work = functools.partial(stage.train, team=team)
+    team.lead(lambda: stage.with_data(work, told, Printer()), say=lambda failed: _say(failed.error))
+
+
+def assignment(job_file: Path, out: Path, *, gpus: int | None = None) -> protocol.Assignment:
+    """Return what a worker would be told to do with the job file, by so many processes on the CPU.
 
     Raises:
         UsageError: the file is no job, or `out` holds something.
 
     """
     try:
-        spec = specs.parse(tomllib.loads(job_file.read_text(encoding="utf-8")))
+        given = tomllib.loads(job_file.read_text(encoding="utf-8"))
+        spec = specs.parse(given if gpus is None else given | {"gpus": gpus})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise errors.UsageError(f"{job_file} cannot be read.", why=str(error)) from error
     out.mkdir(parents=True, exist_ok=True)
@@ -71,8 +80,8 @@ def assignment(job_file: Path, out: Path) -> protocol.Assignment:
         artifact_root=str(out.absolute()),
         attempt_dir=str(out.absolute()),
         data_dir=str(settings.data_dir),
-        devices=(protocol.CPU,),
-        threads=settings.threads or len(os.sched_getaffinity(0)),
+        devices=(protocol.CPU,) * spec.gpus,
+        threads=settings.threads or max(1, len(os.sched_getaffinity(0)) // spec.gpus),
     )
 
 

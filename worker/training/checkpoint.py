@@ -84,6 +84,28 @@ class Checkpoint:
         return self.part("ema") or self.part("model")
 
 
+def packed(checkpoint: Checkpoint) -> bytes:
+    """Return a checkpoint as its file has it."""
+    return safetensors.torch.save(checkpoint.tensors, {_STATE: checkpoint.state.model_dump_json()})
+
+
+def unpacked(content: bytes) -> Checkpoint:
+    """Return the checkpoint that was packed.
+
+    Raises:
+        Damaged: it is none.
+
+    """
+    try:
+        tensors = safetensors.torch.load(content)
+        state = State.model_validate_json(_metadata(content)[_STATE])
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise Damaged("it is no checkpoint of orch") from error
+    except ValidationError as error:
+        raise Damaged("another version of orch wrote it") from error
+    return Checkpoint(state=state, tensors=tensors)
+
+
 def write(checkpoint: Checkpoint, folder: Path) -> tuple[Path, int, str]:
     """Write a checkpoint into `folder`, durably, and return its path, size in bytes and sha256.
 
@@ -91,7 +113,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> tuple[Path, int, str]:
         StageFailed: disk_full, when the disk has no room or does not keep what it is given; nothing is left behind.
 
     """
-    content = safetensors.torch.save(checkpoint.tensors, {_STATE: checkpoint.state.model_dump_json()})
+    content = packed(checkpoint)
     path = folder / f"step-{checkpoint.state.step:07}.safetensors"
     try:
         _write_durably(content, path)
@@ -140,14 +162,7 @@ def read(path: Path, *, size: int, sha256: str) -> Checkpoint:
         raise Damaged(error.strerror or str(error)) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise Damaged("its sha256 is another")
-    try:
-        tensors = safetensors.torch.load(content)
-        state = State.model_validate_json(_metadata(content)[_STATE])
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise Damaged("it is no checkpoint of orch") from error
-    except ValidationError as error:
-        raise Damaged("another version of orch wrote it") from error
-    return Checkpoint(state=state, tensors=tensors)
+    return unpacked(content)
 
 
 def first_valid(
@@ -184,8 +199,12 @@ def first_valid(
 
 
 def check_fit(state: State, *, spec: specs.JobSpec, data_hash: str, classes: tuple[str, ...]) -> None:
-    """Raise `Damaged` if `state` is another training's; that of the same one with fewer epochs is its beginning."""
-    if not specs.is_extension(spec, state.spec) or (state.data_hash, state.classes) != (data_hash, classes):
+    """Raise `Damaged` if `state` is another training's.
+
+    That of the same one with fewer epochs is its beginning, on however many devices: the batches are the same.
+    """
+    earlier = state.spec.model_copy(update={"gpus": spec.gpus})
+    if not specs.is_extension(spec, earlier) or (state.data_hash, state.classes) != (data_hash, classes):
         raise Damaged("it belongs to another recipe or other data")
 
 

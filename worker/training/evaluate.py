@@ -18,7 +18,7 @@ from orchestrator import config, errors
 from orchestrator.core import jobs
 from worker import answers, protocol
 from worker.data import cache, loader
-from worker.training import asked, checkpoint, metrics
+from worker.training import asked, checkpoint, metrics, world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,14 @@ def measure(
     *,
     num_classes: int,
     device: torch.device,
+    ranks: world.World = world.ALONE,
+    turn: int = 0,
 ) -> Measured:
     """Measure `model` on batches of (images (N, 3, H, W), targets (N,)); leaves it in evaluation mode.
 
-    On a GPU nothing waits for a batch: losses stay on the device until the end. A loss that is not finite is measured
-    as such: what it means, the caller knows.
+    Of several ranks each brings the batches that it was dealt in this `turn`, and has the sums over all. On a GPU
+    nothing waits for a batch: losses stay on the device until the end. A loss that is not finite is measured as such:
+    what it means, the caller knows.
     """
     started = time.monotonic()
     model.eval()
@@ -53,9 +56,12 @@ def measure(
         losses.append(functional.cross_entropy(logits, truth))
         sizes.append(len(targets))
         cells.index_add_(0, truth * num_classes + logits.max(dim=1).indices, torch.ones_like(truth))
-    confusion = cells.view(num_classes, num_classes).cpu().numpy()
-    sums = metrics.Sums(correct=int(confusion.trace()), images=sum(sizes))
-    for loss, size in zip(torch.stack(losses).tolist(), sizes, strict=True):
+    confusion = ranks.total(cells.view(num_classes, num_classes).cpu()).numpy()
+    pairs = list(zip(torch.stack(losses).tolist() if losses else [], sizes, strict=True))
+    if ranks.share.ranks > 1:
+        pairs = [(loss, int(size)) for loss, size in ranks.dealt(pairs, columns=2, turn=turn)]
+    sums = metrics.Sums(correct=int(confusion.trace()), images=sum(size for _, size in pairs))
+    for loss, size in pairs:
         sums.loss += loss * size
     sums.seconds = time.monotonic() - started
     return Measured(sums=sums, confusion=confusion)

@@ -67,7 +67,7 @@ def choose(
     said = [f"precision {precision}, which this device is fast at"] if spec.precision == "auto" else []
     if spec.layout != "auto":
         return Kernels(layout=spec.layout, precision=precision), "; ".join(said) or None
-    images = torch.zeros(spec.batch_size, 3, spec.image_size, spec.image_size, device=device)
+    images = torch.zeros(spec.batch_size // spec.gpus, 3, spec.image_size, spec.image_size, device=device)
     sides = [Kernels(layout=layout, precision=precision) for layout in _FORMATS]
     seconds = _measured(sides, network, images, look)
     fastest = min(sides, key=lambda side: seconds[side])

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.core import stopping
@@ -41,12 +41,13 @@ class Loop:
         self._attempt = attempt
         self._features: features.Features | None = None
         self._spec = learner.spec
+        self._ranks = learner.world
         self._meter = report.Meter(link, unit="steps")
         self._gauge = usage.Gauge(learner.device)
         self._steps_pace = report.Pace(report.STEPS_EVERY)
         self._saved = (learner.epoch, learner.step)
         self._saved_at = time.monotonic()
-        self._has_room = False  #: for a checkpoint, as far as anybody has looked
+        self._has_room = not self._ranks.leads  #: for a checkpoint, as far as anybody has looked
 
     def run(self) -> protocol.Ended:
         """Train to the last epoch, or to the next step after a stop; the state is on disk when this returns."""
@@ -55,12 +56,7 @@ class Loop:
         try:
             while not learner.over:
                 used = self._train_epoch()
-                measured = evaluate.measure(
-                    learner.network,
-                    self._seen(self._source().validation()),
-                    num_classes=len(learner.classes),
-                    device=learner.device,
-                )
+                measured = self._measure()
                 if not math.isfinite(measured.sums.loss):
                     raise learner.diverged(f"The loss on the validation split is not finite after step {learner.step}.")
                 epoch = learner.epoch + 1
@@ -77,6 +73,19 @@ class Loop:
             self._link.send(protocol.Note(kind="stopped_early", detail=early))
         return protocol.Ended(how="done", last_step=learner.step)
 
+    def _measure(self) -> evaluate.Measured:
+        """Measure what was trained on the validation split."""
+        learner = self._trainer
+        turn = 0 if learner.part == "head" else learner.epoch  # features stay with who has computed them
+        return evaluate.measure(
+            learner.network,
+            self._seen(self._source().validation(turn=turn), self._batches.batches("val")),
+            num_classes=len(learner.classes),
+            device=learner.device,
+            ranks=self._ranks,
+            turn=turn,
+        )
+
     def _train_epoch(self) -> protocol.Usage:
         """Train to the end of the epoch, and return what that took."""
         learner = self._trainer
@@ -86,21 +95,22 @@ class Loop:
         parts.set_training(learner.model, learner.part)
         self._gauge.begin()
         batches = self._gauge.watched(source.train(learner.epoch, start_step=start))
+        sizes = self._batches.step_sizes()[start:]
         lap = time.monotonic()
-        for images, targets in report.unless_stopped(batches, self._link):
-            learner.train_step(images, targets)
+        for (images, targets), size in zip(report.unless_stopped(batches, self._link), sizes, strict=True):
+            learner.train_step(images, targets, of=size)
             if not self._has_room:  # the first step has made the optimizer's part of a checkpoint
                 checkpoint.check_room(learner.nbytes, self._folder.parent)
                 self._has_room = True
             now = time.monotonic()
             learner.sums.seconds += now - lap
             lap = now
-            self._advance(len(targets))
+            self._advance(size)
             if learner.step < end and self._checkpoint_due():  # an epoch's end has its own, with the metrics
                 self._save()
         self._settle()  # waits for a GPU: the seconds of its last steps come in here
         learner.sums.seconds += time.monotonic() - lap
-        return self._gauge.end()
+        return usage.together(self._gauge.end(), self._ranks)
 
     def _source(self) -> loader.Loader | features.Features:
         """Return where the batches come from: pictures, or their features while the classifier learns alone."""
@@ -109,7 +119,9 @@ class Loop:
             self._features = None
             return self._batches
         if self._features is None:
-            self._features = features.Features(learner.model, self._batches, learner.device, watched=self._seen)
+            self._features = features.Features(
+                learner.model, self._batches, learner.device, watched=self._seen, ranks=self._ranks
+            )
         return self._features
 
     def _checkpoint_due(self) -> bool:
@@ -119,9 +131,12 @@ class Loop:
         return time.monotonic() - self._saved_at >= self._spec.checkpoint_minutes * 60
 
     def _save(self, rows: tuple[protocol.EpochMetrics, ...] = (), *, best: bool = False) -> None:
-        """Write a checkpoint unless this very state is on disk, then say so."""
+        """Write a checkpoint unless this very state is on disk, then say so; of several ranks one does that."""
         learner = self._trainer
         self._settle()  # so that step losses are told of before the checkpoint that stands behind them
+        if not self._ranks.leads:
+            self._saved_at = time.monotonic()
+            return
         if (learner.epoch, learner.step) == self._saved:
             return
         path, size, sha256 = self._write(learner.capture(), self._folder)
@@ -143,7 +158,8 @@ class Loop:
         rows = self._trainer.settle()
         if rows:
             self._link.send(protocol.Steps(values=rows))
-        self._trainer.check_finite()
+        if self._ranks.leads:  # it has the last word, behind the steps that it has told of
+            self._trainer.check_finite()
 
     def _advance(self, images: int) -> None:
         if self._steps_pace.due():
@@ -159,8 +175,9 @@ class Loop:
             "epochs": epochs,
         }
 
-    def _seen(self, batches: Iterable[loader.Batch]) -> Iterator[loader.Batch]:
-        """Pass batches on that are no step of the training; each is a sign of life."""
-        for batch in report.unless_stopped(batches, self._link):
+    def _seen(self, batches: Iterable[loader.Batch], sizes: Sequence[int]) -> Iterator[loader.Batch]:
+        """Pass batches on that are no step of the training, of a pass with these sizes; each is a sign of life."""
+        looks = self._ranks.share.rounds(len(sizes))
+        for batch in report.unless_stopped(batches, self._link, looks=looks):
             yield batch
             self._advance(0)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator import errors
 from orchestrator.core import states
+from worker.data import augment
 from worker.training import kernels
 
 
@@ -26,9 +27,11 @@ class Numerics(kernels.Kernels):
     device: str  #: cpu, or the GPU's model
     cpu: str  #: the instruction set that torch's kernels use
     software: str
+    #: Processes that train together; left out where it is one, as by earlier versions.
+    ranks: int = Field(1, exclude_if=lambda ranks: ranks == 1)
 
     @classmethod
-    def here(cls, device: torch.device, used: kernels.Kernels = kernels.DEFAULT) -> "Numerics":
+    def here(cls, device: torch.device, used: kernels.Kernels = kernels.DEFAULT, *, ranks: int = 1) -> "Numerics":
         """Return this process's."""
         return cls(
             **used.model_dump(),
@@ -37,11 +40,12 @@ class Numerics(kernels.Kernels):
             cpu=torch.backends.cpu.get_cpu_capability(),
             software=f"Python {platform.python_version()}, torch {torch.__version__}, "
             f"torchvision {torchvision.__version__}",
+            ranks=ranks,
         )
 
     def differences(self, other: "Numerics") -> list[str]:
         """Return what differs, each as `name: here, before there`."""
-        before = other.model_dump()
+        before = dict(other)
         return [f"{name}: {value}, before {before[name]}" for name, value in self if value != before[name]]
 
     @property
@@ -50,8 +54,8 @@ class Numerics(kernels.Kernels):
         return kernels.Kernels(layout=self.layout, precision=self.precision)
 
 
-def use(device: str, *, threads: int) -> torch.device:
-    """Set the threads of this process and return its device: `cpu`, or the one GPU that the launcher made visible.
+def use(device: str, *, threads: int, rank: int = 0) -> torch.device:
+    """Set the threads of this process and return its device: `cpu`, or its one of the GPUs that are made visible.
 
     Raises:
         StageFailed: gpu_error, when the GPU cannot be used.
@@ -68,7 +72,8 @@ def use(device: str, *, threads: int) -> torch.device:
             hint="`orch doctor` checks driver and devices.",
         )
     kernels.set_up_gpu()
-    return torch.device("cuda", 0)
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
 
 
 def keep_threads(threads: int) -> None:
@@ -82,6 +87,11 @@ def seed(number: int) -> None:
     torch.manual_seed(number)
     random.seed(number)
     np.random.seed(number % 2**32)  # noqa: NPY002 - the global generator is what a library may draw from unasked
+
+
+def seed_step(number: int, *, step: int, rank: int) -> None:
+    """Let what a step draws at random depend on seed, step and rank alone: no rank's generator needs to be kept."""
+    torch.manual_seed(augment.mixed(number, step, rank))
 
 
 class Generators(BaseModel):

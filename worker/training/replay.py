@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from orchestrator import errors
 from worker import answers, protocol
-from worker.training import checkpoint, environment, kernels, loop, report, stage, trainer
+from worker.training import checkpoint, environment, kernels, loop, ranks, report, stage, trainer
 
 _CHOSEN = ("layout", "precision")
 
@@ -46,8 +46,13 @@ def replay(request: Request, say: answers.Say) -> None:
         OrchError: the checkpoint to compare with cannot be used.
 
     """
+    team = ranks.started(request.assignment, functools.partial(stage.follow, request.assignment))
     compared = _Compared(request, say)
-    ended = stage.with_data(functools.partial(_work, request, compared), request.assignment, compared)
+    work = functools.partial(_work, request, compared, team=team)
+    ended = team.lead(
+        lambda: stage.with_data(work, request.assignment, compared),
+        say=lambda failed: say({"refused": {"message": failed.error}}),
+    )
     say({"compared": compared.result() | {"last_step": ended.last_step}})
 
 
@@ -57,15 +62,17 @@ def _work(
     data: protocol.DatasetInfo,
     assignment: protocol.Assignment,
     link: report.Link,
+    *,
+    team: ranks.Team,
 ) -> protocol.Ended:
-    learner, batches = stage.prepared(data, assignment, link)
+    learner, batches = stage.prepared(data, assignment, link, team.share)
     if request.ran_on is not None and not assignment.checkpoints:  # a choice by the clock may come out differently
         learner.use(kernels.Kernels(**request.ran_on.model_dump(include=set(_CHOSEN))))
     compared.begin(learner)
     return loop.Loop(
         learner,
         batches,
-        link,
+        stage.joined(learner, data, link, team),
         root=Path(assignment.artifact_root),
         folder=Path(assignment.attempt_dir) / "checkpoints",
         attempt=assignment.attempt,

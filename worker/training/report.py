@@ -40,6 +40,28 @@ class Link(Protocol):
         ...
 
 
+class Agreed:
+    """A link whose wish to stop all ranks hear at the same look; who does not lead has none, and says nothing."""
+
+    def __init__(self, link: Link | None, agreed: Callable[[bool], bool]) -> None:
+        self._link = link
+        self._agreed = agreed
+
+    @property
+    def stop_requested(self) -> "Agreed":
+        """Asks the ranks at each look."""
+        return self
+
+    def is_set(self) -> bool:
+        """Whether to stop at the next step."""
+        return self._agreed(self._link is not None and self._link.stop_requested.is_set())
+
+    def send(self, message: BaseModel) -> None:
+        """Tell whoever follows the work."""
+        if self._link is not None:
+            self._link.send(message)
+
+
 class Pace:
     """True at first, then once every `seconds`."""
 
@@ -85,11 +107,18 @@ class Meter:
         self._images, self._since = 0, now
 
 
-def unless_stopped(items: Iterable[_Item], link: Link) -> Iterator[_Item]:
-    """Pass `items` on; raise `Stopped` before the first or behind any of them, as soon as a stop is wished."""
+def unless_stopped(items: Iterable[_Item], link: Link, *, looks: int = 0) -> Iterator[_Item]:
+    """Pass `items` on; raise `Stopped` before the first or behind any of them, as soon as a stop is wished.
+
+    It looks at least so often behind items: of several ranks each has to look as often as the others.
+    """
     raise_if_stopped(link)
+    looked = 0
     for item in items:
         yield item
+        raise_if_stopped(link)
+        looked += 1
+    for _ in range(looks - looked):
         raise_if_stopped(link)
 
 

@@ -16,17 +16,19 @@ import torch
 from orchestrator import config, errors
 from orchestrator.core import specs, states
 from worker import protocol, stage
-from worker.data import cache, loader
+from worker.data import cache, loader, shares
 from worker.models import densenet, zoo
-from worker.training import checkpoint, environment, evaluate, kernels, loop, numerics, report, start, trainer
+from worker.training import checkpoint, environment, evaluate, kernels, loop, numerics, ranks, report, start, trainer
 
 #: A stage's work, once its data is on this host.
 Work = Callable[[protocol.DatasetInfo, protocol.Assignment, report.Link], protocol.Ended]
 
 
 def main_train(assignment: protocol.Assignment, connection: Connection) -> int:
-    """Train, and return the exit code of the process."""
-    return stage.run(connection, lambda link: with_data(train, assignment, link))
+    """Train, and return the exit code of the process; where the assignment has several devices it forks their ranks."""
+    team = ranks.started(assignment, functools.partial(follow, assignment))
+    work = functools.partial(train, team=team)
+    return stage.run(connection, lambda link: team.lead(lambda: with_data(work, assignment, link), say=link.end))
 
 
 def main_evaluate(assignment: protocol.Assignment, connection: Connection) -> int:
@@ -50,41 +52,79 @@ def with_data(work: Work, assignment: protocol.Assignment, link: report.Link) ->
         return work(data, assignment, link)
 
 
-def train(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
+def train(
+    data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link, *, team: ranks.Team = ranks.ALONE
+) -> protocol.Ended:
     """Train on `data` from the newest checkpoint that verifies, or from the start; return how it ended."""
     try:
-        learner, batches = prepared(data, assignment, link)
+        learner, batches = prepared(data, assignment, link, team.share)
     except report.Stopped:
         return protocol.Ended(how="stopped", last_step=0)
     link.send(environment.here(learner))
     with batches:
-        if not learner.over and (found := batches.choose(learner.epoch)) is not None:
-            _note(link, "loading", found)
-        return loop.Loop(
-            learner,
-            batches,
-            link,
-            root=Path(assignment.artifact_root),
-            folder=Path(assignment.attempt_dir) / "checkpoints",
-            attempt=assignment.attempt,
-        ).run()
+        return _looped(learner, batches, assignment, joined(learner, data, link, team))
+
+
+def joined(learner: trainer.Trainer, data: protocol.DatasetInfo, link: report.Link, team: ranks.Team) -> report.Link:
+    """Let the other ranks begin where `learner` stands, and return the link by which all stop at the same step."""
+    learner.join(team.gather(data, lambda: checkpoint.packed(learner.capture()), learner.device))
+    return link if team.share.ranks == 1 else report.Agreed(link, learner.world.agreed)
+
+
+def follow(assignment: protocol.Assignment, seat: ranks.Seat) -> None:
+    """Train as one of several ranks, from the state in which rank 0 begins; it alone says and keeps anything."""
+    data, state = seat.told()
+    learner, batches = _built(data, assignment, seat.share)
+    learner.model.use_memory(assignment.memory or learner.spec.memory)
+    begun = checkpoint.unpacked(state)
+    learner.restore(begun)
+    numerics.keep_threads(begun.state.numerics.threads)
+    with batches:
+        learner.join(seat.join(learner.device))
+        _looped(learner, batches, assignment, report.Agreed(None, learner.world.agreed))
 
 
 def prepared(
-    data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link
+    data: protocol.DatasetInfo,
+    assignment: protocol.Assignment,
+    link: report.Link,
+    share: shares.Share = shares.ALONE,
 ) -> tuple[trainer.Trainer, loader.Loader]:
     """Return what trains and its batches, brought to where the assignment goes on; raises `report.Stopped`."""
+    _check_devices(assignment, share)
+    learner, batches = _built(data, assignment, share)
+    _use_memory(learner, assignment, link)
+    _begin(learner, assignment, link, share)
+    return learner, batches
+
+
+def _built(
+    data: protocol.DatasetInfo, assignment: protocol.Assignment, share: shares.Share
+) -> tuple[trainer.Trainer, loader.Loader]:
+    """Return what trains on a rank's device, at its start, and its batches."""
     spec = assignment.spec.masked()  # the data is here, and a checkpoint keeps the spec
-    device = numerics.use(assignment.devices[0], threads=assignment.threads)
-    _check_devices(assignment)
+    device = numerics.use(assignment.devices[share.rank], threads=assignment.threads, rank=share.rank)
     _check_batch(data, spec)
-    batches = loader.Loader(data, spec, settings=_settings(assignment), pin_memory=device.type == "cuda")
+    batches = loader.Loader(data, spec, settings=_settings(assignment), pin_memory=device.type == "cuda", share=share)
     learner = trainer.Trainer(
         spec, data_hash=data.hash, classes=data.classes, device=device, steps_per_epoch=batches.steps_per_epoch
     )
-    _use_memory(learner, assignment, link)
-    _begin(learner, assignment, link)
     return learner, batches
+
+
+def _looped(
+    learner: trainer.Trainer, batches: loader.Loader, assignment: protocol.Assignment, link: report.Link
+) -> protocol.Ended:
+    if not learner.over and (found := batches.choose(learner.epoch)) is not None:
+        _note(link, "loading", found)
+    return loop.Loop(
+        learner,
+        batches,
+        link,
+        root=Path(assignment.artifact_root),
+        folder=Path(assignment.attempt_dir) / "checkpoints",
+        attempt=assignment.attempt,
+    ).run()
 
 
 def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
@@ -124,16 +164,15 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
     return protocol.Ended(how="done", last_step=info.step)
 
 
-def _check_devices(assignment: protocol.Assignment) -> None:
-    """Raise `StageFailed` (user_error) unless the job has as many devices as it wants, and one that this can use."""
+def _check_devices(assignment: protocol.Assignment, share: shares.Share) -> None:
+    """Raise `StageFailed` (user_error) unless the job has as many devices as it wants, with a rank for each."""
     wanted, given = assignment.spec.gpus, len(assignment.devices)
-    if wanted == given == 1:
+    if wanted == given == share.ranks:
         return
     raise errors.StageFailed(
-        f"The job wants {wanted} devices together, and this worker gives it {given}.",
+        f"The job wants {wanted} devices together, and has {given} here, for {share.ranks} of its processes.",
         reason=states.Reason.USER_ERROR,
-        why="A training uses one device.",
-        hint="Submit it with --gpus 1.",
+        hint=f"Submit it with --gpus {given}.",
     )
 
 
@@ -160,7 +199,7 @@ def _use_memory(learner: trainer.Trainer, assignment: protocol.Assignment, link:
     )
 
 
-def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:
+def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link, share: shares.Share) -> None:
     """Bring `learner` to the newest checkpoint that verifies, else to the weights it starts from; tell where it is."""
     found = checkpoint.first_valid(
         assignment.checkpoints,
@@ -190,8 +229,11 @@ def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: repo
     info, saved = found
     learner.restore(saved)
     link.send(protocol.Resumed(attempt=info.attempt, step=info.step))
-    numerics.keep_threads(saved.state.numerics.threads)
-    differences = numerics.Numerics.here(learner.device, learner.kernels).differences(saved.state.numerics)
+    before = saved.state.numerics
+    if before.ranks == share.ranks:  # with other ranks the bits are others anyway, and threads are shared out anew
+        numerics.keep_threads(before.threads)
+    here = numerics.Numerics.here(learner.device, learner.kernels, ranks=share.ranks)
+    differences = here.differences(before)
     if differences:
         _note(link, "numerics_changed", "; ".join(differences) + ": the last bits may differ from here on")
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 from orchestrator import errors, failpoints
 from orchestrator.core import specs, states, stopping
 from worker.data import loader
-from worker.models import densenet, zoo
-from worker.training import checkpoint, ema, kernels, metrics, mixing, numerics, optim, parts, schedules
+from worker.models import densenet, synchronised, zoo
+from worker.training import checkpoint, ema, kernels, metrics, mixing, numerics, optim, parts, schedules, world
 
 #: Values of one step, by name; they are read when the step is settled.
 Values = dict[str, torch.Tensor]
@@ -44,6 +44,7 @@ class Trainer:
         self.epoch = 0  #: epochs completed
         self._begin_part()
         self.use(kernels.DEFAULT)
+        self.world = world.ALONE
         self.step = 0  #: optimizer steps completed, over the whole training
         self.sums = metrics.Sums()  #: training split, the epoch in work
         self.best_accuracy: float | None = None
@@ -57,6 +58,12 @@ class Trainer:
         self._scaler = chosen.scaler(self.device)
         for network in (self.model, *([self.average.network] if self.average else [])):
             network.to(memory_format=chosen.memory_format)
+
+    def join(self, ranks: world.World) -> None:
+        """Train together with others from here on: each step's numbers are those of all ranks' pictures."""
+        self.world = ranks
+        if ranks.share.ranks > 1:
+            synchronised.convert(self.model, ranks)
 
     @property
     def lr(self) -> float:
@@ -73,15 +80,23 @@ class Trainer:
         """Whether no epoch is left to train."""
         return self.epoch >= stopping.last_epoch(self.spec, self.watched)
 
-    def train_step(self, images: torch.Tensor, targets: torch.Tensor) -> None:
-        """Learn from the pictures of one step: images (N, 3, H, W), targets (N,)."""
+    def train_step(self, images: torch.Tensor, targets: torch.Tensor, *, of: int | None = None) -> None:
+        """Learn from the pictures of one step: images (N, 3, H, W), targets (N,).
+
+        Of several ranks each brings what it has loaded of a step `of` so many.
+        """
+        count = len(targets) if of is None else of
         optim.set_rate(self.optimizer, schedules.rate(self.spec, step=self.step, total=self.total))
         pixels, truth = images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
         if self.part != "head":  # which sees features, without augmentation
             pixels, truth = self.mix(pixels, truth, step=self.step)
             pixels = pixels.contiguous(memory_format=self.kernels.memory_format)
         self.optimizer.zero_grad(set_to_none=True)
-        values = self._gradients(pixels, truth)
+        batches = loader.parts(count, self.spec.batch_size)
+        if self.world.share.ranks == 1:
+            values = self._gradients(pixels, truth, batches, count)
+        else:
+            values = self._together(pixels, truth, batches, count)
         if self.spec.clip_norm is not None:
             self._scaler.unscale_(self.optimizer)
             # https://arxiv.org/abs/1211.5063
@@ -91,17 +106,36 @@ class Trainer:
         self.step += 1
         if self.average:
             self.average.update(self.model, step=self.step)
-        self._pending.append((self.step, len(targets), values))
+        self._pending.append((self.step, count, values))
 
-    def _gradients(self, images: torch.Tensor, targets: torch.Tensor) -> Values:
-        """Add up the gradients of the step's batches, each by its share of the pictures; return loss and correct."""
+    def _together(self, pixels: torch.Tensor, truth: torch.Tensor, batches: list[int], count: int) -> Values:
+        """Add up gradients, loss and correct over the ranks, each of which learns from its part of every batch."""
+        share = self.world.share
+        learnt = share.learnt(batches, neighbours=self.spec.mixes and self.part != "head")
+        if len(learnt) != len(pixels):
+            pixels, truth = pixels[learnt], truth[learnt]
+        if self.spec.dropout:
+            numerics.seed_step(self.spec.seed, step=self.step, rank=share.rank)
+        values = self._gradients(pixels, truth, share.sizes(batches), count)
+        gradients = [value.grad for value in self.model.parameters() if value.grad is not None]
+        sums = (values["loss"].reshape(1), values["correct"].reshape(1).float())
+        flat = self.world.total(torch.cat([*(gradient.reshape(-1) for gradient in gradients), *sums]))
+        *parts_, values["loss"], values["correct"] = torch.split(flat, [*(each.numel() for each in gradients), 1, 1])
+        for gradient, part in zip(gradients, parts_, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return values | {name: values[name].reshape(()) for name in ("loss", "correct")}
+
+    def _gradients(self, images: torch.Tensor, targets: torch.Tensor, sizes: list[int], count: int) -> Values:
+        """Add up the gradients of a step's batches, each by its share of `count` pictures; return loss and correct."""
         losses, corrects = [], []
-        sizes = loader.parts(len(images), self.spec.batch_size)
         for pixels, truth in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
             with self.kernels.autocast(self.device):
                 logits = self._learning(self.model)(pixels)
-            loss = functional.cross_entropy(logits.float(), truth, label_smoothing=self.spec.label_smoothing)
-            loss = loss * (len(pixels) / len(images))
+            if len(pixels):
+                loss = functional.cross_entropy(logits.float(), truth, label_smoothing=self.spec.label_smoothing)
+                loss = loss * (len(pixels) / count)
+            else:  # a rank may have none of a small batch: nothing, whose gradients are nothing on every weight
+                loss = logits.float().sum()
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             labels = truth if truth.ndim == 1 else truth.max(dim=1).indices  # of mixed ones the larger share's
             losses.append(loss.detach())
@@ -209,7 +243,7 @@ class Trainer:
                 watched=tuple(self.watched),
                 optimizer=self.optimizer.state_dict()["param_groups"],
                 generators=numerics.generators(),
-                numerics=numerics.Numerics.here(self.device, self.kernels),
+                numerics=numerics.Numerics.here(self.device, self.kernels, ranks=self.world.share.ranks),
                 scaler=self._scaler.state_dict(),
             ),
             tensors=tensors,

@@ -15,7 +15,7 @@ import pynvml
 import torch
 
 from worker import protocol
-from worker.training import report
+from worker.training import report, world
 
 #: Seconds between two looks at memory and GPU.
 LOOK_EVERY = 2.0
@@ -96,6 +96,26 @@ class Gauge:
         if self._gpu is not None and (seen := self._gpu.look()) is not None:
             self._gpu_shares.append(seen[0])
             self._gpu_memory = max(self._gpu_memory, seen[1])
+
+
+def together(own: protocol.Usage, ranks: world.World) -> protocol.Usage:
+    """Return what all ranks have taken: their cores and memory; the longest wait, and the mean work of their GPUs.
+
+    The memory is the sum of what each took at most, at whichever moment; pages that a fork shares count for each.
+    """
+    if ranks.share.ranks == 1:
+        return own
+    gpu = own.gpu is not None and own.gpu_memory is not None
+    values = (own.cores, own.memory, own.waiting, gpu, own.gpu or 0.0, own.gpu_memory or 0)
+    found = ranks.gathered(torch.tensor(values, dtype=torch.float64))
+    cores, memory, _, gpus, shares, gpu_memory = found.sum(dim=0).tolist()
+    return protocol.Usage(
+        cores=cores,
+        memory=int(memory),
+        waiting=float(found[:, 2].max()),
+        gpu=shares / gpus if gpus else None,
+        gpu_memory=int(gpu_memory) if gpus else None,
+    )
 
 
 class _Gpu:

@@ -12,6 +12,7 @@ from orchestrator.service import asking
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
+from worker import protocol
 
 SAME: dict[str, Any] = {"first_step": 2, "last_step": 4, "losses": 2, "loss": None, "tensors": [], "elsewhere": []}
 OTHER = SAME | {
@@ -67,6 +68,7 @@ def test_equal_bits_are_code_0(orch: Orch, held: jobs.Claim, asked: Asked) -> No
         ["checkpoint", "equal"],
     ]
     request = asked.request
+    assert protocol.Assignment.model_validate(request["assignment"]).devices == (protocol.CPU,)
     assert (request["assignment"]["checkpoints"][0]["step"], request["until"]["step"]) == (2, 4)
     assert (request["assignment"]["threads"], request["ran_on"]["threads"]) == (2, 2)
     assert (request["last_step"], request["losses"]) == (4, {"3": 0.5, "4": 0.5})

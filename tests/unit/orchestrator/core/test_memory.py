@@ -55,3 +55,13 @@ def test_the_largest_batch_leaves_an_epoch_its_steps() -> None:
     assert memory.largest_batch(spec, room=2**50, pictures=300) == 32
     assert memory.largest_batch(spec, room=2**50, pictures=5) == 2
     assert memory.largest_batch(spec.model_copy(update={"accumulate": 4}), room=2**50, pictures=300) == 8
+
+
+def test_several_devices_share_the_batch() -> None:
+    spec = specs.JobSpec(batch_size=8)
+    assert memory.peak(spec.model_copy(update={"gpus": 2}), mode="plain") == memory.peak(
+        spec.model_copy(update={"batch_size": 4}), mode="plain"
+    )
+    alone = memory.largest_batch(spec, room=memory.peak(spec, mode="plain"))
+    together = memory.largest_batch(spec.model_copy(update={"gpus": 4}), room=memory.peak(spec, mode="plain"))
+    assert (alone, together) == (8, 32)

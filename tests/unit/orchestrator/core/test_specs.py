@@ -134,6 +134,18 @@ def test_one_device_is_what_every_job_before_had() -> None:
     assert specs.JobSpec(gpus=1).digest() == specs.JobSpec().digest() != specs.JobSpec(gpus=2).digest()
 
 
+@pytest.mark.parametrize(("gpus", "batch"), [(2, 3), (3, 5), (64, 127)])
+def test_every_device_needs_two_pictures_of_a_batch(gpus: int, batch: int) -> None:
+    with pytest.raises(errors.InvalidSpec, match=f"at least {2 * gpus}"):
+        specs.parse({"gpus": gpus, "batch_size": batch})
+    assert specs.parse({"gpus": gpus, "batch_size": specs.least_batch(gpus)}).gpus == gpus
+
+
+@pytest.mark.parametrize(("gpus", "batch"), [(1, 2), ("3", 6), ("many", 2), (None, 2)])
+def test_the_least_batch_is_known_of_any_number_of_devices(gpus: object, batch: int) -> None:
+    assert specs.least_batch(gpus) == batch
+
+
 def test_digest_is_of_the_content() -> None:
     assert specs.JobSpec().digest() == specs.parse({"epochs": 5, "network": "densenet121"}).digest()
     assert specs.JobSpec().digest() != specs.JobSpec(seed=1).digest()

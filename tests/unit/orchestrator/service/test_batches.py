@@ -35,6 +35,7 @@ def test_the_batch_is_the_largest_that_fits_and_a_number_from_then_on(settings: 
     assert resolved.origins["batch_size"].startswith("flag, auto: the largest power of two up to 128 that fits into")
     assert batch(settings, memory="lean") > 32  # what is kept decides
     assert batch(settings, image_size=128) == 8
+    assert batch(settings, gpus="2") == 64  # each of the two has a slot, and half of the pictures
     assert resolved.spec.lr == specs.JobSpec().lr
     file = jobfile.parse(b'batch_size = "auto"', origin="job.toml")
     in_file = jobfile.resolve(flags={"image_size": 64}, file=file, settings=settings)

@@ -22,8 +22,8 @@ def test_a_loss_that_is_not_finite_fails_with_step_and_rate_and_writes_nothing(
 ) -> None:
     whole = trainer.Trainer.train_step
 
-    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
-        whole(self, images * float(value) if self.step == 1 else images, targets)
+    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor, **of: int) -> None:
+        whole(self, images * float(value) if self.step == 1 else images, targets, **of)
 
     monkeypatch.setattr(trainer.Trainer, "train_step", poisoned)
     follower = support.Follower()
@@ -60,8 +60,8 @@ def test_a_drain_writes_no_checkpoint_of_a_loss_that_is_not_finite(
 ) -> None:
     whole = trainer.Trainer.train_step
 
-    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
-        whole(self, images * float("nan") if self.step == 2 else images, targets)
+    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor, **of: int) -> None:
+        whole(self, images * float("nan") if self.step == 2 else images, targets, **of)
 
     monkeypatch.setattr(trainer.Trainer, "train_step", poisoned)
     with pytest.raises(errors.StageFailed, match="loss of step 3 is not finite"):
@@ -99,8 +99,8 @@ def test_weights_that_are_not_finite_are_not_written_though_every_loss_was(
 ) -> None:
     whole = trainer.Trainer.train_step
 
-    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
-        whole(self, images, targets)
+    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor, **of: int) -> None:
+        whole(self, images, targets, **of)
         if self.step == 2:
             next(self.model.parameters()).data.fill_(float("inf"))
 
@@ -116,8 +116,8 @@ def test_a_validation_loss_that_is_not_finite_fails_as_diverged(
 ) -> None:
     whole = trainer.Trainer.train_step
 
-    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor) -> None:
-        whole(self, images, targets)
+    def poisoned(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor, **of: int) -> None:
+        whole(self, images, targets, **of)
         next(self.model.buffers()).fill_(float("nan"))
 
     monkeypatch.setattr(trainer.Trainer, "train_step", poisoned)

@@ -168,7 +168,7 @@ def test_torchs_errors_have_their_reason(raised: Exception, reason: states.Reaso
 def test_real_lack_of_memory_on_the_host_is_oom(
     data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.Trainer, "train_step", lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    monkeypatch.setattr(trainer.Trainer, "train_step", lambda *_, **__: torch.empty(2**60, dtype=torch.uint8))
     with pytest.raises(RuntimeError) as raised:
         stage.train(data, support.assignment(root, support.spec()), support.Follower())
     failed = worker_stage.failure(raised.value)

@@ -1,0 +1,31 @@
+"""The real training stage, in which ranks fare badly: one is waited for a second only, or fails."""
+
+from multiprocessing.connection import Connection
+from typing import Any
+from unittest import mock
+
+from orchestrator import config
+from worker import protocol
+from worker.training import ranks, stage, trainer
+
+ENTRY = f"{__name__}:train"
+SECONDS = 1.0
+
+
+def train(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Train as a worker does. Runs in a forked process of its own, which keeps the patch to itself."""
+    mock.patch.object(ranks, "_PATIENCE", SECONDS / config.load().stall).start()
+    return stage.main_train(assignment, connection)
+
+
+def fail(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Train as a worker does, but that the second rank has no memory."""
+    step = trainer.Trainer.train_step
+
+    def failing(learner: trainer.Trainer, *images: Any, **of: Any) -> None:
+        if not learner.world.leads:
+            raise MemoryError("none is left")
+        step(learner, *images, **of)
+
+    mock.patch.object(trainer.Trainer, "train_step", failing).start()
+    return stage.main_train(assignment, connection)
