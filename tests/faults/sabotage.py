@@ -3,7 +3,8 @@
 python -m tests.faults.sabotage                        every guard
 python -m tests.faults.sabotage fence lease            these
 python -m tests.faults.sabotage --list                 their names, and what would be done
-python -m tests.faults.sabotage --table FILE           and write the table between the markers of FILE
+python -m tests.faults.sabotage --table FILE           and write their rows between the markers of FILE
+python -m tests.faults.sabotage --table FILE --missing only those that have no row there
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,10 @@ class Result:
 def main() -> int:
     """Run the tests of the chosen guards with and without each, print the table; 1 where a guard is not missed."""
     arguments = _arguments()
+    rows = earlier(arguments.table) if arguments.table else {}
     chosen = [guard for guard in GUARDS if not arguments.names or guard.name in arguments.names]
+    if arguments.missing:
+        chosen = [guard for guard in chosen if guard.name not in rows]
     if arguments.list:
         sys.stdout.writelines(f"{guard.name:20} {guard.without} ({guard.file})\n" for guard in chosen)
         return 0
@@ -69,11 +73,14 @@ def main() -> int:
         if said.returncode != _PASSED:
             sys.stderr.write(f"{said.stdout}\nwith every guard in place, these tests do not pass\n")
             return 1
-        results = [_told(without(guard, copy)) for guard in chosen]
-    text = table(results)
-    sys.stdout.write(text + "\n")
-    if arguments.table is not None:
-        markers.write("sabotage", text, file=arguments.table)
+        results = []
+        for guard in chosen:
+            results.append(_told(without(guard, copy)))
+            rows[guard.name] = row(results[-1])
+            if arguments.table:  # each at once: a long run that is broken off keeps what it has
+                markers.write("sabotage", table(rows), file=arguments.table)
+    if not arguments.table:
+        sys.stdout.write(table(rows) + "\n")
     return int(any(result.noticed_by is None for result in results))
 
 
@@ -135,13 +142,21 @@ def tests_of(chosen: Sequence[Guard], copy: Path) -> "subprocess.CompletedProces
     )
 
 
-def table(results: Sequence[Result]) -> str:
-    """Return the results as a table in Markdown."""
-    rows = [
-        f"| {result.guard.name} | {result.guard.without} | {_shown(result.noticed_by)} | {result.seconds:.1f} |"
-        for result in results
-    ]
-    return "\n".join(["| guard | without it | noticed by | seconds |", "|---|---|---|---|", *rows])
+def row(result: Result) -> str:
+    """Return the result as a row of the table."""
+    return f"| {result.guard.name} | {result.guard.without} | {_shown(result.noticed_by)} | {result.seconds:.1f} |"
+
+
+def table(rows: Mapping[str, str]) -> str:
+    """Return the rows, which have the names of guards, as a table in Markdown; of guards that are gone, none."""
+    kept = [rows[guard.name] for guard in GUARDS if guard.name in rows]
+    return "\n".join(["| guard | without it | noticed by | seconds |", "|---|---|---|---|", *kept])
+
+
+def earlier(file: Path) -> dict[str, str]:
+    """Return the rows of the file's table by the names of their guards."""
+    rows = markers.read("sabotage", file=file).splitlines()[2:]
+    return {row.split(" | ")[0].removeprefix("| "): row for row in rows}
 
 
 def _shown(node: str | None) -> str:
@@ -163,7 +178,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help="guards; all without one")
     parser.add_argument("--list", action="store_true", help="list the guards")
     parser.add_argument("--table", type=Path, help="Markdown file with the markers of the table")
+    parser.add_argument("--missing", action="store_true", help="those without a row in that table")
     arguments = parser.parse_args()
+    if arguments.missing and not arguments.table:
+        parser.error("--missing needs --table")
     if unknown := set(arguments.names) - {guard.name for guard in GUARDS}:
         parser.error(f"no such guard: {', '.join(sorted(unknown))}")
     return arguments

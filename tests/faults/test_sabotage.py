@@ -2,9 +2,11 @@
 
 import ast
 import random
+from pathlib import Path
 
 import pytest
 
+from docs import markers
 from tests.faults import sabotage
 
 QUICK = [guard for guard in sabotage.GUARDS if not guard.long]
@@ -34,6 +36,15 @@ def test_a_change_that_no_longer_fits_is_told() -> None:
         sabotage.applied("text", "other", "")
     with pytest.raises(ValueError, match="stands there 2 times"):
         sabotage.applied("aa", "a", "")
+
+
+def test_a_table_keeps_the_rows_of_guards_that_were_not_switched_off_now(tmp_path: Path) -> None:
+    first, second, *_ = sabotage.GUARDS
+    page = tmp_path / "page.md"
+    page.write_text("<!-- sabotage -->\n<!-- /sabotage -->\n", encoding="utf-8")
+    rows = {name: f"| {name} | … | **nobody** | 1.0 |" for name in ("gone", second.name, first.name)}
+    markers.write("sabotage", sabotage.table(rows), file=page)
+    assert sabotage.earlier(page) == {first.name: rows[first.name], second.name: rows[second.name]}
 
 
 @pytest.mark.timeout(240)
