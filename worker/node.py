@@ -47,6 +47,7 @@ class Node:
         self._asked_to_go = 0  #: by signals; a handler that set an event could hang on the lock it interrupted
         self._stop = threading.Event()
         self._ring_soon = threading.Event()  #: something waits that did not wait before
+        self._sweep_soon, self._tell_soon = threading.Event(), threading.Event()
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
@@ -156,6 +157,12 @@ class Node:
         """Ask every slot to give its job back, and leave none behind."""
         _log.info("draining", worker=self._identity.id)
         self._stop.set()
+        for sooner in (
+            self._sweep_soon,
+            self._ring_soon,
+            self._tell_soon,
+        ):  # who waits for a round hears that it is over
+            sooner.set()
         self._beat(states.WorkerState.DRAINING)
         for slot in self._slots:
             slot.ask_to_stop()
@@ -204,7 +211,7 @@ class Node:
                 remains.sweep(self._store, self._settings)
 
         _round(lambda: remains.clear_all(self._settings.artifact_dir, self._store))
-        self._every_sweep(sweep, sooner=threading.Event())
+        self._every_sweep(sweep, sooner=self._sweep_soon)
 
     def _ring(self) -> None:
         with dispatch.Doorbell(self._settings, queue_app.WORKER) as doorbell:
@@ -219,7 +226,7 @@ class Node:
     def _tell(self) -> None:
         """Tell those who want to hear of jobs; a thread of its own, since a target may hang."""
         telling = teller.Teller(self._store, self._settings, stop=self._stop)
-        self._every_sweep(telling.round, sooner=threading.Event())
+        self._every_sweep(telling.round, sooner=self._tell_soon)
 
     def _every_sweep(self, work: Callable[[], None], *, sooner: threading.Event) -> None:
         """Do a round at every sweep, the next one at once where `sooner` is set, until the node drains."""

@@ -142,8 +142,6 @@ class Recorder:
 
     def _spill(self) -> None:
         """Move what waits into the journal. On a disk that takes nothing more, only step values are given up."""
-        if self.away:
-            self._shelf.thin_out()
         try:
             while self._waiting:
                 self._journal.append(self._waiting[0])
@@ -153,6 +151,10 @@ class Recorder:
             kept = [record for record in self._waiting if not record.is_steps]
             self._journal.left_out += len(self._waiting) - len(kept)
             self._waiting = deque(kept)
+        if (
+            self.away
+        ):  # last: until the journal has the newer checkpoints, it may be the older ones that are gone on from
+            self._shelf.thin_out()
 
     def _copy_log(self) -> bool:
         """Copy the next piece of the log; False where there is none."""

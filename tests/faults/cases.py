@@ -21,7 +21,6 @@ LATER = (2, 3, 5, 8)
 SAMPLE, SAMPLE_LATER, SAMPLE_POSTGRESQL = 6, 3, 4
 
 #: Reached after an absence of the database: a kill and one more absence behind it would be three faults of one job.
-#: Not on PostgreSQL: what is behind it in the pipe when it breaks off is done again, which the audit does not allow.
 _APART = "store.record_epoch."
 #: What only the embedded database has.
 _EMBEDDED = re.compile(r"(schema|home)\.")
@@ -63,11 +62,11 @@ class Case:
 
 def everywhere() -> list[Case]:
     """Return what CI does in full."""
-    return [
-        Case(places=(place,), actions=actions)
-        for place in failpoints.PLACES
-        for actions in (EVERYWHERE.split("+") if place.startswith(_APART) else [EVERYWHERE])
-    ]
+    return [Case(places=(place,), actions=actions) for place in failpoints.PLACES for actions in _everywhere_at(place)]
+
+
+def _everywhere_at(place: str) -> list[str]:
+    return EVERYWHERE.split("+") if place.startswith(_APART) else [EVERYWHERE]
 
 
 def rest() -> list[Case]:
@@ -83,12 +82,11 @@ def later() -> list[Case]:
 
 def on_postgresql() -> list[Case]:
     """Return the same places with PostgreSQL below."""
-    places = [place for place in failpoints.PLACES if not _EMBEDDED.match(place) and not place.startswith(_APART)]
     return [
         Case(places=(place,), actions=actions, database=POSTGRESQL)
-        for place in places
-        for actions in (EVERYWHERE, *SAMPLED)
-        if actions == EVERYWHERE or place.startswith("store.")
+        for place in failpoints.PLACES
+        if not _EMBEDDED.match(place)
+        for actions in (*_everywhere_at(place), *(SAMPLED if place.startswith("store.") else ()))
     ]
 
 

@@ -31,7 +31,7 @@ from orchestrator.core import jobs, retry, specs, states, telling
 from orchestrator.service import bell, context, provenance
 from orchestrator.service import submit as submitting
 from tests.faults import cases, lane
-from worker import app, forkserver, node, supervisor
+from worker import app, forkserver, node, recorder, supervisor
 
 #: As fast as two busy cores keep up with.
 TIMINGS: dict[str, Any] = {"heartbeat": 0.5, "lease": 2.5, "sweep": 0.5, "drain": 10, "cancel_grace": 1}
@@ -153,6 +153,14 @@ class Home:
         """Arm a place with an action for each that comes by."""
         (self.points / place).write_text("\n".join(actions), encoding="ascii")
 
+    def disarm(self, place: str) -> None:
+        """Let nothing more happen at a place; somebody may be about to act on one line, and to put back the rest."""
+        armed = self.points / place
+        while not armed.with_name(f"{place}.fired").exists():
+            with contextlib.suppress(FileNotFoundError):
+                armed.unlink()
+                return
+
     def held(self, place: str) -> None:
         """Wait until somebody is held at a place that is armed with `hold`."""
         self.until((self.points / f"{place}.fired").exists)
@@ -250,7 +258,7 @@ class Home:
             if time.monotonic() > self._deadline:
                 raise TimeoutError(f"not within {DEADLINE:g} s")
             self.keep()
-            time.sleep(0.1)
+            time.sleep(0.05)
         return found
 
     def ends(self, job_id: str) -> str:
@@ -351,6 +359,7 @@ class Home:
     def _node(self) -> int:
         vars(node)["Child"] = Slot
         retry.FIRST_BACKOFF = timedelta(seconds=0.05)
+        recorder._RETRY_SECONDS = 0.1
         supervisor._TICK_SECONDS = 0.1
         node._TICK_SECONDS = 0.1
         node._DATABASE_RETRY_SECONDS = 0.1

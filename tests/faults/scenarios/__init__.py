@@ -72,7 +72,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.delete": Scenario(people.deleted),
     "store.forget_worker": Scenario(nodes.forgotten),
     "store.is_held": Scenario(work.unheard),
-    "store.lose_worker": Scenario(nodes.lost),
+    "store.lose_worker": Scenario(nodes.lost, settings={"heartbeat": 0.3, "lease": 1.5}),
     "store.make_room": Scenario(people.yielded, settings={"stay": 0.1}),
     "store.next_notice": Scenario(work.told),
     "store.note": Scenario(work.damaged),
@@ -85,7 +85,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.wish_worker": Scenario(nodes.wished),
     "store.wish": Scenario(work.unhurried, settings={"heartbeat": 2, "lease": 6}),
     **{f"store.{question}": _LOOKED for question in people.QUESTIONS},
-    "up": Scenario(nodes.up),
+    "up": Scenario(nodes.up, most=4),  # what starts a real node takes long
     "weights": Scenario(data.weighted),
 }
 

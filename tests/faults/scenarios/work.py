@@ -4,6 +4,7 @@ from orchestrator import config
 from orchestrator.core import telling
 from orchestrator.service import context, control
 from tests.faults import homes
+from worker import journal
 
 
 def life(home: homes.Home) -> None:
@@ -43,10 +44,13 @@ def journalled(home: homes.Home) -> None:
 
 
 def outlasted(home: homes.Home) -> None:
-    """The database is away longer than a training keeps all its checkpoints: their epochs are written all the same."""
-    home.set("store.record_resumed.begin", *["enospc"] * 5)
+    """The database is away until the training is over, which keeps some checkpoints: all epochs are written."""
+    home.set("store.record_resumed.begin", *["enospc"] * 1000)
+    job_id = home.submit(epochs=3)
+    home.until(lambda: any('"step":6,' in file.read_text() for file in home.path.glob(f"artifacts/*/*/{journal.FILE}")))
     home.arm()
-    succeeds(home, home.submit(epochs=3))
+    home.disarm("store.record_resumed.begin")
+    succeeds(home, job_id)
 
 
 def unheard(home: homes.Home) -> None:

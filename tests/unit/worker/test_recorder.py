@@ -308,3 +308,22 @@ def test_checkpoints_do_not_pile_up_while_the_database_is_away(
         (4, True, False),
     ]
     assert [row.epoch for row in store.epochs(claim.id) if row.split == "val"] == list(accuracies)
+
+
+def test_who_dies_before_the_journal_has_the_newer_checkpoints_leaves_the_older_ones(
+    *, recorder: Recorder, claim: jobs.Claim, tmp_path: Path, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    _journal(tmp_path, claim)
+    for step in (1, 2):
+        recorder.take(_written(tmp_path, claim, step))
+    assert away.on
+    assert not recorder.flush()
+    for step in (3, 4):
+        recorder.take(_written(tmp_path, claim, step))
+    monkeypatch.setattr(journal.Journal, "append", die)
+    with pytest.raises(SystemExit):
+        recorder.flush()
+    assert {f"step-{step}" for step in (1, 2)} <= {path.name for path in tmp_path.glob("step-*")}
