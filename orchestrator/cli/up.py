@@ -32,7 +32,7 @@ def up(
         try:
             started = node.start(settings, opened.store) if detach else None
         except KeyboardInterrupt:
-            render.talk("\nThe node goes on starting, if it had begun: `orch down` ends it.")
+            render.talk("\nNothing was started: a node that had begun to start has ended again.")
             raise
     if started is None:
         node.run(settings, node.ONLY_ONE)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,8 @@ def prepare(settings: config.Settings) -> None:
 def start(settings: config.Settings, store: Store) -> Started:
     """Start a detached node and return when its broker answers and its first heartbeat is in the database.
 
+    Who is told to go before that takes the node along.
+
     Raises:
         OrchError: it ended or was not ready in time; says the last lines of its log.
 
@@ -105,17 +107,29 @@ def start(settings: config.Settings, store: Store) -> Started:
         return Started(pid=running, log=log, was_running=True)
     failpoints.reach("up.log")
     log.touch(mode=0o600)
-    with log.open("ab") as output:
-        failpoints.reach("up.start")
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            line,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=config.child_environment(settings),
-            cwd=settings.home,
-            start_new_session=True,
-        )
+    process = None
+    try:
+        with log.open("ab") as output, _interrupts_later():
+            failpoints.reach("up.start")
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=config.child_environment(settings),
+                cwd=settings.home,
+                start_new_session=True,
+            )
+        return _up(settings, store, process, log)
+    except (KeyboardInterrupt, SystemExit):
+        if process is not None:
+            process.terminate()
+            process.wait(settings.drain + DRAIN_MARGIN)
+        raise
+
+
+def _up(settings: config.Settings, store: Store, process: "subprocess.Popen[bytes]", log: Path) -> Started:
+    """Wait until the node that was started is ready, or the other one that was faster."""
     if not _until(lambda: process.poll() is not None or _ready(settings, store, process.pid), START_SECONDS):
         process.terminate()
         raise _no_start("It was not ready within a minute.", log)
@@ -194,6 +208,19 @@ def _can_train(settings: config.Settings, node: int) -> bool:
 
 def _is(worker: Worker, node: int) -> bool:
     return worker.identity.pid == node and worker.identity.host == os.uname().nodename
+
+
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Keep a Ctrl-C for later, since in the middle of the start of a process nobody would know of that process."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _drain(settings: config.Settings, node: int, deadline: float) -> bool:
