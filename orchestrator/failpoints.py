@@ -4,7 +4,8 @@ Inert unless the variable ORCH_TEST_FAILPOINTS names a folder. There a place is 
 an action: `kill` (SIGKILL to the process that comes by), `enospc` and `eio` (OSError), `raise` (RuntimeError),
 `sleep 2`, `hold` (until there is a file `<name>.go`), `pass`, and `nan` where the place asks for it. Whoever comes by
 renames the file, which succeeds in one thread only, and acts: by the file's first line, of several, which leaves the
-others for those who come later. After the last one the file is `<name>.fired`.
+others for those who come later. After the last one the file is `<name>.fired`. A line such as `each sleep 2` stays, for
+whoever comes.
 """
 
 import errno
@@ -224,6 +225,9 @@ def _disarm(name: str) -> str:
     except FileNotFoundError:
         return ""
     action, *later = taken.read_text(encoding="ascii").splitlines()
+    if action.startswith("each "):
+        taken.rename(armed)
+        return action.removeprefix("each ")
     taken.write_text("\n".join(later), encoding="ascii")
     taken.rename(armed if later else armed.with_name(f"{name}.fired"))
     return action

@@ -42,14 +42,17 @@ class Site:
 
 
 @contextmanager
-def at_work(folder: Path, **settings: object) -> Iterator[Site]:
+def at_work(folder: Path, *, step_seconds: float, **settings: object) -> Iterator[Site]:
     """Yield a site whose node hears; its broker keeps what it has acknowledged."""
     lines = (f"requirepass {CANARY}", "appendonly yes", "appendfsync always")
     with (
         valkey.Server(folder / "valkey", *lines, password=CANARY) as broker,
         proxy.Proxy(("127.0.0.1", broker.port)) as between,
         running.installation(
-            folder / "home", broker_url=f"redis://:{CANARY}@127.0.0.1:{between.port}/0", **settings
+            folder / "home",
+            step_seconds=step_seconds,
+            broker_url=f"redis://:{CANARY}@127.0.0.1:{between.port}/0",
+            **settings,
         ) as installed,
     ):
         site = Site(installed=installed, broker=broker, between=between)

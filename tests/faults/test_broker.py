@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A node at work with the default times, since figures are promised for these."""
-    with sites.at_work(tmp_path_factory.mktemp("site"), sweep=5, heartbeat=5, lease=30) as standing:
+    with sites.at_work(tmp_path_factory.mktemp("site"), sweep=5, heartbeat=5, lease=30, step_seconds=0.05) as standing:
         yield standing
 
 
@@ -55,7 +55,7 @@ def file(data: str, tmp_path: Path) -> Path:
 @pytest.fixture
 def at_work(site: Site, data: str) -> jobs.Job:
     """A job that trains, for seconds to come."""
-    job = site.installed.submit(tiny(data, epochs=40))
+    job = site.installed.submit(tiny(data, epochs=16))
     until(lambda: site.installed.store.epochs(job.id), seconds=60)
     return job
 
@@ -182,7 +182,7 @@ def test_after_a_flush_all_that_waits_is_rung_for_again(site: Site, data: str) -
 
 
 def test_a_drain_waits_for_no_broker_that_hangs(tmp_path: Path, data: str) -> None:
-    with running.installation(tmp_path / "home") as installed:
+    with running.installation(tmp_path / "home", step_seconds=0.05) as installed:
         job = installed.submit(tiny(data, epochs=LONG))
         node = installed.start_node("--only-one")
         until(lambda: len(installed.store.epochs(job.id)) >= 2, seconds=90)

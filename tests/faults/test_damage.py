@@ -175,7 +175,7 @@ def test_with_none_left_there_is_a_reason_and_no_start(shelf: Shelf) -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home", devices="cpu") as installation:
+    with running.installation(tmp_path / "home", devices="cpu", step_seconds=0.02) as installation:
         installation.start_node()
         yield installation
 
@@ -184,7 +184,7 @@ def _training(installed: running.Installation, tmp_path: Path) -> jobs.Job:
     """Return a job that trains and has checkpoints."""
     data = pictures.write(tmp_path / "data", pictures.members(size=(16, 16)))
     recipe = {"network": "densenet_tiny", "image_size": 8, "loader_workers": 0}
-    job = installed.submit(specs.parse({"data": str(data), **recipe, "epochs": 100_000, "checkpoint_steps": 20}))
+    job = installed.submit(specs.parse({"data": str(data), **recipe, "epochs": 100_000, "checkpoint_steps": 10}))
     until(lambda: len(installed.store.checkpoints(job.id)) >= 2, seconds=60)
     return job
 

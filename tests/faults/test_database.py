@@ -1,6 +1,5 @@
 """A database that is away stops no training: what was said meanwhile is written once, and not a bit differs."""
 
-import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -8,11 +7,11 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 
 from orchestrator.core import specs, states
 from orchestrator.store import migrations
 from tests.support import oracle, pictures, postgres, proxy, running
+from tests.support import undisturbed as alone
 from tests.support.waiting import until
 from worker import folders, journal
 
@@ -20,9 +19,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 LOCKED_SECONDS = 15
 SILENT_SECONDS = 10
-EPOCHS = 40
-#: Seconds that a step of a training waits which must outlast every absence, on a fast machine as well.
-STEP_SECONDS = 0.12
+EPOCHS = 24
+#: Seconds that each of an epoch's six steps takes: a training must outlast every absence, on a fast machine as well.
+STEP_SECONDS = 0.25
 
 
 @contextmanager
@@ -32,16 +31,6 @@ def _locked(database: Path) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
-
-
-def _weights(installed: running.Installation, job_id: str) -> str:
-    newest = installed.store.checkpoints(job_id)[0]
-    tensors = safetensors.torch.load((installed.settings.artifact_dir / newest.path).read_bytes())
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        if name.startswith(("model.", "optimizer.")):
-            digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _spec(folder: Path) -> specs.JobSpec:
@@ -55,11 +44,7 @@ def _spec(folder: Path) -> specs.JobSpec:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digest of the weights of a training that nothing befell."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    with running.installation(folder / "home", lease=30) as installed:
-        job = installed.submit(_spec(folder))
-        installed.start_node()
-        installed.wait(job.id, states.JobState.SUCCEEDED, seconds=200)
-        return _weights(installed, job.id)
+    return alone.weights(folder, _spec(folder))
 
 
 @contextmanager
@@ -67,14 +52,11 @@ def _training(installed: running.Installation, folder: Path) -> Iterator[tuple[s
     """Yield a job that trains, and where its journal is; then it must end with every step done once."""
     store = installed.store
     job = installed.submit(_spec(folder))
-    points = folder / "failpoints"
-    points.mkdir()
-    (points / "train.loss").write_text(f"sleep {STEP_SECONDS}\n" * 6 * EPOCHS, encoding="ascii")
-    installed.environment["ORCH_TEST_FAILPOINTS"] = str(points)
     installed.start_node()
     until(lambda: len(store.epochs(job.id)) >= 4, seconds=90)
     file = folders.attempt(installed.settings.artifact_dir, job.id, store.get(job.id).attempt) / journal.FILE
     yield job.id, file
+    installed.hurry()
     installed.wait(job.id, states.JobState.SUCCEEDED, seconds=200)
     assert not file.exists()
     rows = [(row.epoch, row.split) for row in store.epochs(job.id)]
@@ -99,10 +81,10 @@ def _records(installed: running.Installation, job_id: str) -> None:
 
 
 def test_a_training_outlives_a_database_that_another_keeps_locked(tmp_path: Path, undisturbed: str) -> None:
-    with running.installation(tmp_path / "home", lease=30) as installed:
+    with running.installation(tmp_path / "home", lease=30, step_seconds=STEP_SECONDS) as installed:
         with _training(installed, tmp_path) as (job_id, file), _locked(installed.settings.home / "orch.db"):
             _trains_on(file, seconds=LOCKED_SECONDS)
-        assert _weights(installed, job_id) == undisturbed
+        assert alone.weights_of(installed, job_id) == undisturbed
 
 
 def test_a_training_outlives_a_server_that_is_cut_off_hangs_and_crashes(tmp_path: Path, undisturbed: str) -> None:
@@ -111,7 +93,7 @@ def test_a_training_outlives_a_server_that_is_cut_off_hangs_and_crashes(tmp_path
         migrations.upgrade(server.url)
         between = stack.enter_context(proxy.Proxy(server.socket))
         settings = {"database_url": server.url_at(between.port), "data_roots": (tmp_path,), "lease": 10}
-        installed = stack.enter_context(running.installation(tmp_path / "home", **settings))
+        installed = stack.enter_context(running.installation(tmp_path / "home", step_seconds=STEP_SECONDS, **settings))
         with _training(installed, tmp_path) as (job_id, file):
             between.silence()
             _trains_on(file, seconds=SILENT_SECONDS)
@@ -121,4 +103,4 @@ def test_a_training_outlives_a_server_that_is_cut_off_hangs_and_crashes(tmp_path
                 _trains_on(file, seconds=1)
             _records(installed, job_id)
             server.restart()
-        assert _weights(installed, job_id) == undisturbed
+        assert alone.weights_of(installed, job_id) == undisturbed

@@ -204,6 +204,14 @@ def test_each_who_comes_by_takes_a_line(folder: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["pid.write.fired"]
 
 
+def test_a_line_for_each_stays(folder: Path) -> None:
+    (folder / "pid.write").write_text("each raise")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"pid\.write"):
+            failpoints.reach("pid.write")
+    assert [file.name for file in folder.iterdir()] == ["pid.write"]
+
+
 def test_only_a_place_armed_with_nan_spoils_a_value(folder: Path) -> None:
     (folder / "train.loss").write_text("nan")
     (folder / "pid.write").write_text("sleep 0")

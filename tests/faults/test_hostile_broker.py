@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with sites.at_work(tmp_path_factory.mktemp("site")) as standing:
+    with sites.at_work(tmp_path_factory.mktemp("site"), step_seconds=0.05) as standing:
         yield standing
 
 
@@ -71,7 +71,7 @@ def test_what_is_pushed_ends_no_idle_worker(site: Site, canary: Path, data: str)
 
 @pytest.mark.usefixtures("unharmed")
 def test_what_is_pushed_disturbs_no_training(site: Site, canary: Path, data: str) -> None:
-    at_work = site.installed.submit(tiny(data, epochs=40))
+    at_work = site.installed.submit(tiny(data, epochs=16))
     until(lambda: site.installed.store.epochs(at_work.id), seconds=60)
     _push(site, canary, states.Stage.TRAIN)
     site.came_through(at_work.id)
@@ -101,7 +101,7 @@ def _as_remote_control(client: "redis.Redis") -> None:
 
 @pytest.mark.usefixtures("unharmed")
 def test_keys_that_are_forged_stop_no_job(site: Site, data: str) -> None:
-    at_work = site.installed.submit(tiny(data, epochs=20))
+    at_work = site.installed.submit(tiny(data, epochs=10))
     until(lambda: site.installed.store.epochs(at_work.id), seconds=60)
     with site.broker.client() as client:
         for forge in (_as_kombu_s_books, _as_remote_control, _as_text):

@@ -1,6 +1,5 @@
 """What a kill costs: the steps since the last checkpoint, never the job, and never a bit of its result."""
 
-import hashlib
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,16 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import safetensors.torch
-import torch
 
 from orchestrator.core import jobs, specs, states
 from orchestrator.queue import embedded
 from tests.support import oracle, pictures, running
+from tests.support import undisturbed as alone
 from tests.support.waiting import until
-from tests.unit.worker.training import support
-from worker import protocol
-from worker.training import stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -50,18 +45,12 @@ def spec(data: str) -> specs.JobSpec:
 @pytest.fixture(scope="module")
 def undisturbed(spec: specs.JobSpec, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The weights of the same training in this process, where nobody disturbs it."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    follower = support.Follower()
-    threads = torch.get_num_threads()
-    stage.with_data(stage.train, support.assignment(root, spec), follower)
-    torch.set_num_threads(threads)
-    return _digest(root, follower.last(root)[0])
+    return alone.weights(tmp_path_factory.mktemp("undisturbed"), spec)
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home") as installation:
-        _slow_down(installation, tmp_path)
+    with running.installation(tmp_path / "home", step_seconds=STEP_SECONDS) as installation:
         yield installation
 
 
@@ -69,32 +58,9 @@ def installed(tmp_path: Path) -> Iterator[running.Installation]:
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     """An installation whose node runs; a fault that it does not survive leaves another one there."""
     folder = tmp_path_factory.mktemp("at-work")
-    with running.installation(folder / "home") as installation:
-        _slow_down(installation, folder)
+    with running.installation(folder / "home", step_seconds=STEP_SECONDS) as installation:
         installation.start_node()
         yield installation
-
-
-def _slow_down(installed: running.Installation, folder: Path) -> None:
-    """Let every step of its trainings wait."""
-    points = folder / "failpoints"
-    points.mkdir()
-    (points / "train.loss").write_text(f"sleep {STEP_SECONDS}\n" * 10_000, encoding="ascii")
-    installed.environment["ORCH_TEST_FAILPOINTS"] = str(points)
-
-
-def _weights(installed: running.Installation, job_id: str) -> str:
-    return _digest(installed.settings.artifact_dir, installed.store.checkpoints(job_id)[0])
-
-
-def _digest(root: Path, newest: jobs.Checkpoint | protocol.CheckpointInfo) -> str:
-    content = (root / newest.path).read_bytes()
-    assert hashlib.sha256(content).hexdigest() == newest.sha256
-    digest = hashlib.sha256()
-    for name, tensor in sorted(safetensors.torch.load(content).items()):
-        if name.startswith(("model.", "optimizer.")):
-            digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _kill_training(installed: running.Installation, job: jobs.Job) -> None:
@@ -180,7 +146,7 @@ def test_a_pause_and_its_end_cost_no_step_and_no_bit(
     assert (stopped.outcome, stopped.last_step) == ("paused", store.checkpoints(job.id)[0].step)
     store.resume(job.id, actor="tester")
     done = at_work.wait(job.id, states.JobState.SUCCEEDED)
-    assert (done.total_retries, _weights(at_work, job.id)) == (0, undisturbed)
+    assert (done.total_retries, alone.weights_of(at_work, job.id)) == (0, undisturbed)
     resumed = store.attempts(job.id)[stopped.attempt]
     assert (resumed.resumed_from, resumed.first_step) == (stopped.attempt, stopped.last_step)
     oracle.holds(at_work, promised=[job.id])  # each step was done once, by either
@@ -217,7 +183,7 @@ def _strike(
 def _check(installed: running.Installation, job: jobs.Job, goes_on: str, undisturbed: str) -> None:
     installed.wait(job.id, states.JobState.SUCCEEDED)
     store = installed.store
-    assert _weights(installed, job.id) == undisturbed
+    assert alone.weights_of(installed, job.id) == undisturbed
     oracle.holds(installed, promised=[job.id])
     trainings = [attempt for attempt in store.attempts(job.id) if attempt.stage is states.Stage.TRAIN]
     outcomes = [attempt.outcome for attempt in trainings]
@@ -274,4 +240,4 @@ def test_a_frozen_worker_that_wakes_up_writes_nothing(
         _resume(frozen)
         other.close()
     oracle.holds(installed, promised=[job.id])
-    assert _weights(installed, job.id) == undisturbed
+    assert alone.weights_of(installed, job.id) == undisturbed

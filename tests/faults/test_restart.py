@@ -18,7 +18,7 @@ def test_a_node_takes_back_at_once_what_it_held_before_its_host_restarted(tmp_pa
     data = str(pictures.write(tmp_path, pictures.members(size=(16, 16))))
     spec = specs.JobSpec(data=data, network="densenet_tiny", image_size=8, epochs=100_000, loader_workers=0)
     # Nobody waits for a lease here: it would take an hour.
-    with running.installation(tmp_path / "home", lease=3600) as installed:
+    with running.installation(tmp_path / "home", lease=3600, step_seconds=0.05) as installed:
         store, root = installed.store, installed.settings.artifact_dir
         job = installed.submit(spec)
         installed.start_node()

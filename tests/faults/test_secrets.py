@@ -243,7 +243,7 @@ def test_whole_life_of_a_job_leaves_no_secret_behind(tmp_path: Path, postgres_ur
     with broker_with_password(tmp_path) as broker, httpserver.Server() as server:
         server.on(f"/pets.zip?token={CANARY}", httpserver.Reply(body=archives.zipped(pictures.members())))
         server.on(f"/gone.zip?token={CANARY}", httpserver.Reply(status=404))
-        kept = {
+        kept: dict[str, Any] = {
             "database_url": database,
             "broker_url": broker,
             "devices": "cpu",

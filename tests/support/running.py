@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,20 @@ TEST_SETTINGS: dict[str, Any] = {
 
 
 class Installation:
-    """One home; `close` ends whatever still runs in it."""
+    """One home; `close` ends whatever still runs in it.
 
-    def __init__(self, home: Path, **settings: Any) -> None:
+    A step of its trainings takes `step_seconds` at least: one that lasts until something has happened lasts as long on
+    a fast machine, and leaves the cores to others.
+    """
+
+    def __init__(self, home: Path, *, step_seconds: float = 0, **settings: Any) -> None:
         self.settings = config.Settings(
             **{"home": home, "lock_dir": home / "locks", "threads": 1, **TEST_SETTINGS, **settings}
         )
         self.environment = config.child_environment(self.settings)
+        self._slowness = home.with_name(f"{home.name}-failpoints") / "train.loss"
+        if step_seconds:
+            self._slow_down(step_seconds)
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._store: base.Store | None = None
 
@@ -100,6 +107,18 @@ class Installation:
         """Return the job's log."""
         return "".join(chunk.text for chunk in self.store.logs(job_id))
 
+    def hurry(self) -> None:
+        """Let the steps of trainings take as long as they take from now on."""
+        while self._slowness.parent.exists():
+            with suppress(FileNotFoundError):  # somebody comes by it just now
+                self._slowness.unlink()
+                return
+
+    def _slow_down(self, seconds: float) -> None:
+        self._slowness.parent.mkdir(parents=True)
+        self._slowness.write_text(f"each sleep {seconds}", encoding="ascii")
+        self.environment["ORCH_TEST_FAILPOINTS"] = str(self._slowness.parent)
+
     def close(self) -> None:
         """End every node and the broker, the hard way where they do not go."""
         for node in self.nodes:
@@ -117,9 +136,9 @@ class Installation:
 
 
 @contextmanager
-def installation(home: Path, **settings: Any) -> Iterator[Installation]:
+def installation(home: Path, *, step_seconds: float = 0, **settings: Any) -> Iterator[Installation]:
     """Yield an installation, and check at the end that nothing of it is left running."""
-    installed = Installation(home, **settings)
+    installed = Installation(home, step_seconds=step_seconds, **settings)
     try:
         yield installed
     finally:

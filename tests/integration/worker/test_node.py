@@ -10,22 +10,28 @@ from typing import Any
 import pytest
 
 from orchestrator.core import jobs, specs, states, telling
+from orchestrator.store import base
 from tests.support import httpserver, pictures, running
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
+#: Of the trainings, most of which are interrupted.
+STEP_SECONDS = 0.03
+
+
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home") as installation:
+    with running.installation(tmp_path / "home", step_seconds=STEP_SECONDS) as installation:
         yield installation
 
 
 @pytest.fixture(scope="module")
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     """An installation whose node runs, for the tests that leave it running."""
-    with running.installation(tmp_path_factory.mktemp("at-work") / "home") as installation:
+    home = tmp_path_factory.mktemp("at-work") / "home"
+    with running.installation(home, step_seconds=STEP_SECONDS) as installation:
         installation.start_node("--only-one")
         yield installation
 
@@ -55,19 +61,23 @@ def _healthy(installed: running.Installation) -> bool:
     return subprocess.run(check, env=installed.environment, cwd=running.ROOT, check=False).returncode == 0
 
 
-def test_a_job_passes_all_stages_and_a_node_leaves_when_idle(installed: running.Installation, data: str) -> None:
-    job = installed.submit(tiny(data))
-    node = installed.start_node("--exit-when-idle")
-    done = installed.wait(job.id, states.JobState.SUCCEEDED)
-    assert node.wait(timeout=60) == 0
-    store = installed.store
+def test_a_job_passes_all_stages_without_a_doorbell_and_a_node_leaves_when_idle(tmp_path: Path, data: str) -> None:
+    with running.installation(tmp_path / "deaf", broker_url="redis://127.0.0.1:1/0") as installed:
+        store, job = installed.store, installed.submit(tiny(data))
+        node = installed.start_node("--exit-when-idle")
+        done = installed.wait(job.id, states.JobState.SUCCEEDED)
+        assert node.wait(timeout=60) == 0
+        _check_all_stages(store, done)
+
+
+def _check_all_stages(store: base.Store, job: jobs.Job) -> None:
     assert [(row.epoch, row.split) for row in store.epochs(job.id)] == [
         (1, "train"),
         (1, "val"),
         (2, "train"),
         (2, "val"),
     ]
-    assert done.data_hash is not None
+    assert job.data_hash is not None
     assert store.evaluation(job.id) is not None
     assert [attempt.stage for attempt in store.attempts(job.id)] == list(states.Stage)
     assert {checkpoint.best for checkpoint in store.checkpoints(job.id)} == {True, False}
@@ -131,59 +141,41 @@ def test_a_preemptible_training_yields_to_an_urgent_job_and_goes_on(at_work: run
     assert details["yielded"] == f"to {urgent.id}"
 
 
-def test_max_jobs_takes_no_job_more(installed: running.Installation, data: str) -> None:
-    first, second = (installed.submit(tiny(data, seed=seed)) for seed in (1, 2))
+def test_max_jobs_takes_no_job_more_though_a_slot_is_killed(installed: running.Installation, data: str) -> None:
+    submitted = [installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2)]
     node = installed.start_node("--max-jobs", "1")
-    assert node.wait(timeout=90) == 0
     # Their downloads run side by side: either may be trained first.
-    ends = sorted(installed.store.get(job.id).state for job in (first, second))
-    assert ends == [states.JobState.QUEUED, states.JobState.SUCCEEDED]
-
-
-def test_max_jobs_outlives_a_slot_that_is_killed(installed: running.Installation, data: str) -> None:
-    job = installed.submit(tiny(data, epochs=400))
-    node = installed.start_node("--max-jobs", "1")
-    until(lambda: _running(installed, job), seconds=60)
+    job = until(lambda: next((job for job in submitted if _running(installed, job)), None), seconds=60)
     (slot,) = [slot for slot in running.named(installed.settings.home, "worker.app") if "cpu.0" in slot.cmdline()]
     slot.kill()
     until(lambda: installed.store.get(job.id).total_retries == 1 and _running(installed, job), seconds=60)
     installed.store.cancel(job.id, actor="tester")
     assert node.wait(timeout=60) == 0
-
-
-def test_a_node_that_is_to_leave_when_idle_waits_for_no_job_of_another_root(
-    installed: running.Installation, data: str, tmp_path: Path
-) -> None:
-    job = installed.submit(tiny(data, **LONG))
-    elsewhere = running.Installation(installed.settings.home, artifacts=tmp_path / "elsewhere")
-    node = elsewhere.start_node()
-    until(lambda: installed.store.checkpoints(job.id), seconds=60)
-    node.send_signal(signal.SIGTERM)
-    assert node.wait(timeout=60) == 0
-    assert installed.start_node("--exit-when-idle").wait(timeout=60) == 0
-    assert installed.store.get(job.id).state is states.JobState.QUEUED
+    ends = sorted(installed.store.get(job.id).state for job in submitted)
+    assert ends == [states.JobState.CANCELLED, states.JobState.QUEUED]
 
 
 def test_a_signal_right_after_the_first_claim_loses_nothing(installed: running.Installation, data: str) -> None:
     job = installed.submit(tiny(data))
     node = installed.start_node()
     until(lambda: installed.store.get(job.id).state is states.JobState.RUNNING, seconds=60, every=0.001)
-    node.send_signal(signal.SIGTERM)
+    node.send_signal(signal.SIGHUP)  # its terminal was closed
     assert node.wait(timeout=60) == 0
     assert installed.store.get(job.id).state is states.JobState.QUEUED
     assert installed.store.get(job.id).total_retries == 0
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])  # SIGHUP: its terminal was closed
 def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint_and_health_follows_the_node(
-    installed: running.Installation, data: str, told: signal.Signals
+    installed: running.Installation, data: str, tmp_path: Path
 ) -> None:
     job = installed.submit(tiny(data, **LONG))
     assert not _healthy(installed)
-    node = installed.start_node()
+    elsewhere = running.Installation(installed.settings.home, artifacts=tmp_path / "elsewhere")
+    elsewhere.environment["ORCH_TEST_FAILPOINTS"] = installed.environment["ORCH_TEST_FAILPOINTS"]
+    node = elsewhere.start_node()
     until(lambda: installed.store.checkpoints(job.id), seconds=60)
     until(lambda: _healthy(installed), seconds=30)
-    node.send_signal(told)
+    node.send_signal(signal.SIGTERM)
     assert node.wait(timeout=60) == 0
     until(lambda: not _healthy(installed))
     after = installed.store.get(job.id)
@@ -191,6 +183,9 @@ def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint_and_health_fol
     newest = installed.store.checkpoints(job.id)[0]
     assert installed.store.attempts(job.id)[-1].outcome == "drained"
     assert installed.store.attempts(job.id)[-1].last_step == newest.step
+    # A node that is to leave when idle waits for no job of another root.
+    assert installed.start_node("--exit-when-idle").wait(timeout=60) == 0
+    assert installed.store.get(job.id).state is states.JobState.QUEUED
 
 
 def test_a_running_job_is_cancelled_and_its_process_group_with_it(at_work: running.Installation, data: str) -> None:
@@ -213,7 +208,7 @@ def test_a_frozen_training_that_is_cancelled_is_killed(at_work: running.Installa
 
 
 def test_a_job_that_does_not_move_is_stopped(tmp_path: Path, data: str) -> None:
-    with running.installation(tmp_path / "stalled", stall=2) as installed:
+    with running.installation(tmp_path / "stalled", stall=2, step_seconds=STEP_SECONDS) as installed:
         job = installed.submit(tiny(data, **LONG))
         installed.start_node()
         until(lambda: _running(installed, job), seconds=60)
@@ -240,17 +235,10 @@ def test_bad_data_fails_the_job_once_with_its_reason(at_work: running.Installati
     assert failed.hint is not None
 
 
-def test_doorbells_are_not_needed_for_a_job_to_run(tmp_path: Path, data: str) -> None:
-    with running.installation(tmp_path / "deaf", broker_url="redis://127.0.0.1:1/0") as installed:
-        job = installed.submit(tiny(data))
-        installed.start_node()
-        installed.wait(job.id, states.JobState.SUCCEEDED)
-
-
 def test_a_broker_that_hangs_keeps_no_dead_lease_alive(tmp_path: Path, data: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        with running.installation(tmp_path / "hung", broker_url=url) as installed:
+        with running.installation(tmp_path / "hung", broker_url=url, step_seconds=STEP_SECONDS) as installed:
             # One that runs, one that the slot takes next, and one that waits and is rung for all the time.
             submitted = [installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2, 3)]
             installed.start_node()
