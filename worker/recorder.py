@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from orchestrator import errors, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, provenance
+from orchestrator.core import history, jobs, provenance
 from orchestrator.store import base
 from worker import folders, protocol, remains
 from worker.heartbeat import Heartbeat
@@ -54,6 +54,7 @@ class Recorder:
         self._chunk: jobs.LogChunk | None = None
         self._retry_at = 0.0
         self._written_step: int | None = None  #: of the last checkpoint that the database knows
+        self._gave_up = False
 
     def take(self, message: Any) -> None:
         """Take in what the process says; `flush` writes it."""
@@ -129,16 +130,20 @@ class Recorder:
             self._write(record)
         except errors.DatabaseUnavailable:
             raise
-        except Exception:
-            self._give_up()
+        except Exception as error:
+            self._give_up(error)
             raise
         forget()
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Let go of all that was said: what came behind a record that can never be written may rest on it."""
         self._journal.discard()
         self._waiting.clear()
         self.last_step = self._written_step
+        if not self._gave_up:  # or that is what can never be written
+            why = f"what was said behind a write that failed: {type(error).__name__}"
+            self._add(protocol.Note(kind=history.GIVEN_UP, detail=why))
+        self._gave_up = True
 
     def _spill(self) -> None:
         """Move what waits into the journal. On a disk that takes nothing more, only step values are given up."""

@@ -193,8 +193,20 @@ class Supervisor:
         return _STOPS.get(heartbeat.wish)
 
     def _finish(self, outcome: jobs.Outcome, recorder: Recorder) -> jobs.Job | None:
-        """Write the end, waiting for the database as long as it takes or until the worker is to go."""
+        """Write the end, waiting for the database as long as it takes or until the worker is to go.
+
+        Where something before it can never be written, the attempt has failed of that.
+        """
         recorder.end(outcome)
+        try:
+            return self._written(recorder)
+        except errors.Stale:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge, as above
+            recorder.end(_failed(stage.failure(error, folder=self._place.artifact_dir), recorder))
+            return self._written(recorder)
+
+    def _written(self, recorder: Recorder) -> jobs.Job | None:
         while not recorder.flush():  # raises Stale by itself: an end whose commit nobody heard of is none
             if recorder.away and self._draining.wait(_TICK_SECONDS):
                 return None

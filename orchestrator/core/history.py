@@ -34,6 +34,9 @@ LEFT_OUT = "left_out"
 #: Kind of the event that says that a job came from a backup: its attempts are counted on from that of the event.
 RESTORED = "restored"
 
+#: Kind of the event that says that something could not be written, and all that was said behind it was given up.
+GIVEN_UP = "given_up"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepSpan:
@@ -99,6 +102,10 @@ class History:
     def forgotten(self, before: jobs.Attempt, after: jobs.Attempt) -> bool:
         """Whether a person let the job begin anew between two attempts."""
         return any(event.kind == FORGOTTEN and before.attempt <= event.attempt < after.attempt for event in self.events)
+
+    def gave_up(self, attempt: jobs.Attempt) -> bool:
+        """Whether the attempt said that checkpoints of its own may not have been written."""
+        return any(event.kind == GIVEN_UP and event.attempt == attempt.attempt for event in self.events)
 
     def finding(self, kind: Kind, sentence: str) -> Finding:
         """Return a finding about this job."""
@@ -268,7 +275,7 @@ def _repeated(history: History) -> Iterator[Finding]:
 def repeats(history: History) -> Iterator[tuple[jobs.Attempt, int, int]]:
     """Yield each training that went on, with the steps that it repeated and how many it may.
 
-    None after a drain or a pause; else as many as lie between two checkpoints, where that is known.
+    None after a drain or a pause; else as many as lie between two checkpoints, where that is known and all are listed.
     """
     per_epoch = next((row.step for row in history.epochs if row.epoch == 1), None)
     between = [steps for steps in (history.job.spec.checkpoint_steps, per_epoch) if steps]
@@ -277,8 +284,8 @@ def repeats(history: History) -> Iterator[tuple[jobs.Attempt, int, int]]:
     for row in history.trainings:
         repeated = max(0, reached - (row.first_step or 0))
         if before is not None and not history.passed_over(row.attempt) and not history.forgotten(before, row):
-            drained = _drained(history, before)
-            yield row, repeated, 0 if drained else min(between, default=repeated)
+            most = min(between, default=repeated) if not history.gave_up(before) else repeated
+            yield row, repeated, 0 if _drained(history, before) else most
         reached = max(row.first_step or 0, row.last_step or 0)
         before = row
 

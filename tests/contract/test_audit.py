@@ -303,6 +303,15 @@ def test_a_checkpoint_said_to_be_damaged_may_be_passed_over(settings: config.Set
     assert audit.audit(settings, store) == []
 
 
+def test_who_could_not_write_its_checkpoints_may_repeat_steps(settings: config.Settings, store: base.Store) -> None:
+    held = parts.training(store, spec=specs.JobSpec(checkpoint_steps=4))
+    store.record_steps(held, parts.losses(1, 10))
+    store.record_checkpoint(held, parts.checkpoint(held, 4))
+    store.note(held, kind="given_up", detail="the one at 8")
+    parts.resume(store, held, step=4, ended=parts.failed(states.Reason.INTERNAL))
+    assert audit.audit(settings, store) == []
+
+
 def test_a_killed_drain_may_repeat_steps(settings: config.Settings, store: base.Store) -> None:
     held = parts.training(store, spec=specs.JobSpec(checkpoint_steps=4))
     store.record_steps(held, parts.losses(1, 6))

@@ -114,6 +114,22 @@ def test_a_write_that_can_never_succeed_fails_the_attempt_and_not_the_slot(
     assert bench.attempt.reason is states.Reason.INTERNAL
 
 
+def test_an_end_that_cannot_be_written_fails_the_attempt_at_once(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage("succeed")
+    finish, refused = bench.store.finish, iter([True])
+
+    def refuse(claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
+        if next(refused, False):
+            raise ValueError("by design")
+        return finish(claim, outcome)
+
+    monkeypatch.setattr(bench.store, "finish", refuse)
+    assert bench.run() is not None
+    assert bench.attempt.reason is states.Reason.INTERNAL
+
+
 def test_a_beat_that_fails_is_not_the_last(
     bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,13 +239,14 @@ def test_a_write_that_can_never_succeed_is_dropped_with_all_behind_it(
     def refuse(_claim: jobs.Claim, **_: object) -> None:
         raise ValueError("by design")
 
-    monkeypatch.setattr(store, "note", refuse)
-    recorder.take(protocol.Note(kind="odd", detail="too odd"))
+    monkeypatch.setattr(store, "record_resumed", refuse)
+    recorder.take(protocol.Resumed(attempt=1, step=0))
     recorder.take(_step(1))
     with pytest.raises(ValueError, match="by design"):
         recorder.flush()
     assert recorder.flush()
     assert store.steps(claim.id) == []
+    assert store.events(claim.id)[-1].detail == "what was said behind a write that failed: ValueError"
     recorder.end(jobs.Outcome(kind="failed", reason=states.Reason.INTERNAL))
     assert recorder.flush()
     assert recorder.ended is not None
@@ -327,3 +328,4 @@ def test_who_dies_before_the_journal_has_the_newer_checkpoints_leaves_the_older_
     with pytest.raises(SystemExit):
         recorder.flush()
     assert {f"step-{step}" for step in (1, 2)} <= {path.name for path in tmp_path.glob("step-*")}
+    recorder.close(stale=False)
