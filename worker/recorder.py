@@ -156,9 +156,8 @@ class Recorder:
             kept = [record for record in self._waiting if not record.is_steps]
             self._journal.left_out += len(self._waiting) - len(kept)
             self._waiting = deque(kept)
-        if (
-            self.away
-        ):  # last: until the journal has the newer checkpoints, it may be the older ones that are gone on from
+        # Last: until the journal has the newer checkpoints, it may be the older ones that are gone on from.
+        if self.away:
             self._shelf.thin_out()
 
     def _copy_log(self) -> bool:

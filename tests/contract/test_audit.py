@@ -308,7 +308,7 @@ def test_who_could_not_write_its_checkpoints_may_repeat_steps(settings: config.S
     store.record_steps(held, parts.losses(1, 10))
     store.record_checkpoint(held, parts.checkpoint(held, 4))
     store.note(held, kind="given_up", detail="the one at 8")
-    parts.resume(store, held, step=4, ended=parts.failed(states.Reason.INTERNAL))
+    parts.resume(store, held, step=4, ended=parts.failed(states.Reason.LOST))
     assert audit.audit(settings, store) == []
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | None], *, seconds: float = 30, every: float = 0.01) -> T:
+def until(condition: Callable[[], T | None], *, seconds: float = 30, every: float = 0.02) -> T:
     """Return the first true value of `condition`; fails when there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
