@@ -10,6 +10,9 @@ from orchestrator.store import sql as _sql  # noqa: F401 - its import enters the
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
+#: No place: the clock of the host, which jumps.
+CLOCK = "clock"
+
 #: Done at every place, in CI as well: to one who comes by, and to the next one, in a second home where none comes.
 EVERYWHERE = "kill+enospc"
 #: Done at every place in the long form; CI draws some.

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ import psycopg
 from pydantic import SecretStr
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import jobs, retry, specs, states, telling
+from orchestrator.core import clock, jobs, retry, specs, states, telling
 from orchestrator.service import bell, context, provenance
 from orchestrator.service import submit as submitting
+from orchestrator.store import engine
 from tests.faults import cases, lane
 from worker import app, forkserver, node, recorder, supervisor
 
@@ -135,6 +136,7 @@ class Home:
                 **settings,
             }
         )
+        self._clock = self.path / "clock"
         self.flags: tuple[str, ...] = ()
         self.promised: dict[str, str | None] = {}
         self._pids: dict[str, int] = {}
@@ -160,6 +162,12 @@ class Home:
             with contextlib.suppress(FileNotFoundError):
                 armed.unlink()
                 return
+
+    def set_clock(self, hours: float) -> None:
+        """Set the clock of its processes: all that are started behind the first call of this see it."""
+        draft = self._clock.with_suffix(".draft")
+        draft.write_text(str(hours), encoding="ascii")
+        draft.rename(self._clock)
 
     def held(self, place: str) -> None:
         """Wait until somebody is held at a place that is armed with `hold`."""
@@ -261,6 +269,10 @@ class Home:
             time.sleep(0.05)
         return found
 
+    def beat(self) -> int:
+        """Return the beat of the one job's lease: with each, its supervisor hears what is wished."""
+        return int(self.rows("SELECT beat FROM jobs")[0][0])
+
     def ends(self, job_id: str) -> str:
         """Wait for the job's end and return its state."""
         final = "SELECT state FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled')"
@@ -346,6 +358,8 @@ class Home:
             own = config.child_environment(self.settings, ORCH_TEST_FAILPOINTS=str(self.points))
             os.environ.update(own)  # noqa: TID251 - a forked process can be given no other environment
             failpoints.folder.cache_clear()
+            if self._clock.exists():
+                _obey_clock(self._clock)
             random.seed()
             code = int(work() or 0)
         except SystemExit as leaving:
@@ -371,6 +385,16 @@ class Home:
         sys.argv = ["forkserver", "--socket", str(self.path / "fork.sock")]
         gc.collect = lambda *_: 0  # the lane has collected and frozen
         return forkserver.main()
+
+
+def _obey_clock(file: Path) -> None:
+    """Let this process and those that it forks see a clock that is as many hours ahead as the file says."""
+
+    def now(*_: object) -> datetime:
+        return datetime.now(UTC) + timedelta(hours=float(file.read_text(encoding="ascii")))
+
+    vars(engine)["shared_time"] = now
+    setattr(clock.SystemClock, "now", now)  # noqa: B010 - to mypy a method is no variable
 
 
 def _writes_below(pid: int, path: str) -> bool:

@@ -47,6 +47,11 @@ def test_what_is_drawn_of_all_other_cases_loses_nothing(
     _walk(walker, drawn, postgres_url=postgres_server)
 
 
+@pytest.mark.timeout(400)
+def test_a_clock_that_jumps_by_hours_disturbs_no_job(walker: failpoints.Walker) -> None:
+    _walk(walker, [cases.Case(places=(cases.CLOCK,), actions="jump")])
+
+
 def test_every_place_is_in_a_test() -> None:
     once = [replace(case, places=(place,)) for case in _EVERYWHERE for place in case.places]
     assert sorted(map(str, once)) == sorted(map(str, cases.everywhere()))

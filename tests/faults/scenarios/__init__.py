@@ -45,6 +45,7 @@ SCENARIOS: dict[str, Scenario] = {
     "child.start": Scenario(nodes.child),
     "download.sum": Scenario(data.named),
     "decoded": Scenario(work.life, most=1),  # whoever cannot keep pictures reads none later
+    cases.CLOCK: Scenario(nodes.jumped, settings={"heartbeat": 0.2, "sweep": 0.3, "lease": 1.2}),
     "device.lock": Scenario(nodes.locked),
     "doorbell.length": Scenario(work.waiting),
     "doorbell.server": Scenario(people.examined),

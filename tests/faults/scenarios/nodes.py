@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from orchestrator import config, errors
 from orchestrator.core import jobs, states
@@ -59,6 +59,24 @@ def untidy(home: homes.Home) -> None:
     home.kill()
     home.arm()
     work.succeeds(home, job_id)
+
+
+def jumped(home: homes.Home) -> None:
+    """The host's clock is set back by hours and then forward by more, each for longer than a lease: nobody minds."""
+    home.set_clock(0)
+    home.set("checkpoint.open", "hold")
+    job_id = home.submit()
+    home.held("checkpoint.open")
+    for hours in (-5, 7):
+        home.set_clock(hours)
+        heard = home.beat() + 8
+        home.until(lambda heard=heard: home.beat() >= heard)
+    home.let_go("checkpoint.open")
+    work.succeeds(home, job_id)
+    assert home.rows("SELECT outcome FROM attempts") == [("done",)] * 3
+    with contextlib.closing(sql.open_store(home.settings)) as store:
+        times = [event.at for event in store.events(job_id)]
+    assert max(times) - min(times) > timedelta(hours=6)  # they saw it
 
 
 def lost(home: homes.Home) -> None:

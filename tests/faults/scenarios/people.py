@@ -96,8 +96,8 @@ def paused(home: homes.Home) -> None:
         return job_id
 
     home.call(pause)
-    heard = _beat(home) + 2
-    home.until(lambda: _beat(home) >= heard)
+    heard = home.beat() + 2
+    home.until(lambda: home.beat() >= heard)
     home.let_go("checkpoint.open")
     home.until(lambda: home.rows("SELECT 1 FROM jobs WHERE id = ? AND state = 'paused'", job_id))
     home.call(resume)
@@ -217,11 +217,6 @@ def restored(home: homes.Home) -> None:
     lose(home.settings)
     home.call(put_back)
     assert home.ends(job_id) == "succeeded"
-
-
-def _beat(home: homes.Home) -> int:
-    """Return the beat of the one job's lease: with each, its supervisor hears what is wished."""
-    return int(home.rows("SELECT beat FROM jobs")[0][0])
 
 
 def _cancel(home: homes.Home, job_id: str) -> None:
