@@ -50,8 +50,9 @@ def _to_people(overview: query.Overview, settings: config.Settings, silent: Cont
     console.print()
     if overview.active:
         jobrows.show(overview.active[:_SHOWN], silent=silent, to=render.Mode.TERMINAL)
-        if len(overview.active) > _SHOWN:
-            console.print(render.addressed(f"and {len(overview.active) - _SHOWN} more: `orch list`"), style="dim")
+        more = sum(overview.counts.states[state] for state in query.ACTIVE) - _SHOWN
+        if more > 0:
+            console.print(render.addressed(f"and {more} more: `orch list`"), style="dim")
         console.print()
     if overview.workers:
         render.table(worker_columns(settings), overview.workers, to=render.Mode.TERMINAL)

@@ -19,7 +19,8 @@ def status(context: typer.Context, job: options.MaybeJob = None, as_json: option
     to = render.mode(as_json=as_json)
     with options.opened(context) as opened:
         if job is None:
-            overview = query.overview(opened.settings, opened.store)
+            shown = query.GLANCED_AT if to is render.Mode.TERMINAL else None
+            overview = query.overview(opened.settings, opened.store, limit=shown)
         else:
             report = query.report(opened.store, job)
     if to is render.Mode.JSON:

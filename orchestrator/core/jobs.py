@@ -353,6 +353,7 @@ class JobFilter:
     reasons: tuple[Reason, ...] = ()
     data_hash: str | None = None  #: content hash of their data set
     limit: int | None = None
+    oldest_first: bool = False  #: the order, and which of them a limit keeps; else the newest
 
 
 @dataclass(frozen=True, kw_only=True)

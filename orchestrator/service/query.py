@@ -31,6 +31,9 @@ LIVING = frozenset({WorkerState.ACTIVE, WorkerState.DRAINING, WorkerState.UNHEAL
 #: States of jobs that a glance lists.
 ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
+#: How many jobs a glance on a terminal looks at, which shows fewer: to read a hundred thousand takes half a minute.
+GLANCED_AT = 100
+
 #: How many of the finished jobs a short list shows.
 LAST_FINISHED = 10
 
@@ -55,7 +58,7 @@ class Overview:
     """The queue and the workers at a glance."""
 
     counts: Counts
-    active: tuple[Job, ...]  #: waiting and running, in the order of submission
+    active: tuple[Job, ...]  #: waiting and running, in the order of submission; the first ones, where there is a limit
     workers: tuple[Worker, ...]  #: those that live
     broker: health.Broker
     database: str  #: which one, without its password
@@ -87,14 +90,19 @@ class Curves:
     epochs: tuple[EpochMetric, ...]
 
 
-def overview(settings: config.Settings, store: Store) -> Overview:
-    """Return the queue and the workers at a glance; what is counted and what is listed agree."""
-    counts = store.counts()
-    active = store.jobs(JobFilter(states=ACTIVE))
-    found = Counter(job.state for job in active)
+def overview(settings: config.Settings, store: Store, *, limit: int | None = None) -> Overview:
+    """Return the queue and the workers at a glance; what is counted and what is listed agree.
+
+    For a quick look, `limit` jobs are listed at most, and what could begin now is not counted.
+    """
+    counts = store.counts(eligible=False) if limit else store.counts()
+    active = store.jobs(JobFilter(states=ACTIVE, limit=limit, oldest_first=True))
+    if limit is None or len(active) < limit:
+        found = Counter(job.state for job in active)
+        counts = replace(counts, states=counts.states | {state: found[state] for state in ACTIVE})
     return Overview(
-        counts=replace(counts, states=counts.states | {state: found[state] for state in ACTIVE}),
-        active=tuple(reversed(active)),
+        counts=counts,
+        active=tuple(active),
         workers=living(store),
         broker=health.broker(settings),
         database=health.database(settings),

@@ -67,15 +67,18 @@ class People(Protocol):
         ...
 
     def jobs(self, which: JobFilter) -> list[Job]:
-        """Return jobs, the newest first."""
+        """Return jobs, the newest first unless the filter says otherwise."""
         ...
 
     def results(self, spec_hash: str) -> list[Job]:
         """Return the last jobs that have succeeded with a spec of this digest, a few, the newest first."""
         ...
 
-    def counts(self) -> Counts:
-        """Return how many jobs stand in each state, and how many could be claimed now at each stage."""
+    def counts(self, *, eligible: bool = True) -> Counts:
+        """Return how many jobs stand in each state, and how many could be claimed now at each stage.
+
+        The latter takes longer, and is left out without `eligible`.
+        """
         ...
 
     def deleted(self, job_ids: Iterable[str]) -> set[str]:

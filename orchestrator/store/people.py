@@ -114,17 +114,16 @@ class People(base.People):
 
     @engine.reads_at_length
     def jobs(self, connection: Connection, which: JobFilter) -> list[Job]:
-        """Return jobs, the newest first."""
-        chosen = (
-            select(models.jobs).where(*_conditions(connection, which)).order_by(_jobs.seq.desc()).limit(which.limit)
-        )
+        """Return jobs, the newest first unless the filter says otherwise."""
+        order = _jobs.seq if which.oldest_first else _jobs.seq.desc()
+        chosen = select(models.jobs).where(*_conditions(connection, which)).order_by(order).limit(which.limit)
         if not which.states:
             return [rows.job(row) for row in connection.execute(chosen)]
         # Or a job that moves on between two queries would be there twice, or not at all.
         engine.at_one_moment(connection)
         # One query a state: each walks its own stretch of the index (state, seq) and stops at the limit.
         found = [row for state in which.states for row in connection.execute(chosen.where(_jobs.state == state))]
-        found.sort(key=lambda row: row.seq, reverse=True)
+        found.sort(key=lambda row: row.seq, reverse=not which.oldest_first)
         return [rows.job(row) for row in found[: which.limit]]
 
     @engine.reads
@@ -135,17 +134,15 @@ class People(base.People):
         return [rows.job(row) for row in connection.execute(newest)]
 
     @engine.reads
-    def counts(self, connection: Connection) -> Counts:
-        """Count jobs by state and what could be claimed by stage; both from the index alone."""
+    def counts(self, connection: Connection, *, eligible: bool = True) -> Counts:
+        """Count jobs by state and, where that is wished, what could be claimed by stage; from the index alone."""
         by_state = connection.execute(select(_jobs.state, func.count()).group_by(_jobs.state)).all()
-        ready = connection.execute(
-            select(_jobs.stage, func.count())
-            .where(_jobs.state == states.JobState.QUEUED, claims.eligible(self.clock.now()))
-            .group_by(_jobs.stage)
-        ).all()
+        could_begin = (_jobs.state == states.JobState.QUEUED, claims.eligible(self.clock.now()))
+        by_stage = select(_jobs.stage, func.count()).where(*could_begin).group_by(_jobs.stage)
+        ready = connection.execute(by_stage).all() if eligible else ()
         return Counts(
             states=dict.fromkeys(states.JobState, 0) | dict(by_state),
-            eligible=dict.fromkeys(states.Stage, 0) | dict(ready),
+            eligible=dict.fromkeys(states.Stage, 0) | dict(ready) if eligible else {},
         )
 
     def deleted(self, job_ids: Iterable[str]) -> set[str]:

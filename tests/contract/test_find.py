@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,8 @@ def test_get_takes_whole_ids_only(three: sql.SqlStore) -> None:
 
 def test_list_is_newest_first_and_limited(three: sql.SqlStore) -> None:
     assert [job.id for job in three.jobs(jobs.JobFilter(limit=2))] == ["zzz00003", "abc00002"]
+    first = jobs.JobFilter(states=(states.JobState.PAUSED, states.JobState.QUEUED), limit=2, oldest_first=True)
+    assert [job.seq for job in three.jobs(first)] == sorted(job.seq for job in three.jobs(jobs.JobFilter()))[:2]
 
 
 def test_list_filters(any_store: sql.SqlStore) -> None:
@@ -105,6 +108,7 @@ def test_counts_tell_what_could_be_claimed_now(any_store: sql.SqlStore, clock: H
     assert counts.states[states.JobState.CANCELLED] == 1
     assert counts.states[states.JobState.RUNNING] == 0
     assert counts.eligible == {states.Stage.DOWNLOAD: 1, states.Stage.TRAIN: 1, states.Stage.EVALUATE: 0}
+    assert any_store.counts(eligible=False) == replace(counts, eligible={})
     clock.move(minutes=10)
     assert any_store.counts().eligible[states.Stage.DOWNLOAD] == 2
 

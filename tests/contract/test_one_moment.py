@@ -64,3 +64,9 @@ def test_a_glance_counts_what_it_lists(
     glance = query.overview(any_settings, any_store)
     assert glance.counts.states[states.JobState.QUEUED] == 0
     assert glance.counts.states[states.JobState.RUNNING] == len(glance.active) == 1
+
+
+def test_a_glance_that_lists_the_first_jobs_counts_all(any_settings: config.Settings, any_store: base.Store) -> None:
+    first, *_ = [parts.submit(any_store) for _ in range(3)]
+    glance = query.overview(any_settings, any_store, limit=1)
+    assert (glance.counts.states[states.JobState.QUEUED], [job.id for job in glance.active]) == (3, [first.id])
