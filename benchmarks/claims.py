@@ -1,49 +1,111 @@
-"""P11: a claim, a job's place and the counts among 100,000 jobs against 100, on SQLite and PostgreSQL, commits and all.
+"""P11: the queue among 100,000 jobs and five million rows of steps against 100 jobs, on SQLite and PostgreSQL.
 
-python -m benchmarks.claims [--jobs 100000]
+python -m benchmarks.claims [--quick] [--write]
+
+Six of ten jobs wait. A side is what a command asks of the database, in a process that has asked before; claims commit.
 """
 
-import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pydantic import SecretStr
 
-from benchmarks import crowd
+from benchmarks import crowd, measure
 from orchestrator import config
 from orchestrator.core import jobs, states
+from orchestrator.service import query, why
 from orchestrator.store import migrations, sql
 from tests.support import postgres
 
-FEW = 100
-TIMES = 25
+FEW, MANY, QUICK = 100, 100_000, 2000
+PAIRS = 25
+
+#: Claims among many jobs that the 95th percentile is of, and the seconds that it may have.
+CLAIMS, LATE = 100, 0.02
 
 _ME = jobs.WorkerIdentity(id="bench", host="bench", boot_id="", pid_namespace="", pid=1, pid_started=0)
 
 
-def claim(store: sql.SqlStore) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A store and the settings that it was opened with."""
+
+    settings: config.Settings
+    store: sql.SqlStore
+
+
+def claim(at: Place) -> None:
     """Claim a training."""
-    if store.claim(worker=_ME, device="cpu", stages=(states.Stage.TRAIN,), artifact_root="bench") is None:
+    if at.store.claim(worker=_ME, device="cpu", stages=(states.Stage.TRAIN,), artifact_root="bench") is None:
         raise RuntimeError("nothing was left to claim")
 
 
-def place(store: sql.SqlStore) -> None:
-    """Look up a job's place."""
-    (last,) = store.jobs(jobs.JobFilter(states=(states.JobState.QUEUED,), limit=1))
-    store.ahead(last.id)
+def status(at: Place) -> None:
+    """Look at the queue as on a terminal."""
+    query.overview(at.settings, at.store, limit=query.GLANCED_AT)
 
 
-def counts(store: sql.SqlStore) -> None:
-    """Count what there is."""
-    store.counts()
+def listed(at: Place) -> None:
+    """List the last jobs."""
+    at.store.jobs(jobs.JobFilter(limit=20))
+    query.living(at.store)
+
+
+def explained(at: Place) -> None:
+    """Say why the last job waits."""
+    why.why(at.settings, at.store, "@latest")
+
+
+ACTS: dict[str, Callable[[Place], None]] = {
+    "a claim": claim,
+    "`orch status`": status,
+    "`orch list -n 20`": listed,
+    "`orch why`": explained,
+}
+
+
+def figures(*, quick: bool = False) -> list[measure.Figure]:
+    """Measure each act in turns, and how long late claims take."""
+    count = QUICK if quick else MANY
+    with stores(FEW) as few, stores(count) as many:
+        return [figure for name in few for figure in _figures(name, few[name], many[name], count)]
+
+
+def _figures(name: str, few: Place, many: Place, count: int) -> Iterator[measure.Figure]:
+    for what, act in ACTS.items():
+        act(few), act(many)  # the first time compiles
+        ours, theirs = measure.in_turns(
+            functools.partial(seconds, act, many), functools.partial(seconds, act, few), pairs=PAIRS
+        )
+        yield measure.Figure(
+            id="P11",
+            what=f"{what} among {count:,} jobs, {name}",
+            peer=f"among {FEW}",
+            ours=ours,
+            theirs=theirs,
+            reach=2,
+            shown=measure.milliseconds,
+        )
+    late = statistics.quantiles((seconds(claim, many) for _ in range(CLAIMS)), n=20)[-1]
+    yield measure.Figure(
+        id="P11",
+        what=f"a claim among {count:,} jobs, {name}, 95th percentile",
+        peer="at most",
+        ours=(late,),
+        theirs=(LATE,),
+        reach=1,
+        shown=measure.milliseconds,
+    )
 
 
 @contextmanager
-def stores(count: int) -> Iterator[dict[str, sql.SqlStore]]:
+def stores(count: int) -> Iterator[dict[str, Place]]:
     """Yield a store with so many jobs on each database."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory(prefix="orch-bench-")))
@@ -53,36 +115,22 @@ def stores(count: int) -> Iterator[dict[str, sql.SqlStore]]:
             "SQLite": config.Settings(home=home),
             "PostgreSQL": config.Settings(home=home, database_url=SecretStr(url)),
         }
-        opened = {name: stack.enter_context(closing(sql.open_store(one))) for name, one in settings.items()}
-        for store in opened.values():
-            crowd.fill(store, count)
+        opened = {
+            name: Place(settings=one, store=stack.enter_context(closing(sql.open_store(one))))
+            for name, one in settings.items()
+        }
+        for at in opened.values():
+            crowd.fill(at.store, count)
+            crowd.train(at.store)
         yield opened
 
 
-def seconds(act: Callable[[sql.SqlStore], None], store: sql.SqlStore) -> float:
+def seconds(act: Callable[[Place], None], at: Place) -> float:
     """Return how long it takes once."""
     start = time.perf_counter()
-    act(store)
+    act(at)
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Measure in turns and print the median, the 95th percentile and the ratio of the medians."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.claims")
-    parser.add_argument("--jobs", type=int, default=100_000)
-    count = parser.parse_args().jobs
-    with stores(FEW) as few, stores(count) as many:
-        for name in few:
-            for act in (claim, place, counts):
-                seconds(act, few[name]), seconds(act, many[name])  # the first time compiles
-                pairs = [(seconds(act, many[name]), seconds(act, few[name])) for _ in range(TIMES)]
-                ours, theirs = ([1000 * one for one in side] for side in zip(*pairs, strict=True))
-                middle, late = statistics.median(ours), statistics.quantiles(ours, n=20)[-1]
-                print(
-                    f"{name}: {act.__name__} among {count:,} jobs {middle:.1f} ms, p95 {late:.1f} ms;"
-                    f" among {FEW} {statistics.median(theirs):.1f} ms; ratio {middle / statistics.median(theirs):.2f}"
-                )
-
-
 if __name__ == "__main__":
-    main()
+    measure.command("benchmarks.claims", figures)

@@ -4,7 +4,7 @@ import functools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, literal, select, text
 
 from orchestrator.core import ids, ordering, specs, states
 from orchestrator.store import models, sql
@@ -13,6 +13,15 @@ USERS = 7
 
 #: Rows of one statement.
 _AT_ONCE = 500
+
+#: Steps of each job that has succeeded: of 100,000 jobs five million rows.
+STEPS = 250
+
+_EVERY_STEP = """
+    WITH RECURSIVE steps(step) AS (SELECT 1 UNION ALL SELECT step + 1 FROM steps WHERE step < :steps)
+    INSERT INTO step_metrics (job_id, attempt, name, step, value)
+    SELECT job_id, attempt, 'loss', step, 1.0 / step FROM attempts, steps ORDER BY job_id, step
+"""
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,8 +41,42 @@ def fill(store: sql.SqlStore, count: int) -> None:
     }
     for start in range(0, count, _AT_ONCE):
         rows = [common | _row(number) for number in range(start, min(count, start + _AT_ONCE))]
-        store.database.write(functools.partial(_insert, rows))
+        store.database.write(functools.partial(_insert, rows), patience=600)
     store.database.write(lambda connection: connection.execute(text("ANALYZE")), patience=600)
+
+
+def train(store: sql.SqlStore) -> None:
+    """Give the jobs that have succeeded an attempt each, and its steps."""
+    store.database.write(_attempts, patience=600)
+    store.database.write(_steps, patience=600)
+    store.database.write(lambda connection: connection.execute(text("ANALYZE")), patience=600)
+
+
+def _attempts(connection: Connection) -> None:
+    job = models.jobs.c
+    what = {
+        "job_id": job.id,
+        "attempt": literal(1),
+        "run": literal(1),
+        "stage": literal("train"),
+        "worker": literal("bench"),
+        "host": literal("bench"),
+        "device": literal("cpu"),
+        "artifact_root": literal("bench"),
+        "started_at": job.submitted_at,
+        "ended_at": job.submitted_at,
+        "outcome": literal("done"),
+        "submitted_by": job.submitted_by,
+    }
+    ended = select(*what.values()).where(job.state == states.JobState.SUCCEEDED)
+    connection.execute(models.attempts.insert().from_select(list(what), ended))
+
+
+def _steps(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # Five million look-ups of attempts that are known to be there.
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+    connection.execute(text(_EVERY_STEP), {"steps": STEPS})
 
 
 def _insert(rows: list[dict[str, Any]], connection: Connection) -> None:

@@ -1,5 +1,11 @@
-"""P2: from the exec of `orch submit` to the end of the first optimizer step, against the plain loop as a script."""
+"""P2: from the exec of `orch submit` to the end of the first optimizer step, against the plain loop as a script.
 
+And against Ray, which has only begun its job then: its command has yet to import torch.
+
+python -m benchmarks.first_step [--quick] [--write]
+"""
+
+import functools
 import sqlite3
 import subprocess
 import sys
@@ -8,26 +14,28 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks import measure, place
+from benchmarks import measure, place, rays
 from orchestrator.cli import specflags
 
 BATCH_SIZE = 16
 
 
-def figures() -> list[measure.Figure]:
+def figures(*, quick: bool = False) -> list[measure.Figure]:
     """Measure on a warm idle worker, the data set in its cache, the tiny network."""
+    pairs = 1 if quick else measure.PAIRS
     with tempfile.TemporaryDirectory() as scratch, place.node() as home:
         sample = place.sample(Path(scratch), train=BATCH_SIZE, val=4)
-        orch_first_step(home, sample)  # fills the cache
-        ours, theirs = measure.in_turns(lambda: orch_first_step(home, sample), lambda: plain_first_step(sample))
+        ours = functools.partial(orch_first_step, home, sample)
+        ours()  # fills the cache
+        script = measure.in_turns(ours, lambda: plain_first_step(sample), pairs=pairs)
+        with rays.cluster() as cluster:
+            job = measure.in_turns(ours, cluster.to_entry, pairs=pairs)
+    what = "`orch submit` to the end of the first step"
     return [
-        measure.Figure(
-            id="P2",
-            what="`orch submit` to the end of the first step",
-            peer="plain loop as a script",
-            ours=ours,
-            theirs=theirs,
-            reach=1 / 4,
+        measure.Figure(id="P2", what=what, peer=peer, ours=taken[0], theirs=taken[1], reach=reach)
+        for peer, taken, reach in (
+            ("plain loop as a script", script, 1 / 4),
+            ("`ray job submit` to the beginning of its command", job, 1.0),
         )
     ]
 
@@ -70,4 +78,4 @@ def _steps(database: sqlite3.Connection) -> int:
 
 
 if __name__ == "__main__":
-    print(measure.table(figures()))
+    measure.command("benchmarks.first_step", figures)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import time
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 from docs import markers
 
@@ -75,7 +78,7 @@ def replaced(text: str, figures: Sequence[Figure]) -> str:
 def command(name: str, figures: Callable[..., Sequence[Figure]]) -> None:
     """Measure `figures(quick=…)`, print the lines and write them into the README where the command line wishes that."""
     parser = argparse.ArgumentParser(prog=f"python -m {name}")
-    parser.add_argument("--quick", action="store_true", help="two pairs of small pictures: not for the README")
+    parser.add_argument("--quick", action="store_true", help="little of it, fast: not for the README")
     parser.add_argument("--write", action="store_true", help="write the lines into the README's table")
     given = parser.parse_args()
     measured = figures(quick=given.quick)
@@ -104,6 +107,12 @@ def wall(command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> float:
     return time.perf_counter() - start
 
 
+def cpu(process: psutil.Process) -> float:
+    """Return the CPU seconds of a process and of all below it, those that have ended among them."""
+    family = [process, *process.children(recursive=True)]
+    return sum(sum(one.cpu_times()[:4]) for one in family)
+
+
 def wait_for(condition: Callable[[], bool], *, seconds: float, every: float = 0.005) -> None:
     """Wait until `condition` holds, asking again after `every` seconds; raises TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -111,6 +120,13 @@ def wait_for(condition: Callable[[], bool], *, seconds: float, every: float = 0.
         if time.monotonic() > deadline:
             raise TimeoutError(f"it did not come true within {seconds} s")
         time.sleep(every)
+
+
+def free_port() -> int:
+    """Return a port of this host that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def machine(**peers: str) -> str:
@@ -127,6 +143,11 @@ def machine(**peers: str) -> str:
 def seconds(value: float) -> str:
     """Return a time with two or three digits that count."""
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"  # noqa: PLR2004 - where a third digit says nothing
+
+
+def milliseconds(value: float) -> str:
+    """Return a short time."""
+    return f"{1000 * value:.1f} ms"
 
 
 def mebibytes(value: float) -> str:

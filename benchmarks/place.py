@@ -63,24 +63,42 @@ def node(**settings: str) -> Iterator[Home]:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """Return this environment without the settings of anybody's orch."""
+    """Return this environment without the settings of anybody's orch.
+
+    Python may keep what it has compiled: what pip installs is compiled already.
+    """
     inherited = config.child_environment(config.Settings())
-    return {key: value for key, value in inherited.items() if not key.startswith(config.PREFIX)} | extra
+    left_out = (config.PREFIX, "PYTHONDONTWRITEBYTECODE")
+    return {key: value for key, value in inherited.items() if not key.startswith(left_out)} | extra
 
 
-def peer(name: str) -> Path:
-    """Return the bin folder of an environment that holds the package `name`; installed at the first call."""
+def peer(name: str, package: str | None = None) -> Path:
+    """Return the bin folder of an environment with the program `name`, of the package; installed at the first call."""
     folder = KEPT / name
     if not (folder / "bin" / name).exists():
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", name], check=True)
+        _pip(folder, package or name)
     return folder / "bin"
+
+
+def installed() -> Path:
+    """Return the command `orch` as pip installs it for people: in an environment of its own, without torch."""
+    folder = KEPT / "orch"
+    if not folder.exists():
+        venv.create(folder, with_pip=True)
+        _pip(folder, str(ROOT))
+    _pip(folder, "--force-reinstall", "--no-deps", str(ROOT))  # the checkout may have changed
+    return folder / "bin" / "orch"
+
+
+def _pip(folder: Path, *words: str) -> None:
+    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *words], check=True)
 
 
 def version(name: str) -> str:
     """Return the version of a peer, as its own command tells it."""
     command = [str(peer(name) / name), "--version"]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1]
 
 
 def sample(folder: Path, *, train: int, val: int, side: int = 32) -> Path:
