@@ -14,7 +14,7 @@ from orchestrator import config, errors
 from orchestrator.core import ids, jobs, states
 from orchestrator.store import artifacts, base, sql
 from worker import answers, folders, remains
-from worker.data import cache, inventory, sources
+from worker.data import cache, decoded, inventory, sources
 
 
 class Request(answers.Request):
@@ -28,7 +28,7 @@ class Request(answers.Request):
 class Item:
     """Something that nobody needs."""
 
-    kind: str  #: deleted job, ended attempts, orphan, partial download, data set
+    kind: str  #: deleted job, ended attempts, orphan, partial download, decoded pictures, data set
     path: Path
     bytes: int
     job: str | None = None
@@ -64,6 +64,7 @@ def found(settings: config.Settings, store: base.Store, *, orphans: bool) -> Ite
     """Yield all of it, each as it stands when it is asked for."""
     yield from _of_jobs(settings.artifact_dir, store, orphans=orphans)
     yield from _of_downloads(settings, store)
+    yield from _of_pixels(settings)
     yield from _of_sets(settings, store)
 
 
@@ -121,6 +122,18 @@ def _of_downloads(settings: config.Settings, store: base.Store) -> Iterator[Item
             yield Item(kind="partial download", path=path, bytes=size, why=why, remove=remove)
 
 
+def _of_pixels(settings: config.Settings) -> Iterator[Item]:
+    """Yield decoded pictures that no training reads again."""
+    hashes = [one.manifest.hash for one in inventory.held(cache.Cache(settings.data_dir))]
+    for folder, size in decoded.useless(settings.data_dir, hashes):
+
+        def remove(folder: Path = folder) -> bool:
+            return decoded.remove(folder, settings)
+
+        why = "their data set is not here any more, or they were decoded by other versions"
+        yield Item(kind="decoded pictures", path=folder, bytes=size, why=why, remove=remove)
+
+
 def _of_sets(settings: config.Settings, store: base.Store) -> Iterator[Item]:
     """Yield the sets that were used longest ago, until the others fit; none that a job needs which has not ended."""
     limit = settings.data_max_bytes
@@ -136,16 +149,16 @@ def _of_sets(settings: config.Settings, store: base.Store) -> Iterator[Item]:
         if any(_uses(job, one) for job in active):
             continue
         size -= one.manifest.bytes
-        yield _set(where, one)
+        yield _set(where, one, decoded.taken(settings.data_dir, one.manifest.hash))
 
 
-def _set(where: cache.Cache, one: inventory.Held) -> Item:
+def _set(where: cache.Cache, one: inventory.Held, pixels: int) -> Item:
     def remove() -> bool:
         where.remove(one.manifest.hash)
         return True
 
     why = f"the cache is over its limit, and {one.sources[0]} was used longest ago"
-    return Item(kind="data set", path=one.folder.parent, bytes=one.manifest.bytes, why=why, remove=remove)
+    return Item(kind="data set", path=one.folder.parent, bytes=one.manifest.bytes + pixels, why=why, remove=remove)
 
 
 def _uses(job: jobs.Job, one: inventory.Held) -> bool:

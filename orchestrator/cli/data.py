@@ -115,7 +115,8 @@ def rm(context: typer.Context, name: _Set) -> None:
 
     with options.opened(context) as opened:
         gone = service.remove(opened.settings, opened.store, name)
-    freed = f"{words.size(gone.bytes)} are free" if gone.unpacked else f"{gone.path} stays as it is"
+    stays = "" if gone.unpacked else f", {gone.path} stays as it is"
+    freed = f"{words.size(gone.bytes * gone.unpacked + gone.decoded)} are free{stays}"
     render.talk(f"Removed {gone.hash[:_SHORT]}: {freed}.")
 
 
@@ -128,12 +129,17 @@ def _columns() -> "list[render.Column[Held]]":
         column(title="TRAIN", value=lambda one: one.counts["train"], right=True),
         column(title="VAL", value=lambda one: one.counts["val"], right=True),
         column(title="SIZE", value=lambda one: one.bytes, shown=lambda one: words.size(one.bytes), right=True),
+        column(title="PIXELS", value=lambda one: one.decoded, shown=_pixels, right=True),
         column(title="STATE", value=_state),
         column(title="JOBS", value=lambda one: len(one.jobs), shown=_jobs, right=True),
         column(title="LIVE", value=lambda one: one.live, wide=True),
         column(title="LAST USE", value=lambda one: one.used_at, shown=lambda one: words.moment(one.used_at)),
         column(title="PATH", value=lambda one: one.path, wide=True, elastic=True),
     ]
+
+
+def _pixels(held: "Held") -> str:
+    return words.size(held.decoded) if held.decoded else ""
 
 
 def _jobs(held: "Held") -> str:

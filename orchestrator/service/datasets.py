@@ -33,6 +33,7 @@ class Held:
     classes: tuple[str, ...]
     counts: dict[str, int]  #: pictures per split: train, val
     bytes: int
+    decoded: int  #: bytes of its pictures' pixels, which trainings have kept
     shared: int  #: pictures of val whose bytes train has too
     path: str
     unpacked: bool  #: in the cache; else a folder that is used where it is
@@ -157,7 +158,9 @@ def _last(settings: config.Settings, request: dict[str, object], report: Report)
 
 
 def _held(answer: dict[str, Any], store: Store, active: Sequence[Job]) -> Held:
-    named = {name: answer[name] for name in ("hash", "counts", "bytes", "shared", "path", "unpacked", "whole")}
+    named = {
+        name: answer[name] for name in ("hash", "counts", "bytes", "decoded", "shared", "path", "unpacked", "whole")
+    }
     sources = tuple(map(masking.data, answer["sources"]))
     using = store.jobs(JobFilter(data_hash=answer["hash"], limit=JOBS_COUNTED))
     return Held(

@@ -15,6 +15,7 @@ class HeldPart(views.Part):
     classes: tuple[str, ...]
     counts: dict[str, int] = Field(description="pictures per split: train, val")
     bytes: int
+    decoded: int = Field(0, description="bytes of its pictures' pixels, which trainings have kept")
     shared: int = Field(description="pictures of val whose bytes train has too")
     path: str
     unpacked: bool = Field(description="in the cache; else a folder that is used where it is")

@@ -283,6 +283,7 @@ _HELD = {
     "classes": CLASSES,
     "counts": {"train": 100, "val": 20},
     "bytes": 4096,
+    "decoded": 12288,
     "shared": 1,
     "path": "/data/sets/d",
     "unpacked": True,

@@ -8,7 +8,7 @@ from typing import Literal
 from orchestrator import config, errors
 from orchestrator.core import specs
 from worker import answers, protocol
-from worker.data import cache, imagefolder, inventory, sheet
+from worker.data import cache, decoded, imagefolder, inventory, sheet
 
 
 class Request(answers.Request):
@@ -91,6 +91,7 @@ def _row(held: inventory.Held) -> answers.Answer:
         "classes": known.classes,
         "counts": known.counts,
         "bytes": known.bytes,
+        "decoded": decoded.taken(config.load().data_dir, known.hash),
         "shared": known.shared,
         "path": str(held.folder),
         "unpacked": held.unpacked,

@@ -23,7 +23,7 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_hex
@@ -290,6 +290,19 @@ def of(info: protocol.DatasetInfo, settings: config.Settings) -> Decoded | None:
     )
 
 
+def taken(data_dir: Path, content_hash: str) -> int:
+    """Return the bytes of a data set's decoded pictures."""
+    return sum(map(_size, (data_dir / FOLDER).glob(f"{content_hash[:32]}-*")))
+
+
+def useless(data_dir: Path, hashes: Iterable[str]) -> Iterator[tuple[Path, int]]:
+    """Yield folders that no training reads again, with their bytes: of no set of these hashes, or decoded otherwise."""
+    known = {f"{content_hash[:32]}-{_decoder()}" for content_hash in hashes}
+    for folder in sorted((data_dir / FOLDER).glob("*-*")):
+        if folder.name not in known:
+            yield folder, _size(folder)
+
+
 def forget(data_dir: Path, content_hash: str) -> None:
     """Remove the decoded pictures of a data set."""
     for folder in (data_dir / FOLDER).glob(f"{content_hash[:32]}-*"):
@@ -307,7 +320,7 @@ def _room(settings: config.Settings, name: str, expected: int) -> int:
     free = shutil.disk_usage(folder).free
     others = sorted(_others(folder, name), reverse=True)
     for _, size, other in others:
-        if taken + size + min(expected, largest) <= settings.decoded_max_bytes or not _removed(other, settings):
+        if taken + size + min(expected, largest) <= settings.decoded_max_bytes or not remove(other, settings):
             taken += size
     return max(0, min(settings.decoded_max_bytes - taken, largest, own + free // 2))
 
@@ -320,7 +333,7 @@ def _others(folder: Path, name: str) -> Iterator[tuple[float, int, Path]]:
                 yield other.stat().st_mtime, _size(other), other
 
 
-def _removed(folder: Path, settings: config.Settings) -> bool:
+def remove(folder: Path, settings: config.Settings) -> bool:
     """Remove a set, unless a training is adding to it; return whether it is gone."""
     with contextlib.suppress(filelock.Timeout):
         failpoints.reach("pixels.drop")
@@ -330,7 +343,11 @@ def _removed(folder: Path, settings: config.Settings) -> bool:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    size = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 def _lock_file(data_dir: Path, name: str) -> Path:

@@ -15,7 +15,7 @@ from orchestrator.store import sql
 from tests.contract import parts
 from tests.support import pictures
 from worker import folders, garbage
-from worker.data import cache, sources
+from worker.data import cache, decoded, sources
 
 Collect = Callable[..., dict[str, dict[str, Any]]]
 
@@ -153,6 +153,38 @@ def test_over_its_limit_the_cache_loses_what_was_used_longest_ago(
     assert told[f"data/sets/{three_sets[0]}"]["bytes"] == sizes[three_sets[0]]
     assert {folder.name for folder, _ in cache.Cache(settings.data_dir).manifests()} == set(three_sets[1:])
     assert collect(data_max_bytes=limit) == {}
+
+
+def _pixels(settings: config.Settings, name: str) -> Path:
+    folder = _made(settings.data_dir / decoded.FOLDER / name)
+    _write(folder, "index", "x.pixels")
+    return folder
+
+
+def test_pixels_that_no_training_reads_again_go(
+    collect: Collect, settings: config.Settings, three_sets: list[str]
+) -> None:
+    first = three_sets[0][:32]
+    used = _pixels(settings, f"{first}-{decoded._decoder()}")
+    older = _pixels(settings, f"{first}-00000000")
+    gone = _pixels(settings, f"{'0' * 32}-{decoded._decoder()}")
+    with filelock.FileLock(_made(settings.data_dir / "locks") / f"{gone.name}.lock"):
+        told = collect()
+    assert {path: (item["kind"], item["bytes"], item["removed"]) for path, item in told.items()} == {
+        f"data/decoded/{gone.name}": ("decoded pictures", 20, False),  # a training adds to them
+        f"data/decoded/{older.name}": ("decoded pictures", 20, True),
+    }
+    assert [folder.exists() for folder in (used, older, gone)] == [True, False, True]
+
+
+def test_a_set_is_told_with_its_pixels(collect: Collect, settings: config.Settings, three_sets: list[str]) -> None:
+    folder = _pixels(settings, f"{three_sets[0][:32]}-{decoded._decoder()}")
+    assert decoded.taken(settings.data_dir, three_sets[0]) == 20
+    assert decoded.taken(settings.data_dir, three_sets[1]) == 0
+    sizes = {folder.name: manifest.bytes for folder, manifest in cache.Cache(settings.data_dir).manifests()}
+    told = collect(data_max_bytes=sizes[three_sets[1]] + sizes[three_sets[2]])
+    assert told[f"data/sets/{three_sets[0]}"]["bytes"] == sizes[three_sets[0]] + 20
+    assert not folder.exists()
 
 
 def test_no_set_goes_that_a_job_or_a_process_needs(
