@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check soak audit coverage bench bench-loader bench-train bench-memory golden docs secrets clean
+.PHONY: help install demo test check soak audit coverage bench bench-loader bench-train bench-memory results golden docs secrets clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -61,6 +61,9 @@ bench-train: $(STAMP) ## measure training steps and write their lines; QUICK=1 o
 
 bench-memory: $(STAMP) ## measure what leaner modes keep and take and write their lines; QUICK=1 as above
 	@$(RUN) python -m benchmarks.memory --write $(if $(QUICK),--quick)
+
+results: $(STAMP) ## train on the photographs of ORCH_TEST_PHOTOS for docs/results.md, for hours; QUICK=1 a tiny run
+	@$(RUN) python -m benchmarks.results $(if $(QUICK),--quick)
 
 golden: $(STAMP) ## write the golden files of what --json prints, and docs/json.md
 	@$(RUN) python -m tests.golden
