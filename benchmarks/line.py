@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from benchmarks import workload
-from orchestrator.core import ordering, states
+from orchestrator.core import ordering, resources, states
 from orchestrator.core.states import Stage
 
 
@@ -18,6 +18,8 @@ class Waiting:
     submitted_at: datetime
     stage: Stage = Stage.DOWNLOAD
     lost: bool = False  #: whether its worker was lost once
+    done: float = 0.0  #: of its training, as its plan has it
+    trained_in: int | None = None  #: attempt that did that
 
     @property
     def rank(self) -> float:
@@ -52,16 +54,14 @@ class Line:
             if one.stage is stage and (one.plan.after is None or one.plan.after in self.ended)
         ]
 
-    def claimable(self, stage: Stage) -> list[Waiting]:
-        """Return the jobs that could begin a stage now."""
-        wide = sum(self._is_wide(one) and one.stage is Stage.TRAIN for one in self._running)
-        full = stage is Stage.TRAIN and wide >= workload.WIDE_AT_ONCE
-        return [one for one in self.standing(stage) if not (full and self._is_wide(one))]
+    def claimable(self, stage: Stage, offer: resources.Offer) -> list[Waiting]:
+        """Return the jobs that could begin a stage on a worker."""
+        return [one for one in self.standing(stage) if not one.plan.demand.unmet(stage, offer)]
 
-    def claim(self, stages: Iterable[Stage], now: datetime) -> Waiting | None:
+    def claim(self, stages: Iterable[Stage], offer: resources.Offer, now: datetime) -> Waiting | None:
         """Take the next job for the first of the stages that has one."""
         for stage in stages:
-            choice = self.claimable(stage)
+            choice = self.claimable(stage, offer)
             taken = self._policy(self, stage, choice) if choice else None
             if taken is not None:
                 self._waiting.remove(taken)
@@ -69,6 +69,11 @@ class Line:
                 self.served_at[taken.plan.user, stage] = now
                 return taken
         return None
+
+    def give_back(self, one: Waiting) -> None:
+        """Let a job that runs wait again, at the same stage."""
+        self._running.remove(one)
+        self._waiting.append(one)
 
     def running(self, stage: Stage) -> Counter[str]:
         """Return how many jobs of each user run at a stage."""
@@ -78,7 +83,7 @@ class Line:
         """End the stage of a job that runs."""
         self._running.remove(one)
         if reason is states.Reason.LOST:
-            one.lost = True
+            one.lost, one.done, one.trained_in = True, 0.0, None
             self._waiting.append(one)
         elif reason is not None or one.stage is Stage.EVALUATE:
             self.ended[one.plan.number] = reason is None
@@ -95,10 +100,6 @@ class Line:
             for one in gone:
                 self._waiting.remove(one)
                 self.ended[one.plan.number] = False
-
-    @staticmethod
-    def _is_wide(one: Waiting) -> bool:
-        return workload.WIDE in one.plan.tags
 
 
 def in_turn(line: Line, stage: Stage, choice: list[Waiting]) -> Waiting:

@@ -1,22 +1,41 @@
 """Workers that work in no time: what happens to jobs is played through event by event, and a clock moved by hand."""
 
+import functools
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from benchmarks import line, workload
-from orchestrator.core import dependencies, jobs, limits, states
+from orchestrator.core import dependencies, jobs, resources, states
 from orchestrator.core.states import Stage
 from orchestrator.store import sql
 
-WORKERS = ("worker-a", "worker-b", "worker-c")
+#: Workers, and what their devices are.
+WORKERS = {"worker-a": workload.A100, "worker-b": workload.RTX, "worker-c": workload.CPU}
 DEVICES, DOWNLOADS = 2, 2  # slots of each worker
 
+#: Preemptible trainings run at least so long; a yield takes a step and a checkpoint, and to begin again some seconds.
+STAY, YIELDING, BEGINNING = timedelta(minutes=5), 2.0, 5.0
+
 _BEGIN = datetime(2026, 11, 24, 12, tzinfo=UTC)
-_LIMITS = limits.Limits(tags={workload.WIDE: workload.WIDE_AT_ONCE})
+_MEMORY = {workload.A100: 80 * 10**9, workload.RTX: 24 * 10**9}
+
+
+def _offer(worker: str) -> resources.Offer:
+    name = WORKERS[worker]
+    kind = resources.CPU if name == workload.CPU else resources.GPU
+    return resources.Offer(
+        devices=tuple(
+            resources.Device(id=f"{name} {number}", kind=kind, name=name, memory=_MEMORY.get(name))
+            for number in range(DEVICES)
+        )
+    )
+
+
+OFFERS = {worker: _offer(worker) for worker in WORKERS}
 
 
 class Clock:
@@ -40,10 +59,18 @@ class Held:
 
     one: line.Waiting
     stage: Stage
+    device: str
     since: float
     until: float
     reason: states.Reason | None  #: why it ends, None: it is done
     claim: jobs.Claim | None = None  #: in a store
+    yielded: bool = False  #: whether it made room for an urgent job
+    done: float = 0.0  #: of its training, when it began here
+
+    @property
+    def left(self) -> float:
+        """What is to do of its training, as the plan has it."""
+        return sum(self.one.plan.epochs) - self.done
 
 
 class Queue(Protocol):
@@ -65,6 +92,10 @@ class Queue(Protocol):
         """Hear how a stage has ended."""
         ...
 
+    def yielding(self, running: Sequence[Held]) -> list[Held]:
+        """Return which of the trainings that run are asked to make room now."""
+        ...
+
 
 class InMemory:
     """A queue that is only a line."""
@@ -77,10 +108,14 @@ class InMemory:
         """Take a job."""
         self.line.submit(plan, self._clock.now())
 
-    def claim(self, _: str, stages: Sequence[Stage]) -> tuple[line.Waiting, None] | None:
+    def claim(self, worker: str, stages: Sequence[Stage]) -> tuple[line.Waiting, None] | None:
         """Give the next job."""
-        taken = self.line.claim(stages, self._clock.now())
+        taken = self.line.claim(stages, OFFERS[worker], self._clock.now())
         return None if taken is None else (taken, None)
+
+    def yielding(self, _: Sequence[Held]) -> list[Held]:
+        """Nobody yields."""
+        return []
 
     def closed(self, held: Held, epoch: int) -> None:
         """Nobody asks for it."""
@@ -98,6 +133,8 @@ class InStore:
         self.line = line.Line(self._watched)
         self.patience = line.Patience()
         self.ids: dict[int, str] = {}  #: of jobs, by number
+        self.room: dict[str, str] = {}  #: jobs for which a training of a worker has just made room
+        self.wrong_room: list[str] = []  #: rooms that another one took
         self._clock = clock
         for name in WORKERS:
             store.register(_worker(name, clock.now()))
@@ -107,16 +144,16 @@ class InStore:
         after = (
             () if plan.after is None else (dependencies.Dependency(needs=self.ids[plan.after], rule=states.After.OK),)
         )
-        new = jobs.NewJob(spec=plan.spec, user=plan.user, priority=plan.priority, tags=plan.tags, after=after)
+        new = jobs.NewJob(spec=plan.spec, user=plan.user, priority=plan.priority, demand=plan.demand, after=after)
         self.ids[plan.number] = self.store.submit(new)[0].id
         self.line.submit(plan, self._clock.now())
 
     def claim(self, worker: str, stages: Sequence[Stage]) -> tuple[line.Waiting, jobs.Claim | None] | None:
         """Give the next job of the store, and note where the rule says another one."""
         held = self.store.claim(
-            worker=_identity(worker), device="slot", stages=stages, artifact_root="root", limits=_LIMITS
+            worker=_identity(worker), device=WORKERS[worker], stages=stages, artifact_root="root", offer=OFFERS[worker]
         )
-        taken = self.line.claim(stages, self._clock.now())
+        taken = self.line.claim(stages, OFFERS[worker], self._clock.now())
         wanted = None if taken is None else self.ids[taken.plan.number]
         found = None if held is None else held.id
         if wanted != found:
@@ -125,12 +162,15 @@ class InStore:
         if held is None or taken is None:
             return None
         if held.job.stage is Stage.TRAIN:
-            self.store.record_resumed(held, attempt=None, step=0)
+            self.store.record_resumed(held, attempt=taken.trained_in, step=_steps(taken.plan, taken.done))
+            urgent = self.room.pop(worker, held.id)
+            if urgent != held.id:
+                self.wrong_room.append(f"{urgent} was to be next on {worker}, {held.id} was")
         return taken, held
 
     def closed(self, held: Held, epoch: int) -> None:
         """Store an epoch."""
-        seconds = held.one.plan.epochs[epoch - 1]
+        seconds = held.one.plan.epochs[epoch - 1] * workload.SLOWNESS[held.device]
         rows = [
             jobs.EpochMetric(epoch=epoch, split=split, loss=1.0, accuracy=0.5, images=100, seconds=share * seconds)
             for split, share in _SHARES
@@ -139,19 +179,33 @@ class InStore:
 
     def progress(self, held: Held) -> None:
         """Store how far a training is."""
-        plan, done = held.one.plan, self._clock.seconds - held.since
-        whole = list(itertools.accumulate(plan.epochs, initial=0.0))
-        closed = max(number for number, end in enumerate(whole) if end <= done + 1e-6)
-        share = closed + (done - whole[closed]) / plan.epochs[closed] if closed < len(plan.epochs) else closed
-        steps = jobs.Progress(done=round(100 * share), total=100 * len(plan.epochs), unit="steps")
+        plan = held.one.plan
+        steps = jobs.Progress(
+            done=_steps(plan, _done(held, self._clock.seconds)), total=100 * len(plan.epochs), unit="steps"
+        )
         self.store.record_progress(_claim(held), steps)
+
+    def yielding(self, running: Sequence[Held]) -> list[Held]:
+        """Let the store ask, and return the trainings that were asked just now."""
+        trainings = [one for one in running if one.stage is Stage.TRAIN and one.one.plan.spec.preemptible]
+        if not trainings or not self.line.standing(Stage.TRAIN):
+            return []
+        if not self.store.make_room(actor="reconciler", stay=STAY):
+            return []
+        return [one for one in trainings if self.store.get(_claim(one).id).wish is states.Wish.YIELD]
 
     def finish(self, held: Held) -> None:
         """Store how a stage has ended."""
-        outcome = jobs.Outcome(kind="done")
+        claim, outcome = _claim(held), jobs.Outcome(kind="done")
+        if held.yielded:
+            self.room[str(claim.job.worker)] = str(self.store.get(claim.id).yields_to)
+            self.store.finish(claim, jobs.Outcome(kind="yielded"))
+            held.one.trained_in = claim.attempt
+            self.line.give_back(held.one)
+            return
         if held.reason is not None:
             outcome = jobs.Outcome(kind="failed", reason=held.reason, error="as planned")
-        self.store.finish(_claim(held), outcome)
+        self.store.finish(claim, outcome)
         self.line.finish(held.one, held.reason)
 
     def _watched(self, of: line.Line, stage: Stage, choice: list[line.Waiting]) -> line.Waiting:
@@ -233,32 +287,85 @@ class Simulation:
 
     def _serve(self) -> None:
         """Let every slot that is free claim; of two alike the second one finds nothing either."""
-        for stages in {slot.stages: None for slot in self._slots}:
-            for slot in (slot for slot in self._slots if slot.stages == stages and slot.held is None):
-                found = self._queue.claim(slot.worker, stages)
+        for kind in {(slot.stages, slot.worker): None for slot in self._slots}:
+            for slot in (slot for slot in self._slots if (slot.stages, slot.worker) == kind and slot.held is None):
+                found = self._queue.claim(slot.worker, slot.stages)
                 if found is None:
                     break
                 self._begin(slot, *found)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        running = {id(slot.held): slot for slot in self._slots if slot.held is not None and not slot.held.yielded}
+        for held in self._queue.yielding([slot.held for slot in running.values() if slot.held is not None]):
+            held.yielded = True
+            self._at(min(held.until, self._clock.seconds + YIELDING), functools.partial(self._yield, held))
+
+    def _yield(self, held: Held) -> None:
+        slot = next((slot for slot in self._slots if slot.held is held), None)
+        if slot is not None and self._clock.seconds < held.until:
+            held.one.done = _done(held, self._clock.seconds)
+            self._end(slot, held)
 
     def _begin(self, slot: _Slot, one: line.Waiting, claim: jobs.Claim | None) -> None:
-        seconds, now = one.plan.seconds(one.stage), self._clock.seconds
+        device, now = WORKERS[slot.worker], self._clock.seconds
+        seconds = one.plan.seconds(one.stage, device, done=one.done) + (BEGINNING if one.done else 0.0)
         reason: states.Reason | None = None
         if one.plan.fails is states.Reason.BAD_INPUT and one.stage is Stage.DOWNLOAD:
             reason = one.plan.fails
         if one.plan.fails is states.Reason.LOST and one.stage is Stage.TRAIN and not one.lost:
             reason, seconds = one.plan.fails, seconds / 2
-        held = slot.held = Held(one=one, stage=one.stage, since=now, until=now + seconds, reason=reason, claim=claim)
+        held = slot.held = Held(
+            one=one,
+            stage=one.stage,
+            device=device,
+            since=now,
+            until=now + seconds,
+            reason=reason,
+            claim=claim,
+            done=one.done,
+        )
         if one.stage is Stage.TRAIN:
-            for epoch, end in enumerate(itertools.accumulate(one.plan.epochs), start=1):
-                if end <= seconds:
-                    self._at(now + end, lambda epoch=epoch: self._queue.closed(held, epoch))  # type: ignore[misc] # the same
-        self._at(now + seconds, lambda: self._end(slot, held))
+            self._train(held)
+        self._at(now + seconds, lambda: self._done_with(slot, held))
+
+    def _train(self, held: Held) -> None:
+        began = held.since + (BEGINNING if held.done else 0.0)
+        for epoch, end in enumerate(itertools.accumulate(held.one.plan.epochs), start=1):
+            at = began + (end - held.done) * workload.SLOWNESS[held.device]
+            if held.done < end and at <= held.until:
+                self._at(at, functools.partial(self._close, held, epoch))
+        if held.one.plan.spec.preemptible:
+            self._at(held.since + STAY.total_seconds(), self._make_room)
+
+    def _close(self, held: Held, epoch: int) -> None:
+        if any(slot.held is held for slot in self._slots):
+            self._queue.closed(held, epoch)
+
+    def _done_with(self, slot: _Slot, held: Held) -> None:
+        if slot.held is held:  # or it has yielded
+            held.yielded = False
+            self._end(slot, held)
 
     def _end(self, slot: _Slot, held: Held) -> None:
         slot.held, held.until = None, self._clock.seconds
         self._run.stages.append(held)
         self._queue.finish(held)
         self._serve()
+
+
+def _done(held: Held, now: float) -> float:
+    """Return how much of a training is done, as the plan has it."""
+    trained = now - held.since - (BEGINNING if held.done else 0.0)
+    return min(sum(held.one.plan.epochs), held.done + max(0.0, trained) / workload.SLOWNESS[held.device])
+
+
+def _steps(plan: workload.Plan, done: float) -> int:
+    """Return the steps of a training of which so much is done: each epoch has a hundred."""
+    whole = list(itertools.accumulate(plan.epochs, initial=0.0))
+    closed = max(number for number, end in enumerate(whole) if end <= done + 1e-6)
+    share = (done - whole[closed]) / plan.epochs[closed] if closed < len(plan.epochs) else 0.0
+    return round(100 * (closed + share))
 
 
 _SHARES: tuple[tuple[jobs.Split, float], ...] = (("train", 0.8), ("val", 0.2))
@@ -278,11 +385,11 @@ def _worker(name: str, now: datetime) -> jobs.Worker:
     return jobs.Worker(
         identity=_identity(name),
         state=states.WorkerState.ACTIVE,
-        devices=("slot",) * DEVICES,
+        devices=(WORKERS[name],) * DEVICES,
+        slots=OFFERS[name].devices,
         versions={},
         artifact_root="root",
         started_at=now,
         beat=0,
         beat_at=now,
-        limits=_LIMITS,
     )

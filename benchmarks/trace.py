@@ -52,6 +52,7 @@ class Found:
     plain: simulation.Run  #: first come, first served: nobody is passed over who cannot begin
     lenient: simulation.Run  #: the same, but who cannot begin is passed over
     patience: line.Patience
+    wrong_room: Sequence[str]  #: room that was made for one job and taken by another
     asked: Sequence[Asked]
     took: float  #: seconds of this machine
 
@@ -72,7 +73,7 @@ class Found:
         pairs = []
         for one in self.asked:
             interval = one.begins if what == "begins" else one.ends
-            seen = self._began(one) if what == "begins" else self._ended(one.number)
+            seen = self._began(one) if what == "begins" else self._ended(one.number, one.at)
             if interval is not None and seen is not None:
                 pairs.append((one, interval, seen))
         return pairs
@@ -80,9 +81,9 @@ class Found:
     def _began(self, one: Asked) -> float | None:
         return next((at for at in self.ours.begins(one.number, one.stage) if at >= one.at), None)
 
-    def _ended(self, number: int) -> float | None:
+    def _ended(self, number: int, after: float) -> float | None:
         own = [held for held in self.ours.stages if held.one.plan.number == number]
-        if any(held.reason for held in own):
+        if any(held.reason or (held.yielded and held.until > after) for held in own):
             return None
         return max((held.until for held in own if held.stage is Stage.EVALUATE), default=None)
 
@@ -110,6 +111,7 @@ def run(count: int, *, seed: int, home: Path, ask_every: int = ASK_EVERY) -> Fou
         plain=_in_memory(plans, line.strictly_in_order),
         lenient=_in_memory(plans, line.in_order),
         patience=queue.patience,
+        wrong_room=queue.wrong_room,
         asked=asked,
         took=time.perf_counter() - started,
     )
@@ -133,7 +135,7 @@ def _ask(
     for one in held:
         if one.stage is Stage.TRAIN:
             queue.progress(one)
-    waiting = [one.plan.number for stage in Stage for one in queue.line.claimable(stage)]
+    waiting = [one.plan.number for stage in Stage for one in queue.line.standing(stage)]
     running = [one.one.plan.number for one in held]
     return [_answer(settings, queue, source.choice(some), clock) for some in (waiting, running) if some]
 
@@ -146,6 +148,7 @@ def _answer(settings: config.Settings, queue: simulation.InStore, number: int, c
 def faults(found: Found) -> list[str]:
     """Return what does not hold; that the order is the rule's holds where there is anything to look at."""
     bad = [f"overtaken against the rule: {one}" for one in found.patience.faults]
+    bad += [f"room was made in vain: {one}" for one in found.wrong_room]
     if found.patience.passed_over >= len(workload.USERS):
         bad.append(f"a user was passed over {found.patience.passed_over} times")
     if _used(found.ours) < _used(found.plain) - 1e-9:
@@ -165,9 +168,11 @@ took. Ada submits sweeps of {sweep} jobs alike, Bob and Cyd single jobs; priorit
 wait for another one, {bad:.0%} fail for good at their first stage and fail those that wait for them, and {lost:.0%}
 lose their worker in the middle of a training and begin it again.
 
-There are three classes of slots, as far as a claim tells them apart: {downloads} for downloads, {devices} devices that
-evaluate and train, and among these at most {wide} at once for trainings with the tag `{tag}`, by a limit of the
-workers. That one device is faster than another is none of a claim's business, and not part of this.
+There are three classes of devices, {devices} of each, on a worker of its own: {kinds}, on
+which an epoch takes {slowness} times as long. Half of the jobs run anywhere, a third wants a GPU, the others
+one with 40 GB: they say so with `--device` and `--gpu-memory`. {preemptible:.0%} of the jobs (ada's by the sweep) are
+preemptible, with the lowest priority, and stay for {stay:.0f} minutes at least. Each worker has {downloads} slots for
+downloads.
 
 | question | answer |
 |---|---|
@@ -175,6 +180,8 @@ workers. That one device is faster than another is none of a claim's business, a
 | later jobs of a user before earlier ones, beyond what their priority is worth | {faults} |
 | the longest time between the submissions of two such, within what it is worth | {overtaken:.1f} h |
 | turns in a row that passed over a user who had nothing at the stage | {passed} (allowed: {turns}) |
+| trainings that made room for an urgent job, of how many preemptible ones | {yields} of {may_yield} |
+| trainings, of these, after which another one than the urgent job was claimed | {wrong} |
 | share of the devices' time that went into work, until all was done | {ours:.1%} |
 | the same, first come, first served | {plain:.1%} |
 | the same, first come, first served, where those are passed over that cannot begin | {lenient:.1%} |
@@ -184,8 +191,10 @@ workers. That one device is faster than another is none of a claim's business, a
 To hold: no claim against the rule, nobody overtaken or passed over beyond what it allows, no less work than first come,
 first served, and {covered:.0%} of the intervals. {verdict}
 
-Ends leave out jobs that failed or lost their worker later: nobody foresees that. What others will submit is foreseen by
-what they submitted of late, which is why the intervals are wide.
+Ends leave out jobs that failed, lost their worker or made room later: nobody foresees that. Begins play the order of
+claims forward, on the devices that each job may have, with what each takes there; what others will submit meanwhile is
+foreseen by what they submitted of late, with a margin for chance, which is why the intervals are wide. Where an urgent
+job may get room at once, the soonest time is now.
 
 Hours from submission to the beginning of the training:
 
@@ -207,10 +216,15 @@ def page(found: Found) -> str:
         after=workload.AFTER,
         bad=workload.BAD,
         lost=workload.LOST,
-        downloads=len(simulation.WORKERS) * simulation.DOWNLOADS,
-        devices=len(simulation.WORKERS) * simulation.DEVICES,
-        wide=workload.WIDE_AT_ONCE,
-        tag=workload.WIDE,
+        downloads=simulation.DOWNLOADS,
+        devices=simulation.DEVICES,
+        kinds=", ".join(simulation.WORKERS.values()),
+        slowness=", ".join(f"{times:g}" for times in workload.SLOWNESS.values()),
+        preemptible=workload.PREEMPTIBLE,
+        stay=simulation.STAY.total_seconds() / 60,
+        yields=sum(held.yielded for held in found.ours.stages),
+        may_yield=sum(plan.spec.preemptible for plan in found.plans),
+        wrong=len(found.wrong_room) or "none",
         claims=len(found.ours.stages),
         faults=len(found.patience.faults) or "none",
         overtaken=found.patience.overtaken.total_seconds() / 3600,
@@ -242,7 +256,13 @@ def _waits(found: Found) -> Iterator[str]:
             f"of priority {priority}": [plan for plan in found.plans if plan.priority == priority]
             for priority in sorted(set(workload.PRIORITIES))
         },
-        f"with the tag `{workload.WIDE}`": [plan for plan in found.plans if workload.WIDE in plan.tags],
+        "preemptible": [plan for plan in found.plans if plan.spec.preemptible],
+        **{
+            f"for {', '.join(kind.demand.said()) or 'any device'}": [
+                plan for plan in found.plans if plan.demand == kind.demand
+            ]
+            for kind in workload.KINDS
+        },
     }
     for name, plans in groups.items():
         waits = [wait / 3600 for plan in plans for wait in found.ours.wait(plan.number)]

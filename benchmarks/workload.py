@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
-from orchestrator.core import specs, states
+from orchestrator.core import resources, specs, states
 
 #: Share of the jobs that each submits: ada in sweeps of twenty, the others now and then.
 USERS = {"ada": 0.5, "bob": 0.35, "cyd": 0.15}
@@ -15,11 +15,15 @@ PRIORITIES = (-1, 0, 0, 0, 0, 1, 5)
 #: Seconds between two submissions, on average: a little less work than the devices can do.
 BETWEEN = 62.0
 
-#: Trainings of this tag are `WIDE_AT_ONCE` at most at once.
-WIDE = "wide"
-WIDE_AT_ONCE = 3
-
 AFTER, BAD, LOST = 0.15, 0.05, 0.05  # shares: waits for an earlier job, fails for good, loses its worker once
+
+#: Share of the jobs of each user, ada's by the sweep, that may be preempted: they have the lowest priority.
+PREEMPTIBLE = 0.3
+
+A100, RTX, CPU = "NVIDIA A100", "NVIDIA RTX 4090", "CPU"
+
+#: How long an epoch takes on a device, of what it takes on the second one.
+SLOWNESS = {A100: 0.6, RTX: 1.0, CPU: 2.5}
 
 #: How much two epochs of one job differ: the standard deviation of the logarithm.
 NOISE = 0.05
@@ -31,14 +35,14 @@ class Kind:
 
     share: float
     image_size: int
-    epoch: float  #: seconds
-    tags: tuple[str, ...] = ()
+    epoch: float  #: seconds, where `SLOWNESS` is 1
+    demand: resources.Demand = resources.ANY
 
 
 KINDS = (
     Kind(share=0.5, image_size=32, epoch=30),
-    Kind(share=0.35, image_size=64, epoch=90),
-    Kind(share=0.15, image_size=96, epoch=240, tags=(WIDE,)),
+    Kind(share=0.35, image_size=64, epoch=90, demand=resources.parse(device="gpu")),
+    Kind(share=0.15, image_size=96, epoch=240, demand=resources.parse(gpu_memory="40GB")),
 )
 
 
@@ -50,18 +54,20 @@ class Plan:
     at: float  #: seconds from the beginning
     user: str
     priority: int
-    tags: tuple[str, ...]
+    demand: resources.Demand
     spec: specs.JobSpec
     after: int | None  #: number of the job whose success it waits for
     download: float  #: seconds
-    epochs: tuple[float, ...]  #: seconds of each
-    evaluate: float  #: seconds
+    epochs: tuple[float, ...]  #: seconds of each, where `SLOWNESS` is 1
+    evaluate: float  #: seconds, the same
     fails: states.Reason | None  #: bad_input: at its first stage, for good; lost: in its first training, once
 
-    def seconds(self, stage: states.Stage) -> float:
-        """Return how long a stage takes that nothing befalls."""
-        whole = {states.Stage.DOWNLOAD: self.download, states.Stage.EVALUATE: self.evaluate}
-        return whole.get(stage, sum(self.epochs))
+    def seconds(self, stage: states.Stage, device: str, *, done: float = 0.0) -> float:
+        """Return how long a stage takes on a device that nothing befalls; of the training so much is done."""
+        if stage is states.Stage.DOWNLOAD:
+            return self.download
+        whole = self.evaluate if stage is states.Stage.EVALUATE else sum(self.epochs) - done
+        return whole * SLOWNESS[device]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +78,7 @@ class _Arrival:
     user: str
     kind: Kind
     priority: int
+    preemptible: bool
 
 
 def plans(count: int, *, seed: int) -> list[Plan]:
@@ -87,7 +94,9 @@ def _arrivals(source: random.Random, count: int) -> list[_Arrival]:
         at, wanted = 0.0, round(count * share)
         while wanted > 0:
             (kind,) = source.choices(KINDS, [kind.share for kind in KINDS])
-            one = _Arrival(at=at, user=user, kind=kind, priority=source.choice(PRIORITIES))
+            preemptible = source.random() < PREEMPTIBLE
+            priority = min(PRIORITIES) if preemptible else source.choice(PRIORITIES)
+            one = _Arrival(at=at, user=user, kind=kind, priority=priority, preemptible=preemptible)
             found += [one] * min(together, wanted)
             at += source.expovariate(share / BETWEEN / together)
             wanted -= together
@@ -96,13 +105,14 @@ def _arrivals(source: random.Random, count: int) -> list[_Arrival]:
 
 def _plan(source: random.Random, number: int, arrival: _Arrival) -> Plan:
     kind, epochs, fate = arrival.kind, source.randint(2, 6), source.random()
+    fields = {"data": "digits", "epochs": epochs, "image_size": kind.image_size, "preemptible": arrival.preemptible}
     return Plan(
         number=number,
         at=arrival.at,
         user=arrival.user,
         priority=arrival.priority,
-        tags=kind.tags,
-        spec=specs.parse({"data": "digits", "epochs": epochs, "image_size": kind.image_size}),
+        demand=kind.demand,
+        spec=specs.parse(fields),
         after=source.randrange(max(0, number - 30), number) if number and source.random() < AFTER else None,
         download=source.uniform(20, 40),
         epochs=tuple(kind.epoch * source.lognormvariate(0, NOISE) for _ in range(epochs)),

@@ -1,6 +1,7 @@
 """How long jobs will take, from what was measured: an interval, since nothing takes the same time twice."""
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,12 @@ ENOUGH = 3
 
 #: By what share a single measurement may be wrong, to either side; of several each has its part of that.
 DOUBT = 0.2
+
+#: The largest share of the slots that later jobs of others are reckoned to take.
+MOST_TAKEN = 0.75
+
+#: Nine of ten values of the standard normal distribution are below it.
+QUANTILE = 1.28
 
 #: What an epoch of a spec depends on: jobs that agree in these take equally long for one.
 ALIKE = (
@@ -48,6 +55,10 @@ class Interval:
     def after(self, seconds: float) -> "Interval":
         """Return what is left of it after so many seconds."""
         return Interval(low=max(0.0, self.low - seconds), high=max(0.0, self.high - seconds))
+
+    def at(self, share: float) -> float:
+        """Return its shortest time and a share of its doubt."""
+        return self.low + share * (self.high - self.low)
 
     def with_(self, other: "Interval") -> "Interval":
         """Return how long both take, side by side."""
@@ -90,6 +101,20 @@ def epochs_left(job: Job, closed: int) -> float:
     done, total = job.progress.done, job.progress.total
     share = done / total * job.spec.epochs if job.stage is Stage.TRAIN and total else 0.0
     return max(0.0, job.spec.epochs - max(share, closed))
+
+
+def behind_others(seconds: float, *, rate: float, each: float) -> float:
+    """Return when what would begin after some time does so behind all that others submit until then.
+
+    `rate` is how many they submit in a second, as they did of late, `each` by how many seconds one of these delays it.
+    Of such numbers nine of ten are less than `QUANTILE` times its square root above the mean, as chance has it (the
+    normal approximation of a Poisson distribution). They take `MOST_TAKEN` of the slots' time, at most.
+    """
+    latest = seconds
+    for _ in range(20):
+        latest = seconds + each * (rate * latest + QUANTILE * math.sqrt(rate * latest))
+        latest = min(latest, seconds / (1 - MOST_TAKEN))
+    return latest
 
 
 def begin(running: Sequence[Interval], ahead: Sequence[Interval], *, slots: int) -> Interval | None:

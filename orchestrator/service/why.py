@@ -9,7 +9,7 @@ from orchestrator.core import dependencies, forecast
 from orchestrator.core.jobs import Job, Worker
 from orchestrator.core.limits import Limits
 from orchestrator.core.states import Ended, JobState, Stage, WorkerState, WorkerWish
-from orchestrator.service import forecasts, query
+from orchestrator.service import forecasts, query, takers
 from orchestrator.store.base import Store
 
 
@@ -44,12 +44,13 @@ def why(settings: config.Settings, store: Store, text: str) -> Why:
     workers = query.living(store)
     verdicts = tuple(_verdict(settings, worker, job, training) for worker in workers) if waits else ()
     before = store.before(job.id) if waits else {}
-    takers = (
+    taking = (
         [one.worker for one in verdicts if one.takes]
         if waits
         else [w for w in workers if not query.silent(w, settings)]
     )
-    foreseen, slots = forecasts.Forecast(store), forecasts.slots(takers, downloads=settings.download_slots)
+    heard_of = [worker for worker in workers if not query.silent(worker, settings)]
+    foreseen, slots = forecasts.Forecast(store), takers.slots(taking, heard_of, downloads=settings.download_slots)
     begins = foreseen.begins(job, before, slots)
     return Why(
         job=job,

@@ -35,6 +35,7 @@ from orchestrator.core.jobs import (
     WorkerIdentity,
 )
 from orchestrator.core.limits import NONE, Limits
+from orchestrator.core.ordering import Contender
 from orchestrator.core.provenance import Environment, Provenance
 from orchestrator.core.resources import ONE_CPU, Offer
 from orchestrator.core.states import Stage, Wish, WorkerState, WorkerWish
@@ -184,6 +185,10 @@ class Places(Protocol):
 
     def before(self, job_id: str) -> dict[str, int]:
         """Return of how many jobs of each user `ahead` is made."""
+        ...
+
+    def turns(self, job_id: str) -> list[Contender]:
+        """Return how each user stands at the stage that a queued job waits for, the first in turn first."""
         ...
 
     def first(self, user: str, stage: Stage, *, limit: int) -> list[Job]:

@@ -28,6 +28,16 @@ class Places(base.Places):
         return ordering.ahead(mine, others, own=own)
 
     @engine.reads
+    def turns(self, connection: Connection, job_id: str) -> list[ordering.Contender]:
+        """Return how each user stands at the stage that a queued job waits for."""
+        engine.at_one_moment(connection)
+        job = people.row(connection, job_id)
+        if job.state is not states.JobState.QUEUED:
+            return []
+        _, mine, others = claims.standing(connection, job, self.clock.now())
+        return ordering.in_turn([mine, *others])
+
+    @engine.reads
     def first(self, connection: Connection, user: str, stage: states.Stage, *, limit: int) -> list[jobs.Job]:
         """Return the first of a user's jobs that wait for a stage and could begin."""
         return [rows.job(row) for row in claims.of_user(connection, user, stage, self.clock.now(), limit)]

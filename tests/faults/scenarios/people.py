@@ -33,6 +33,7 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "running": lambda store, _: store.running(states.Stage.TRAIN),
     "steps": lambda store, job_id: store.steps(job_id),
     "time": lambda store, _: store.time(),
+    "turns": lambda store, job_id: store.turns(job_id),
 }
 
 

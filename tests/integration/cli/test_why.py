@@ -223,7 +223,7 @@ def test_what_others_submit_meanwhile_makes_the_latest_time_later(
     assert 2 * once[1] / (1 - 0.75) == pytest.approx(high, rel=0.02)  # and bob kept the device busy all the time
     mine = trainable(store, spec=free.spec, user="bob")
     low, high = between(ask(orch, mine).begins)
-    assert high < 1.5 * once[1] / (1 - 0.25)  # bob's own jobs are no others', and he is next
+    assert high < 3 * once[1]  # bob's own jobs are no others', and he is next: an hour's chance may bring one of ada's
 
 
 def test_drain_resume_and_forget(orch: Orch, store: sql.SqlStore) -> None:
