@@ -26,7 +26,7 @@ from docs import markers
 ROOT = Path(__file__).parents[2]
 
 #: Seconds of one test: without its guard, one may wait for ever.
-_TEST_SECONDS = 30
+TEST_SECONDS = 30
 #: Exit codes of pytest: all passed, some failed.
 _PASSED, _FAILED = 0, 1
 
@@ -69,13 +69,13 @@ def main() -> int:
         sys.stdout.writelines(f"{guard.name:20} {guard.without} ({guard.file})\n" for guard in chosen)
         return 0
     with checkout() as copy:
-        said = tests_of(chosen, copy)
+        said = tests_of(chosen, copy, seconds=arguments.seconds)
         if said.returncode != _PASSED:
             sys.stderr.write(f"{said.stdout}\nwith every guard in place, these tests do not pass\n")
             return 1
         results = []
         for guard in chosen:
-            results.append(_told(without(guard, copy)))
+            results.append(_told(without(guard, copy, seconds=arguments.seconds)))
             rows[guard.name] = row(results[-1])
             if arguments.table:  # each at once: a long run that is broken off keeps what it has
                 markers.write("sabotage", table(rows), file=arguments.table)
@@ -98,14 +98,14 @@ def checkout() -> Iterator[Path]:
         yield Path(folder)
 
 
-def without(guard: Guard, copy: Path) -> Result:
+def without(guard: Guard, copy: Path, *, seconds: int = TEST_SECONDS) -> Result:
     """Run the guard's tests in the copy while it is off; the copy is as before afterwards."""
     began = time.monotonic()
     originals = {file: (copy / file).read_text(encoding="utf-8") for file, _, _ in changes(guard)}
     try:
         for file, old, new in changes(guard):
             (copy / file).write_text(applied(originals[file], old, new), encoding="utf-8")
-        said = tests_of([guard], copy)
+        said = tests_of([guard], copy, seconds=seconds)
     finally:
         for file, text in originals.items():
             (copy / file).write_text(text, encoding="utf-8")
@@ -126,10 +126,10 @@ def applied(text: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
-def tests_of(chosen: Sequence[Guard], copy: Path) -> "subprocess.CompletedProcess[str]":
+def tests_of(chosen: Sequence[Guard], copy: Path, *, seconds: int) -> "subprocess.CompletedProcess[str]":
     """Run the tests of the guards in the copy, up to the first failure."""
     nodes = sorted({node for guard in chosen for node in guard.tests})
-    options = ["-x", "-q", "-rf", "--no-header", f"--timeout={_TEST_SECONDS}", "-p", "no:cacheprovider"]
+    options = ["-x", "-q", "-rf", "--no-header", f"--timeout={seconds}", "-p", "no:cacheprovider"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, *nodes],
         cwd=copy,
@@ -179,6 +179,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the guards")
     parser.add_argument("--table", type=Path, help="Markdown file with the markers of the table")
     parser.add_argument("--missing", action="store_true", help="those without a row in that table")
+    parser.add_argument("--seconds", type=int, default=TEST_SECONDS, help="limit of a test; more on a busy machine")
     arguments = parser.parse_args()
     if arguments.missing and not arguments.table:
         parser.error("--missing needs --table")
