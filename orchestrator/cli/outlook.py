@@ -14,6 +14,7 @@ _OTHERWISE = {
     "host": "on another host",
     "precision": "in another precision",
     "train": "with another part that learns",
+    "gpus": "on another number of devices",
     "network": "with another network",
     "memory": "with another --memory",
     "image_size": "at another size",

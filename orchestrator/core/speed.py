@@ -19,6 +19,7 @@ DOUBTS = {
     "host": 1.0,
     "precision": 1.0,
     "train": 1.0,
+    "gpus": 1.0,
     "network": 0.5,
     "memory": 0.4,
     "image_size": 0.25,
@@ -101,7 +102,7 @@ def nearest(spec: specs.JobSpec, seen: Iterable[Measured]) -> Speed | None:
 
 def differences(spec: specs.JobSpec, one: Measured) -> tuple[str, ...]:
     """Return in what a recipe that was measured is another; what `auto` decides is no difference."""
-    fields = ("image_size", "batch_size", "memory", "pipeline", "train")
+    fields = ("image_size", "batch_size", "memory", "pipeline", "train", "gpus")
     differs = {name: getattr(spec, name) != getattr(one.spec, name) for name in fields}
     differs["network"] = spec.shape != one.spec.shape
     differs["layout"] = spec.layout not in {"auto", one.layout}

@@ -90,7 +90,7 @@ def measured(spec: JobSpec, experience: Experience, where: Place) -> Iterator[sp
 
 
 def _nearest(spec: JobSpec, known: Iterable[Job]) -> list[Job]:
-    fields = ("memory", "layout", "precision", "pipeline", "train", "batch_size", "image_size")
+    fields = ("memory", "layout", "precision", "pipeline", "train", "batch_size", "image_size", "gpus")
     groups: dict[object, list[Job]] = {}
     for job in known:
         if job.spec.train != "head":  # whose epochs are of features

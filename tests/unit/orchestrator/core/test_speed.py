@@ -46,6 +46,7 @@ def test_nothing_is_known_where_nothing_was_measured() -> None:
         ({"memory": "lean"}, {"memory"}),
         ({"layout": "channels_last"}, {"layout"}),
         ({"image_size": 32}, {"image_size"}),
+        ({"gpus": 2}, {"gpus"}),
         ({"here": False}, {"host"}),
     ],
     ids=str,

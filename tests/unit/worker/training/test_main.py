@@ -1,4 +1,5 @@
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -50,3 +51,12 @@ def test_a_faulty_job_file_is_a_usage_error(
     assert run(monkeypatch, job, tmp_path / "out") == 2
     assert said in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_its_gpus_or_ranks_say_how_many_processes_train_it(tmp_path: Path) -> None:
+    job = tmp_path / "spec.toml"
+    job.write_text('data = "digits"\ngpus = 3\nbatch_size = 12\n', encoding="utf-8")
+    told = command.assignment(job, tmp_path / "out")
+    fewer = command.assignment(job, tmp_path / "out", gpus=2)
+    assert [(one.spec.gpus, len(one.devices)) for one in (told, fewer)] == [(3, 3), (2, 2)]
+    assert told.threads * 3 <= max(3, len(os.sched_getaffinity(0)))
