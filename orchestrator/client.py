@@ -24,6 +24,7 @@ from orchestrator.core.jobs import EpochMetric, Evaluation, Job, JobFilter, NewJ
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState
 from orchestrator.service import bell, context, control, follow, jobfile, provenance
+from orchestrator.service import bundle as bundling
 from orchestrator.service import predict as prediction
 from orchestrator.service import submit as submitting
 
@@ -218,6 +219,24 @@ class Client:
         """
         paths = [Path(image) for image in images]
         return tuple(prediction.predict(self._settings, self._store, _text(job), paths, top=top))
+
+    def bundle(
+        self, job: str | Job, path: str | PathLike[str], *, with_weights: bool = False, force: bool = False
+    ) -> Path:
+        """Write what it takes to train a job that has succeeded again elsewhere into a file, and return its path.
+
+        `orch reproduce` takes it. An existing file is replaced with `force` only.
+
+        Raises:
+            IllegalMove: the job has not succeeded.
+            NotFound: its checkpoints are not on this host.
+            UsageError: the file exists, or cannot lie there.
+
+        """
+        made = bundling.bundle(
+            self._settings, self._store, _text(job), output=Path(path), with_weights=with_weights, force=force
+        )
+        return made.path
 
 
 def _text(job: str | Job) -> str:

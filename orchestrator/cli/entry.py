@@ -13,6 +13,7 @@ from pathlib import Path
 #: Commands whose first word is a job, and those all of whose words are.
 ONE_JOB = frozenset(
     {
+        "bundle",
         "clone",
         "evaluate",
         "events",

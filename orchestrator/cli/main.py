@@ -72,6 +72,14 @@ COMMANDS = {
         panel=_RESULTS,
         summary="Train a part of a job once more, and say whether it comes to the same bits.",
     ),
+    "bundle": Entry(
+        module="bundle",
+        panel=_RESULTS,
+        summary="Write what it takes to train a job again elsewhere, and to judge what that comes to, into one file.",
+    ),
+    "reproduce": Entry(
+        module="bundle", panel=_RESULTS, summary="Train the job in a bundle here, and say whether it comes to the same."
+    ),
     "export": Entry(
         module="export",
         panel=_RESULTS,

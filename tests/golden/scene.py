@@ -22,6 +22,7 @@ from orchestrator.core.dependencies import Dependency
 from orchestrator.service import (
     asking,
     audit,
+    bundleviews,
     careviews,
     catalogviews,
     checks,
@@ -36,6 +37,7 @@ from orchestrator.service import (
     seeing,
     trainedviews,
     views,
+    weightfile,
 )
 from orchestrator.store import artifacts, sql
 from tests.conftest import HandClock
@@ -75,6 +77,10 @@ def _without_specs(printed: Any) -> Any:
     return [_without_specs(value) for value in printed] if isinstance(printed, list) else printed
 
 
+def _without_moment(printed: Any) -> Any:
+    return printed | {"bytes": 5000, "made_at": "2026-11-24T12:00:00Z"}
+
+
 def _without_sizes(printed: Any) -> Any:
     """Return the payload of a backup without what depends on other cases, the schema or the clock."""
     fixed = {"bytes": 100_000, "made_at": "2026-11-24T12:00:00Z", "rows": 100, "revision": "0006"}
@@ -103,6 +109,8 @@ CASES: dict[str, Case] = {
     "show": _case(provenanceviews.SpecPayload, "show", DONE),
     "show-env": _case(provenanceviews.ProvenancePayload, "show", DONE, "--env"),
     "verify-resume": _case(provenanceviews.VerdictPayload, "verify-resume", DONE, code=1),
+    "bundle": _case(bundleviews.BundlePayload, "bundle", DONE, "-o", "first.zip", fold=_without_moment),
+    "reproduce": _case(bundleviews.ReproductionPayload, "reproduce", "first.zip", "--verdict", DONE),
     "compare": _case(seeing.ComparisonPayload, "compare", DONE, RIVAL),
     "plot": _case(seeing.CurvesPayload, "plot", DONE, "--metric", "val_accuracy"),
     "confusion": _case(seeing.ConfusionPayload, "confusion", DONE),
@@ -144,6 +152,7 @@ def scene(folder: Path, migrated: Path) -> Iterator[Callable[[Case], list[Any]]]
         changing.setattr(ids, "new_id", lambda: f"{next(number):08d}")
         changing.setattr(context, "open_store", functools.partial(sql.open_store, clock=clock))
         changing.setattr(asking, "ask", functools.partial(_answer, folder))
+        changing.setattr(weightfile, "pieces", lambda path, **_: iter([path.name.encode()]))
         changing.setattr(doctor, "examine", lambda _: iter(_CHECKS))
         changing.setattr(audit, "audit", lambda *_: [_FINDING])
         changing.setattr(schema, "current", lambda _: ("0004", "0005"))
