@@ -1,8 +1,12 @@
-"""The real training stage, in which ranks fare badly: one is waited for a second only, or fails."""
+"""The real training stage, in which ranks fare badly: one is waited for a second only, sleeps, or fails."""
 
+import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import torch
 
 from orchestrator import config
 from worker import protocol
@@ -10,11 +14,26 @@ from worker.training import ranks, stage, trainer
 
 ENTRY = f"{__name__}:train"
 SECONDS = 1.0
+ASLEEP = "asleep"
+_NIGHT_SECONDS = 600
 
 
 def train(assignment: protocol.Assignment, connection: Connection) -> int:
     """Train as a worker does. Runs in a forked process of its own, which keeps the patch to itself."""
     mock.patch.object(ranks, "_PATIENCE", SECONDS / config.load().stall).start()
+    return stage.main_train(assignment, connection)
+
+
+def sleep(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Train as a worker does, but that the second rank sleeps in its first step."""
+
+    def asleep(learner: trainer.Trainer, *_: Any, **__: Any) -> None:
+        if not learner.world.leads:
+            (Path(assignment.attempt_dir) / ASLEEP).touch()
+            time.sleep(_NIGHT_SECONDS)
+        learner.world.total(torch.zeros(1))
+
+    mock.patch.object(trainer.Trainer, "train_step", asleep).start()
     return stage.main_train(assignment, connection)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from orchestrator import errors
 from orchestrator.core import specs, states
-from tests.support import counted, impatient
+from tests.support import counted, impatient, waiting
 from tests.unit.worker.training import support
 from worker import launcher, protocol
 from worker.training import stage
@@ -155,10 +155,11 @@ def test_a_rank_without_a_picture_of_a_small_batch_changes_nothing(start: Start)
 
 
 def test_killed_and_resumed_at_the_same_number_of_ranks_it_ends_in_the_same_bits(start: Start) -> None:
-    fields = {"epochs": 3, "dropout": 0.2, "mixup": 0.4, "checkpoint_steps": 2}
+    # Shares of two and three pictures: the ranks draw unlike.
+    fields = {"epochs": 3, "batch_size": 5, "dropout": 0.2, "mixup": 0.4, "checkpoint_steps": 1}
     whole, broken = start("whole", **fields), start("broken", **fields)
     whole.run(2)
-    first = broken.run(2, plan=counted.Plan(after_write=3))  # rank 0 dies, and takes the other along
+    first = broken.run(2, plan=counted.Plan(after_write=4))  # rank 0 dies, and takes the other along
     second = broken.run(2)
     assert not first.of(protocol.Ended)
     assert second.of(protocol.Resumed) == [protocol.Resumed(attempt=1, step=3)]
@@ -232,6 +233,15 @@ def test_no_rank_outlives_its_leader_or_the_supervisor(start: Start, which: str)
         else:
             process.connection.close()
         assert ended([leader, *following])
+
+
+def test_a_rank_that_looks_at_nothing_dies_with_its_leader_too(start: Start) -> None:
+    training = start("asleep")
+    with training.started(2, entry=f"{impatient.__name__}:sleep") as process:
+        waiting.until((training.root / "testtest/attempt-1" / impatient.ASLEEP).exists)
+        following = others(process.pid)
+        psutil.Process(process.pid).kill()
+        assert ended(following)
 
 
 def test_all_ranks_stop_at_the_same_step(start: Start) -> None:
