@@ -171,4 +171,5 @@ def _facts(found: "Inside", done: "Restored | None", *, people: bool = False) ->
     if done is not None:
         yield "database", done.database
         yield "artifacts", done.artifacts, done.root
-        yield "requeued", *done.requeued
+        if done.requeued:
+            yield "requeued", *done.requeued
