@@ -14,7 +14,7 @@ import psutil
 from benchmarks import measure, place
 
 #: Seconds until a cluster takes jobs, and until it has gone.
-START_SECONDS, STOP_SECONDS = 120, 30
+START_SECONDS, STOP_SECONDS = 300, 30
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def cluster() -> Iterator[Cluster]:
         folder, port = Path(scratch), measure.free_port()
         env = place.clean_environment(RAY_USAGE_STATS_ENABLED="0")
         env["PATH"] = f"{program.parent}{os.pathsep}{env['PATH']}"
-        words = ("start", "--head", "--block", "--num-cpus=1", "--port=0", f"--dashboard-port={port}")
+        ports = ("--port=0", f"--dashboard-port={port}", f"--dashboard-agent-listen-port={measure.free_port()}")
+        words = ("start", "--head", "--block", "--num-cpus=1", *ports)
         log = folder / "log"
         with log.open("wb") as output:
             head = subprocess.Popen(
