@@ -135,6 +135,7 @@ class InStore:
         self.ids: dict[int, str] = {}  #: of jobs, by number
         self.room: dict[str, str] = {}  #: jobs for which a training of a worker has just made room
         self.wrong_room: list[str] = []  #: rooms that another one took
+        self.too_late = 0  #: rooms that nobody needed any more when they were made
         self._clock = clock
         for name in WORKERS:
             store.register(_worker(name, clock.now()))
@@ -198,7 +199,11 @@ class InStore:
         """Store how a stage has ended."""
         claim, outcome = _claim(held), jobs.Outcome(kind="done")
         if held.yielded:
-            self.room[str(claim.job.worker)] = str(self.store.get(claim.id).yields_to)
+            urgent = self.store.get(claim.id).yields_to
+            if urgent is None:
+                self.too_late += 1
+            else:
+                self.room[str(claim.job.worker)] = urgent
             self.store.finish(claim, jobs.Outcome(kind="yielded"))
             held.one.trained_in = claim.attempt
             self.line.give_back(held.one)

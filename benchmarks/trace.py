@@ -53,6 +53,7 @@ class Found:
     lenient: simulation.Run  #: the same, but who cannot begin is passed over
     patience: line.Patience
     wrong_room: Sequence[str]  #: room that was made for one job and taken by another
+    too_late: int  #: rooms that nobody needed any more when they were made
     asked: Sequence[Asked]
     took: float  #: seconds of this machine
 
@@ -112,6 +113,7 @@ def run(count: int, *, seed: int, home: Path, ask_every: int = ASK_EVERY) -> Fou
         lenient=_in_memory(plans, line.in_order),
         patience=queue.patience,
         wrong_room=queue.wrong_room,
+        too_late=queue.too_late,
         asked=asked,
         took=time.perf_counter() - started,
     )
@@ -181,7 +183,8 @@ downloads.
 | the longest time between the submissions of two such, within what it is worth | {overtaken:.1f} h |
 | turns in a row that passed over a user who had nothing at the stage | {passed} (allowed: {turns}) |
 | trainings that made room for an urgent job, of how many preemptible ones | {yields} of {may_yield} |
-| trainings, of these, after which another one than the urgent job was claimed | {wrong} |
+| of these, the urgent job had begun elsewhere within the seconds that it took | {too_late} |
+| of the others, another one than the urgent job was claimed then | {wrong} |
 | share of the devices' time that went into work, until all was done | {ours:.1%} |
 | the same, first come, first served | {plain:.1%} |
 | the same, first come, first served, where those are passed over that cannot begin | {lenient:.1%} |
@@ -225,6 +228,7 @@ def page(found: Found) -> str:
         yields=sum(held.yielded for held in found.ours.stages),
         may_yield=sum(plan.spec.preemptible for plan in found.plans),
         wrong=len(found.wrong_room) or "none",
+        too_late=found.too_late,
         claims=len(found.ours.stages),
         faults=len(found.patience.faults) or "none",
         overtaken=found.patience.overtaken.total_seconds() / 3600,

@@ -79,7 +79,7 @@ def _states() -> Iterator[str]:
         yield f"  {state:<10} then {following}"
     yield """
 From failed and cancelled only `orch retry` leads back, as a new run of the same job. A running job is shown by what it
-is at: downloading, training, evaluating, pausing, cancelling, or silent where its worker is not heard of.
+is at: downloading, training, evaluating, yielding, pausing, cancelling, or silent where its worker is not heard of.
 It fails for one of these reasons, and is tried again so often without progress (`--retries lost=10` changes it):
 """
     from orchestrator.core import retry
