@@ -1,6 +1,9 @@
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,3 +126,41 @@ def test_every_user_of_the_host_can_see_who_holds_a_gpu(tmp_path: Path) -> None:
     folder = tmp_path / "locks"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
     assert stat.S_IMODE((folder / "GPU-0a.0").stat().st_mode) == 0o444
+
+
+#: Claims one of two GPUs that are made up, says which, and holds it.
+HOLD = """
+import sys
+from pathlib import Path
+from orchestrator import config, errors
+from worker import devices
+
+home, locks = map(Path, sys.argv[1:])
+gpus = [devices.Gpu(index=index, uuid=f"GPU-{index}a", name="A GPU", memory=10, free=10) for index in range(2)]
+devices.list_gpus = lambda: gpus
+try:
+    (claimed,) = devices.claim(config.Settings(home=home, lock_dir=locks, devices="one"))
+    print(claimed.gpu.uuid, flush=True)
+except errors.InvalidSetting as error:
+    print(error.message, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_installations_of_one_host_share_its_gpus_by_their_folder_of_locks(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+
+        def claim(home: str) -> tuple["subprocess.Popen[str]", str]:
+            words = [sys.executable, "-c", HOLD, str(tmp_path / home), str(tmp_path / "locks")]
+            node = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stack.enter_context(node)
+            stack.callback(node.kill)
+            assert node.stdout is not None
+            return node, node.stdout.readline().strip()
+
+        (first, one), (_, other) = claim("first"), claim("second")
+        assert {one, other} == {"GPU-0a", "GPU-1a"}
+        assert claim("first")[1] == claim("third")[1] == "No GPU is free for this worker."
+        first.kill()
+        first.wait()
+        assert claim("third")[1] == one
