@@ -124,6 +124,8 @@ PLACES: dict[str, str] = {
     "permits.create": "the tally of --max-jobs is made",
     "permits.open": "the tally of --max-jobs is opened",
     "permits.write": "the tally of --max-jobs is written",
+    "pick.read": "what was picked on this host before is read",
+    "pick.write": "what was picked is remembered on this host",
     "picture.admit": "a picture is read for the first time",
     "picture.open": "a picture is read for a batch",
     "pid.write": "the pid of an attempt's process is written",

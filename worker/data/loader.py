@@ -8,9 +8,10 @@ epoch can be entered at any step without loading what lies before it.
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 
 from orchestrator import config
 from orchestrator.core import jobs, specs
-from worker import protocol
+from worker import picks, processor, protocol
 from worker.data import augment as augmentation
 from worker.data import crews, decoded, imagefolder, pixels, shares
 from worker.data.crews import Batch, Key
@@ -100,6 +101,8 @@ class Loader:
         self.images = {"train": info.counts["train"], "val": info.counts["val"]}
         self.steps_per_epoch = steps_per_epoch(info.counts["train"], spec.step_size)
         self._spec = spec
+        self._info = info
+        self._settings = settings
         self._cache = decoded.of(info, settings) if settings is not None else None
         split = functools.partial(SeededImageFolder, info, spec, cache=self._cache)
         self._train, self._validation = split("train"), split("val")
@@ -112,14 +115,38 @@ class Loader:
     def choose(self, epoch: int) -> str | None:
         """Let threads or processes load, whichever is faster here with pictures of `epoch`; return what was found.
 
-        Takes about half a second; None where there is nothing to choose.
+        Takes about half a second, once for each kind of training on a host; None where there is nothing to choose.
         """
         if not self._crew.workers or self._spec.randaugment:
             return None
+        pick = self._pick()
+        recalled = pick.recall() if pick is not None else None
+        for kind in get_args(crews.Kind):
+            if kind == recalled:
+                self._crew = crews.Crew(kind, self._crew.workers, pin_memory=self._crew.pin_memory)
+                return f"{self._crew.workers} {kind}, as was measured on this host before"
         with self._cached():
             order = [(epoch, index) for index in epoch_order(self.images["train"], seed=self._spec.seed, epoch=epoch)]
             self._crew, said = crews.faster(self._crew, self._train, order)
+        if pick is not None:
+            pick.keep(self._crew.kind)
         return said
+
+    def _pick(self) -> picks.Pick | None:
+        """Return what this host remembers of who loads such pictures faster; without settings it remembers nothing."""
+        if self._settings is None:
+            return None
+        fields = ("image_size", "pipeline", "crop_scale", "crop_padding", "flip")
+        rests_on = {name: getattr(self._spec, name) for name in fields} | {
+            "pick": "loading",
+            "data": self._info.hash,
+            "decoded": decoded.taken(self._settings.data_dir, self._info.hash) > 0,
+            "workers": self._crew.workers,
+            "processor": processor.MODEL,
+            "cores": len(os.sched_getaffinity(0)),
+            "torch": torch.__version__,
+        }
+        return picks.Pick(self._settings, rests_on)
 
     def train(self, epoch: int, *, start_step: int = 0) -> Iterator[Batch]:
         """Yield each step's pictures of `epoch` from step `start_step` (from 0) on; what lies before is not loaded.

@@ -1,27 +1,10 @@
 """What a training runs on: told at the first step of every attempt, so that its result can be told from another's."""
 
-import platform
-from contextlib import suppress
-from pathlib import Path
-
-from worker import identity, protocol
+from orchestrator import config
+from worker import identity, picks, processor, protocol
 from worker.training import numerics, trainer
 
-_CPUS = Path("/proc/cpuinfo")
-
-
-def _cpu_model() -> str:
-    """Return the processor's model; its architecture where the kernel does not name one."""
-    with suppress(OSError):
-        for line in _CPUS.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, colon, value = line.partition(":")
-            if colon and name.strip() == "model name":
-                return value.strip()
-    return platform.machine()
-
-
-#: Looked up at the import, which a fork server does once: ten milliseconds that no job waits for.
-_CPU = _cpu_model()
+#: Looked up at the import, which a fork server does once.
 _VERSIONS = identity.versions()
 
 
@@ -31,10 +14,25 @@ def here(learner: trainer.Trainer) -> protocol.Environment:
     return protocol.Environment(
         versions=_VERSIONS,
         device=used.device,
-        cpu=_CPU,
+        cpu=processor.MODEL,
         instructions=used.cpu,
         threads=used.threads,
         layout=used.layout,
         precision=used.precision,
         seed=learner.spec.seed,
     )
+
+
+def layout_pick(learner: trainer.Trainer, settings: config.Settings) -> picks.Pick:
+    """Return what this host remembers of the layout in which such a training is faster on such a device."""
+    spec, used = learner.spec, numerics.Numerics.here(learner.device)
+    rests_on = {name: getattr(spec, name) for name in ("shape", "image_size", "batch_size", "precision")} | {
+        "pick": "layout",
+        "memory": learner.model.memory,
+        "device": used.device,
+        "processor": processor.MODEL,
+        "instructions": used.cpu,
+        "threads": used.threads,
+        "software": used.software,
+    }
+    return picks.Pick(settings, rests_on)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from orchestrator.core import specs
+from worker import picks
 from worker.models import densenet
 
 Layout = Literal["contiguous", "channels_last"]
@@ -60,17 +61,32 @@ DEFAULT = Kernels()
 
 
 def choose(
-    spec: specs.JobSpec, network: densenet.DenseNet, device: torch.device, *, look: Callable[[], None]
+    spec: specs.JobSpec,
+    network: densenet.DenseNet,
+    device: torch.device,
+    *,
+    look: Callable[[], None],
+    pick: picks.Pick | None = None,
 ) -> tuple[Kernels, str | None]:
-    """Return what the spec asks for, and how `auto` was decided; `look` is called between the steps it measures."""
+    """Return what the spec asks for, and how `auto` was decided; `look` is called between the steps it measures.
+
+    A `pick` is what this host remembers of the layout, and then nothing is measured.
+    """
     precision: Precision = fast_precision(device) if spec.precision == "auto" else spec.precision
     said = [f"precision {precision}, which this device is fast at"] if spec.precision == "auto" else []
     if spec.layout != "auto":
         return Kernels(layout=spec.layout, precision=precision), "; ".join(said) or None
+    recalled = pick.recall() if pick is not None else None
+    for layout in _FORMATS:
+        if layout == recalled:
+            known = f"layout {layout}, as was measured on this host before"
+            return Kernels(layout=layout, precision=precision), "; ".join([*said, known])
     images = torch.zeros(spec.batch_size // spec.gpus, 3, spec.image_size, spec.image_size, device=device)
     sides = [Kernels(layout=layout, precision=precision) for layout in _FORMATS]
     seconds = _measured(sides, network, images, look)
     fastest = min(sides, key=lambda side: seconds[side])
+    if pick is not None:
+        pick.keep(fastest.layout)
     took = ", ".join(f"{side.layout} {seconds[side]:.3g} s a pass" for side in sides)
     return fastest, "; ".join([*said, f"layout {fastest.layout}: {took}"])
 

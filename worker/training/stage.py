@@ -221,7 +221,8 @@ def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: repo
         if source is not None:
             _note(link, "weights_loaded", source)
         look = functools.partial(report.raise_if_stopped, link)
-        chosen, said = kernels.choose(learner.spec, learner.model, learner.device, look=look)
+        pick = environment.layout_pick(learner, _settings(assignment))
+        chosen, said = kernels.choose(learner.spec, learner.model, learner.device, look=look, pick=pick)
         learner.use(chosen)
         if said is not None:
             _note(link, "kernels", said)

@@ -59,6 +59,7 @@ SCENARIOS: dict[str, Scenario] = {
     "node.pid": Scenario(nodes.only_one),
     "notice": Scenario(work.told),
     "permits": Scenario(nodes.one_job_each),
+    "pick": Scenario(work.picked),
     "pixels.drop": Scenario(data.crowded, settings={"decoded_max_bytes": data.ROOM}),
     "pixels": Scenario(work.life, most=1),
     "restore": _RESTORED,

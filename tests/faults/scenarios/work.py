@@ -13,6 +13,12 @@ def life(home: homes.Home) -> None:
     succeeds(home, home.submit())
 
 
+def picked(home: homes.Home) -> None:
+    """The layout is picked by measuring, and remembered."""
+    home.arm()
+    succeeds(home, home.submit(layout="auto"))
+
+
 def succeeds(home: homes.Home, job_id: str) -> None:
     """Wait for the end; what a spoilt loss ended is retried by its owner, everything else by the queue itself."""
     if home.ends(job_id) == "succeeded":

@@ -229,6 +229,28 @@ def test_choosing_changes_no_batch(info: protocol.DatasetInfo, monkeypatch: pyte
     assert re.fullmatch(r"2 (threads|processes); pictures a second: [\d,]+ by threads, [\d,]+ by processes", said)
 
 
+@pytest.mark.usefixtures("with_workers")
+def test_who_loads_is_measured_once_on_a_host(
+    info: protocol.DatasetInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.Settings(home=tmp_path / "home", decoded_max_bytes=0)
+    measured: list[str] = []
+
+    def faster(crew: crews.Crew, *_: object) -> tuple[crews.Crew, str]:
+        measured.append(crew.kind)
+        return crews.Crew("processes", crew.workers, pin_memory=False), "measured"
+
+    monkeypatch.setattr(crews, "faster", faster)
+    first, second, other = (
+        loader.Loader(info, recipe(loader_workers=workers), settings=settings) for workers in (2, 2, 3)
+    )
+    assert first.choose(1) == "measured"
+    assert second.choose(1) == "2 processes, as was measured on this host before"
+    assert second._crew.kind == "processes"
+    assert other.choose(1) == "measured"
+    assert len(measured) == 2
+
+
 @pytest.mark.parametrize(
     ("threads", "processes", "chosen"),
     [(100.0, 90.0, "threads"), (100.0, 109.0, "threads"), (100.0, 111.0, "processes")],

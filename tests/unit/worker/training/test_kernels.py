@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator import config
 from tests.unit.worker.training import support
-from worker import protocol
+from worker import picks, processor, protocol
 from worker.models import zoo
 from worker.training import checkpoint, kernels, stage
 
@@ -70,6 +71,48 @@ def test_auto_is_decided_once_and_obeyed_afterwards(
     second = train(data, root, first, layout="auto", precision="auto")
     assert not second.of(protocol.Note)
     assert state(root, second).numerics.layout == "channels_last"
+
+
+def test_a_second_job_like_it_does_not_measure_again(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[str] = []
+
+    def counted(side: kernels.Kernels, _network: object, _images: object) -> float:
+        passes.append(side.layout)
+        return {"contiguous": 2.0, "channels_last": 1.0}[side.layout]
+
+    def noted(**fields: Any) -> str:
+        passes.clear()
+        (note,) = train(data, root, layout="auto", **fields).of(protocol.Note)
+        return note.detail
+
+    monkeypatch.setattr(kernels, "_pass", counted)
+    assert "2 s a pass" in noted()
+    assert passes
+    assert noted() == "layout channels_last, as was measured on this host before"
+    assert passes == []
+    for fields in ({"batch_size": 5}, {"network": "densenet_bc_40_12", "blocks": (1,)}):
+        assert "2 s a pass" in noted(**fields)
+    monkeypatch.setattr(processor, "MODEL", "another processor")
+    assert "2 s a pass" in noted()
+
+
+def test_a_pick_that_cannot_be_read_or_written_is_none(tmp_path: Path) -> None:
+    settings = config.Settings(home=tmp_path / "home")
+    pick, other = (picks.Pick(settings, {"threads": threads}) for threads in (1, 2))
+    assert pick.recall() is None
+    pick.keep("contiguous")
+    assert (pick.recall(), other.recall()) == ("contiguous", None)
+    (file,) = (settings.data_dir / picks.FOLDER).iterdir()
+    for content in ("", "[]", '{"picked": "channels_last"}'):
+        file.write_text(content)
+        assert pick.recall() is None
+    file.unlink()
+    file.parent.rmdir()
+    file.parent.write_text("no folder")
+    pick.keep("contiguous")
+    assert pick.recall() is None
 
 
 def test_measuring_changes_neither_network_nor_generators() -> None:
