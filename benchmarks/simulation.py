@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from benchmarks import line, workload
-from orchestrator.core import dependencies, jobs, resources, states
+from orchestrator.core import dependencies, gangs, jobs, resources, states
 from orchestrator.core.states import Stage
 from orchestrator.store import sql
 
@@ -152,7 +152,11 @@ class InStore:
     def claim(self, worker: str, stages: Sequence[Stage]) -> tuple[line.Waiting, jobs.Claim | None] | None:
         """Give the next job of the store, and note where the rule says another one."""
         held = self.store.claim(
-            worker=_identity(worker), device=WORKERS[worker], stages=stages, artifact_root="root", offer=OFFERS[worker]
+            worker=_identity(worker),
+            device=WORKERS[worker],
+            stages=stages,
+            artifact_root="root",
+            pool=gangs.Alone(OFFERS[worker]),
         )
         taken = self.line.claim(stages, OFFERS[worker], self._clock.now())
         wanted = None if taken is None else self.ids[taken.plan.number]

@@ -140,6 +140,7 @@ PLACES: dict[str, str] = {
     "pixels.open": "the file of decoded pictures is opened",
     "pixels.read": "a decoded picture is read",
     "pixels.write": "a decoded picture is written",
+    "pool.lock": "a slot takes the lock of a device",
     "restore.folder": "the names of restored files are brought to the disk",
     "restore.fsync": "a restored file is brought to the disk",
     "restore.lock": "the lock of the home's one node is taken by who restores",

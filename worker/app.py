@@ -24,9 +24,11 @@ from orchestrator.core import jobs, resources, states
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, messages
 from orchestrator.store import sql
-from worker import protocol, tasks
+from worker import tasks
+from worker.devices import Device
 from worker.launcher import Launcher
 from worker.permits import Permits
+from worker.pool import UNPOOLED, Pool
 from worker.slot import Slot
 from worker.supervisor import Place, Supervisor
 
@@ -35,6 +37,9 @@ _log = log.get("slot")
 #: Celery's goodbye takes a moment; from a broker that hangs it would wait for an answer for half a minute.
 _GOODBYE_SECONDS = 3.0
 
+#: What a slot for downloads works on, for people.
+DOWNLOAD = "download"
+
 
 class Plan(BaseModel):
     """What a slot is told by its node."""
@@ -42,11 +47,10 @@ class Plan(BaseModel):
     slot: str  #: its name, such as cpu.0 or download.1
     worker: jobs.WorkerIdentity
     stages: tuple[states.Stage, ...]  #: the first that has something eligible is served first
-    device: str  #: for people: CPU, or the GPU's name
-    gpu: str | None  #: UUID
-    threads: int
-    locks: tuple[int, ...]  #: inherited descriptors that hold the device
+    devices: tuple[Device, ...]  #: of all slots of the worker, with inherited descriptors; none for downloads
     offer: resources.Offer  #: what its worker has
+    locks: Path  #: beginning of the files that slots lock
+    threads: int
     artifact_root: str
     fork_server: Path
     permits: Path | None
@@ -100,9 +104,10 @@ def _serve(plan: Plan, settings: config.Settings) -> int:
 def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> Slot:
     """Return the slot of a plan."""
     store = sql.open_store(settings)
-    launcher = Launcher(plan.fork_server, locks=plan.locks)
+    launcher = Launcher(plan.fork_server)
+    devices = Pool(plan.devices, slot=plan.slot, offer=plan.offer, prefix=plan.locks) if plan.devices else UNPOOLED
     place = Place(
-        device=plan.gpu or protocol.CPU,
+        pool=devices,
         threads=plan.threads,
         artifact_dir=settings.artifact_dir,
         data_dir=settings.data_dir,
@@ -119,11 +124,11 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
         store=store,
         supervisor=supervisor,
         worker=plan.worker,
-        device=plan.device,
+        device=next((one.label for one in plan.devices if one.slot == plan.slot), DOWNLOAD),
         artifact_root=plan.artifact_root,
         stages=plan.stages,
         limits=settings.limits,
-        offer=plan.offer,
+        pool=devices,
         permits=Permits(plan.permits, store=store, worker=plan.worker.id),
         ring=_bell(settings),
         ready=plan.fork_server.exists,

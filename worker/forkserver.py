@@ -32,7 +32,8 @@ from worker import protocol
 PRELOAD = tuple(sorted({entry.partition(":")[0] for entry in protocol.ENTRY_POINTS.values()}))
 
 _MAX_REQUEST = 4 * 2**20
-_MAX_DESCRIPTORS = 8
+#: The most that the kernel hands over at once (SCM_MAX_FD): two of a job, and two locks for each device of a gang.
+_MAX_DESCRIPTORS = 253
 _PAUSE_SECONDS = 0.1
 
 

@@ -88,9 +88,8 @@ class Unwanted(Exception):
 class Launcher:
     """Asks the fork server of the node for processes."""
 
-    def __init__(self, server: Path, *, locks: Sequence[int] = ()) -> None:
+    def __init__(self, server: Path) -> None:
         self._server = server
-        self._locks = tuple(locks)
 
     def start(
         self,
@@ -98,9 +97,12 @@ class Launcher:
         assignment: protocol.Assignment,
         *,
         log: Path,
+        locks: Sequence[int] = (),
         unwanted: Callable[[], bool] = lambda: False,
     ) -> Process:
         """Start `entry` on the assignment; its standard output and error go to `log` from the first moment.
+
+        It holds the `locks`, open descriptors, as long as any process of it lives.
 
         Raises:
             Unwanted: `unwanted` became true while the fork server did not answer.
@@ -116,7 +118,7 @@ class Launcher:
         failpoints.reach("launcher.log")
         with log.open("ab") as output, ExitStack() as undo:
             try:
-                process = waiting(self._ask, json.dumps(request).encode() + b"\n", output.fileno())
+                process = waiting(self._ask, json.dumps(request).encode() + b"\n", [output.fileno(), *locks])
             except tenacity.RetryError as error:
                 if unwanted():
                     raise Unwanted from error
@@ -127,7 +129,7 @@ class Launcher:
             undo.pop_all()
         return process
 
-    def _ask(self, request: bytes, log: int) -> Process:
+    def _ask(self, request: bytes, descriptors: Sequence[int]) -> Process:
         """Ask once, with a pipe of its own: a child of a try that failed finds nobody on its pipe, and ends."""
         mine, theirs = Pipe()
         with ExitStack() as undo, theirs:
@@ -137,7 +139,7 @@ class Launcher:
             failpoints.reach("launcher.connect")
             asked.connect(str(self._server))
             failpoints.reach("launcher.send")
-            sent = socket.send_fds(asked, [request], [theirs.fileno(), log, *self._locks])
+            sent = socket.send_fds(asked, [request], [theirs.fileno(), *descriptors])
             asked.sendall(request[sent:])
             with asked.makefile("rb", buffering=0) as answers:  # unbuffered: the next line is the process's end
                 line = answers.readline()

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
@@ -58,7 +58,7 @@ class Node:
         self._wish = states.WorkerWish.RUN
         self._identity = identity.mine(settings.worker_name)
         self._living = settings.run_dir / "living"
-        key = resources.enter_context(identity.held(self._living, self._identity.id))
+        self._key = key = resources.enter_context(identity.held(self._living, self._identity.id))
         self._devices = devices.claim(settings)
         self._offer = devices.offer(self._devices, settings)
         self._root = artifacts.root_id(settings.artifact_dir)
@@ -332,37 +332,35 @@ class Node:
         )
 
     def _make_slots(self) -> list[Child]:
-        downloads = [
-            devices.Device(slot=f"download.{number}", label="download", gpu=None, locks=())
-            for number in range(self._settings.download_slots)
-        ]
+        downloads = [f"{app.DOWNLOAD}.{number}" for number in range(self._settings.download_slots)]
         threads = self._settings.threads or max(1, len(os.sched_getaffinity(0)) // max(1, len(self._devices)))
-        return [self._make_slot(device, (states.Stage.DOWNLOAD,), threads=1) for device in downloads] + [
-            self._make_slot(device, (states.Stage.EVALUATE, states.Stage.TRAIN), threads=threads)
+        return [self._make_slot(slot, (states.Stage.DOWNLOAD,), (), threads=1) for slot in downloads] + [
+            self._make_slot(device.slot, (states.Stage.EVALUATE, states.Stage.TRAIN), self._devices, threads=threads)
             for device in self._devices
         ]
 
-    def _make_slot(self, device: devices.Device, stages: tuple[states.Stage, ...], *, threads: int) -> Child:
+    def _make_slot(
+        self, slot: str, stages: tuple[states.Stage, ...], own: Sequence[devices.Device], *, threads: int
+    ) -> Child:
         plan = app.Plan(
-            slot=device.slot,
+            slot=slot,
             worker=self._identity,
             stages=stages,
-            device=device.label,
-            gpu=device.gpu.uuid if device.gpu else None,
-            threads=threads,
-            locks=device.locks,
+            devices=tuple(own),
             offer=self._offer,
+            locks=self._settings.run_dir / self._key,
+            threads=threads,
             artifact_root=self._root,
             fork_server=self._socket,
             permits=self._permits.path,
         )
         return Child(
-            device.slot,
+            slot,
             "worker.app",
             environment=config.child_environment(self._settings),
-            arguments=[device.slot],
+            arguments=[slot],
             first_line=plan.model_dump_json(),
-            descriptors=device.locks,
+            descriptors=[lock for device in own for lock in device.locks],
         )
 
 

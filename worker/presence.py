@@ -1,4 +1,4 @@
-"""What a node leaves in its home so that others find it: lock and pid file, sockets, the tally of its jobs."""
+"""What a node leaves in its home so that others find it: lock and pid file, sockets, locks, the tally of its jobs."""
 
 import os
 import time
@@ -8,6 +8,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from orchestrator import config, errors, failpoints, sockets
+from worker import pool
 
 #: How long a look at the lock may take on a busy machine.
 _LOOK_SECONDS = 1.0
@@ -38,6 +39,8 @@ def forget(settings: config.Settings, key: str) -> None:
     for path in sockets.folder(settings).glob(f"fork-*-{key}.sock"):
         path.unlink(missing_ok=True)
     (settings.run_dir / f"{key}.permits").unlink(missing_ok=True)
+    for path in settings.run_dir.glob(f"{key}.*{pool.ENDING}"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,17 +1,21 @@
 """A slot: one device, or one place for downloads, and the loop that claims for it."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from orchestrator import errors, log
-from orchestrator.core import jobs, limits, resources, states
+from orchestrator.core import jobs, limits, states
 from orchestrator.store import base
 from worker.permits import Permits
+from worker.pool import UNPOOLED, Pool, Unpooled
 from worker.supervisor import Supervisor
 
 _log = log.get("slot")
 
 _POLL_SECONDS = 0.05
+#: Seconds between two looks for devices that come free: at locks alone, not at the database.
+_LOOK_SECONDS = 0.2
 
 
 class Slot:
@@ -27,7 +31,7 @@ class Slot:
         artifact_root: str,
         stages: Sequence[states.Stage],
         limits: limits.Limits = limits.NONE,
-        offer: resources.Offer = resources.ONE_CPU,
+        pool: Pool | Unpooled = UNPOOLED,
         permits: Permits,
         ring: Callable[[states.Stage], None],
         ready: Callable[[], bool],
@@ -40,7 +44,7 @@ class Slot:
         self._artifact_root = artifact_root
         self._stages = tuple(stages)
         self._limits = limits
-        self._offer = offer
+        self._pool = pool
         self._permits = permits
         self._ring = ring
         self._ready = ready
@@ -60,10 +64,16 @@ class Slot:
                 _log.exception("a job could not be served")
 
     def look_every(self, seconds: float) -> None:
-        """Serve at once, and again every `seconds`, until the worker drains: no doorbell is needed for a job to run."""
-        self.serve()
-        while not self._draining.wait(seconds):
+        """Serve at once, and again every `seconds`, until the worker drains: no doorbell is needed for a job to run.
+
+        Sooner where devices come free that were not when a job that needs them was next.
+        """
+        while not self._draining.is_set():
             self.serve()
+            until = time.monotonic() + seconds
+            while time.monotonic() < until and not self._draining.wait(min(_LOOK_SECONDS, seconds)):
+                if self._pool.has_come_free():
+                    break
 
     def wait_until_free(self) -> None:
         """Return when no job is in this slot."""
@@ -77,11 +87,13 @@ class Slot:
 
     def _serve_one(self) -> bool:
         """Claim one job and run its stage to the end; return whether there was one."""
-        claim = self._claim()
-        if claim is None:
-            return False
-        _log.info("claimed", job=claim.id, attempt=claim.attempt, stage=claim.job.stage)
-        self._settle(claim, self._supervisor.run(claim))
+        with self._pool.in_use():
+            claim = self._claim()
+            if claim is None:
+                return False
+            _log.info("claimed", job=claim.id, attempt=claim.attempt, stage=claim.job.stage, devices=self._pool.ids)
+            job = self._supervisor.run(claim)
+        self._settle(claim, job)
         return True
 
     def _claim(self) -> jobs.Claim | None:
@@ -100,7 +112,7 @@ class Slot:
             stages=stages,
             artifact_root=self._artifact_root,
             limits=self._limits,
-            offer=self._offer,
+            pool=self._pool,
         )
 
     def _settle(self, claim: jobs.Claim, job: jobs.Job | None) -> None:

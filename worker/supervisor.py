@@ -16,6 +16,7 @@ from worker import folders, oom, protocol, remains, sinks, stage
 from worker.heartbeat import Heartbeat
 from worker.launcher import Launcher, Process, Unwanted
 from worker.logtail import LogTail
+from worker.pool import UNPOOLED, Pool, Unpooled
 from worker.recorder import Recorder
 
 _log = log.get("supervisor")
@@ -35,9 +36,9 @@ _STOPS: dict[states.Wish, Stopped] = {states.Wish.YIELD: "yielded", states.Wish.
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a slot works: its device, its threads, the roots it writes below."""
+    """Where a slot works: its devices, its threads, the roots it writes below."""
 
-    device: str
+    pool: Pool | Unpooled = UNPOOLED  #: holds the devices of the present job
     threads: int
     artifact_dir: Path
     data_dir: Path
@@ -148,6 +149,7 @@ class Supervisor:
             protocol.ENTRY_POINTS[claim.job.stage],
             self._assignment(claim, attempt_dir),
             log=attempt_dir / remains.LOG_FILE,
+            locks=self._place.pool.locks,
             unwanted=lambda: heartbeat.stale.is_set() or self._wished(heartbeat) is not None,
         )
 
@@ -229,7 +231,7 @@ class Supervisor:
             artifact_root=str(self._place.artifact_dir),
             attempt_dir=str(attempt_dir),
             data_dir=str(self._place.data_dir),
-            devices=(self._place.device,),
+            devices=self._place.pool.ids,
             threads=self._place.threads,
             memory=networks.leaner(spec.memory, times=claim.out_of_memory),
         )

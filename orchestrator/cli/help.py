@@ -134,6 +134,9 @@ def _devices() -> Iterator[str]:
   cpu      the CPU
   none     nothing: the worker downloads, takes back and tells
 
+A job says what it needs: --gpus 2 (devices that train it together), --device a100 (cpu, gpu, or a part of the GPU's
+name), --gpu-memory 40GB, --label bigdisk (of workers with ORCH_LABELS=bigdisk). `orch why JOB` says who has it.
+
 A GPU is claimed by a lock that all users of the host share; one that CUDA_VISIBLE_DEVICES hides is none.
 ORCH_SLOTS_PER_DEVICE lets several jobs share one, ORCH_THREADS sets the CPU threads of a training. torch for x86-64 is
 built for CUDA 13: driver 580 or newer, compute capability 7.5 or newer. `orch doctor` looks at all of this."""

@@ -1,6 +1,5 @@
 """How long jobs will take, from what was measured: an interval, since nothing takes the same time twice."""
 
-import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -67,6 +66,9 @@ class Interval:
 
 NOTHING = Interval(low=0, high=0)
 
+#: How long a job works, and on how many devices.
+Work = tuple[Interval, int]
+
 
 def spread(seconds: Sequence[float]) -> Interval | None:
     """Return how long something takes that took so long before; the less often it was measured, the wider."""
@@ -117,19 +119,20 @@ def behind_others(seconds: float, *, rate: float, each: float) -> float:
     return latest
 
 
-def begin(running: Sequence[Interval], ahead: Sequence[Interval], *, slots: int) -> Interval | None:
-    """Return when the job behind `ahead` begins, on `slots` devices that are busy with `running` now.
+def begin(running: Sequence[Work], ahead: Sequence[Work], *, slots: int, wanted: int = 1) -> Interval | None:
+    """Return when the job behind `ahead` has `wanted` devices, of `slots` that are busy with `running` now.
 
-    Each job goes to the device that is free first. None where there is no device.
+    Each job goes to the devices that are free first, all at once. None where there are not so many.
     """
-    if slots < 1:
+    if slots < max(1, wanted):
         return None
     bounds = {}
     for bound in ("low", "high"):
-        free = sorted(getattr(one, bound) for one in running)[-slots:]
-        free += [0.0] * (slots - len(free))
-        heapq.heapify(free)
-        for one in ahead:
-            heapq.heapreplace(free, free[0] + getattr(one, bound))
-        bounds[bound] = free[0]
+        busy = sorted(getattr(time, bound) for time, devices in running for _ in range(devices))[-slots:]
+        free = sorted([0.0] * (slots - len(busy)) + busy)
+        for time, devices in ahead:
+            together = min(devices, slots)
+            free[:together] = [free[together - 1] + getattr(time, bound)] * together
+            free.sort()
+        bounds[bound] = free[wanted - 1]
     return Interval(**bounds)

@@ -138,6 +138,7 @@ class Claim:
     ran: timedelta = timedelta()  #: what earlier attempts of this run took
     start: "Checkpoint | None" = None  #: of its parent, which its training begins with
     out_of_memory: int = 0  #: trainings of this run that ended for want of memory
+    devices: tuple[resources.Device, ...] = ()  #: what its slot holds for it
 
     @property
     def id(self) -> str:
@@ -327,8 +328,13 @@ class Worker:
     @property
     def offer(self) -> resources.Offer:
         """What it has for jobs."""
-        guessed = tuple(resources.guessed(number, label) for number, label in enumerate(self.devices))
-        return resources.Offer(devices=self.slots or guessed, labels=self.labels)
+        return offer(slots=self.slots, devices=self.devices, labels=self.labels)
+
+
+def offer(*, slots: tuple[resources.Device, ...], devices: tuple[str, ...], labels: tuple[str, ...]) -> resources.Offer:
+    """Return what a worker has for jobs, guessed by what its devices are called where it does not tell."""
+    guessed = tuple(resources.guessed(number, label) for number, label in enumerate(devices))
+    return resources.Offer(devices=slots or guessed, labels=labels)
 
 
 @dataclass(frozen=True, kw_only=True)

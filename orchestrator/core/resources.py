@@ -73,7 +73,9 @@ class Demand:
         )
 
     def at(self, stage: Stage) -> "Demand":
-        """Return what is demanded at a stage: one device measures what several have trained."""
+        """Return what is demanded at a stage: one device measures what several have trained, and any host downloads."""
+        if stage is Stage.DOWNLOAD:
+            return ANY
         return self if stage is Stage.TRAIN else replace(self, gpus=1)
 
     def unmet(self, stage: Stage, offer: Offer) -> tuple[str, ...]:
@@ -87,6 +89,10 @@ class Demand:
         labels = (f"lacks the label {', '.join(lacking)}",) if lacking else ()
         devices = _unmet_by(self.at(stage), offer.devices)
         return (*labels, devices) if devices else labels
+
+    def is_met_by(self, offer: Offer) -> bool:
+        """Whether a worker has all of it for a training."""
+        return not self.unmet(Stage.TRAIN, offer)
 
     def fits(self, device: Device) -> bool:
         """Whether a device is as it says."""

@@ -28,6 +28,9 @@ WAITING = 100
 #: Jobs of each other user that are reckoned with beyond those that are ahead now: turns change as trainings end.
 ALSO = 10
 
+#: How long a job works, where that is known, and in how many slots.
+_Work = tuple[Interval | None, int]
+
 #: Stages in their order.
 _STAGES = (Stage.DOWNLOAD, Stage.TRAIN, Stage.EVALUATE)
 
@@ -183,11 +186,12 @@ class Forecast:
 
         `left` says how long each of these has to work.
         """
-        (fewest, most), busy = ahead, [left(one) for one in running]
-        first, last = _free(busy, map(left, fewest), count), _free(busy, map(left, most), count)
+        fewest, most, busy = ([(left(one), query.takes(one)) for one in some] for some in (*ahead, running))
+        wanted = query.takes(job)
+        first, last = (_free(busy, before, count, wanted) for before in (fewest, most))
         if first is None or last is None:
             return None
-        usual = [(one.low + one.high) / 2 for one in map(left, (job, *most)) if one is not None]
+        usual = [(one.low + one.high) / 2 for one in (left(job), *(time for time, _ in most)) if one is not None]
         return Interval(low=first.low, high=self._later(job, last.high, usual, count))
 
     def _with_others(self, job: Job, seconds: float, ahead: Sequence[Job], taken_by: takers.Slots) -> float:
@@ -349,13 +353,12 @@ def _likeness(job: Job, stage: Stage) -> tuple[object, ...]:
     return (job.spec.data,) if stage is Stage.DOWNLOAD else forecast.likeness(job)
 
 
-def _free(busy: Iterable[Interval | None], ahead: Iterable[Interval | None], count: int) -> Interval | None:
-    """Return when a slot is free for the one behind `ahead`; None where one of them is unknown."""
-    running, waiting = list(busy), list(ahead)
-    known = [one for one in (*running, *waiting) if one is not None]
-    if len(known) < len(running) + len(waiting):
+def _free(busy: Sequence[_Work], ahead: Sequence[_Work], count: int, wanted: int) -> Interval | None:
+    """Return when so many slots are free for the one behind `ahead`; None where one of them is unknown."""
+    known = [(time, slots) for time, slots in (*busy, *ahead) if time is not None]
+    if len(known) < len(busy) + len(ahead):
         return None
-    return forecast.begin(known[: len(running)], known[len(running) :], slots=count)
+    return forecast.begin(known[: len(busy)], known[len(busy) :], slots=count, wanted=wanted)
 
 
 def _together(*parts: Interval | None) -> Interval | None:

@@ -171,8 +171,8 @@ def stranded(job: Job, workers: Iterable[Worker], silent: Container[str] = ()) -
 
 
 def takes(job: Job) -> int:
-    """Return how many slots of its worker a running job takes; a download has one of its own kind."""
-    return 0 if job.stage is Stage.DOWNLOAD else job.demand.at(job.stage).gpus
+    """Return how many slots of its worker a job takes at its stage; those for downloads are others."""
+    return job.demand.at(job.stage).gpus
 
 
 def unfit(job: Job, workers: Iterable[Worker]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator import config
 from orchestrator.core.jobs import Job, Worker
-from orchestrator.core.states import JobState
+from orchestrator.core.states import JobState, Stage
 from orchestrator.service import query
 from orchestrator.store.base import Store
 
@@ -68,5 +68,6 @@ def of(overview: query.Overview) -> Top:
 def _uses(workers: Iterable[Worker], running: Iterable[Job]) -> Iterable[Use]:
     busy = Counter[str | None]()
     for job in running:
-        busy[job.worker] += query.takes(job)
+        if job.stage is not Stage.DOWNLOAD:
+            busy[job.worker] += query.takes(job)
     return (Use(worker=worker, busy=busy[worker.id]) for worker in workers)

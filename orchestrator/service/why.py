@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator import config
-from orchestrator.core import dependencies, forecast
+from orchestrator.core import dependencies, forecast, gangs
 from orchestrator.core.jobs import Job, Worker
 from orchestrator.core.limits import Limits
 from orchestrator.core.states import Ended, JobState, Stage, WorkerState, WorkerWish
@@ -41,8 +41,11 @@ def why(settings: config.Settings, store: Store, text: str) -> Why:
     waits = job.state is JobState.QUEUED
     needs = tuple(store.dependencies(job.id))
     training = store.running(Stage.TRAIN)
+    held = store.held_back() if waits and job.stage is Stage.TRAIN else {}
     workers = query.living(store)
-    verdicts = tuple(_verdict(settings, worker, job, training) for worker in workers) if waits else ()
+    verdicts = (
+        tuple(_verdict(settings, worker, job, training, held.get(worker.id)) for worker in workers) if waits else ()
+    )
     before = store.before(job.id) if waits else {}
     taking = (
         [one.worker for one in verdicts if one.takes]
@@ -94,16 +97,31 @@ def _not_waiting(job: Job) -> str:
     return f"It does not wait: it has {'been ' if job.state is JobState.CANCELLED else ''}{job.state}{said}."
 
 
-def _verdict(settings: config.Settings, worker: Worker, job: Job, training: list[Job]) -> Verdict:
+def _verdict(
+    settings: config.Settings, worker: Worker, job: Job, training: list[Job], holds_for: Job | None
+) -> Verdict:
     hindrance = next(_hindrances(settings, worker, job, training), None)
     if hindrance is not None:
         return Verdict(worker=worker, takes=False, why=hindrance)
     if job.stage is Stage.DOWNLOAD:
         return Verdict(worker=worker, takes=True, why="takes it when it is its turn")
-    busy = [one.id for one in training if one.worker == worker.id]
-    if len(busy) >= len(worker.devices):
-        return Verdict(worker=worker, takes=True, why=f"takes it when a device is free: it trains {', '.join(busy)}")
-    return Verdict(worker=worker, takes=True, why="has a free device and takes it when it is its turn")
+    return Verdict(worker=worker, takes=True, why=_when(worker, job, training, holds_for))
+
+
+def _when(worker: Worker, job: Job, training: list[Job], holds_for: Job | None) -> str:
+    """Return when a worker takes the job."""
+    if holds_for is not None and holds_for.id != job.id:
+        return f"holds its free devices back for {holds_for.id}, which trains on {holds_for.demand.gpus} together"
+    wanted = query.takes(job)
+    busy = [one for one in training if one.worker == worker.id]
+    taken = sum(map(query.takes, busy))
+    free = gangs.Host(worker=worker.id, offer=worker.offer, taken=taken).free(job.demand)
+    if free >= wanted:
+        return f"has {'a free device' if wanted == 1 else f'{free} free devices'} and takes it when it is its turn"
+    needed = "a device is free" if wanted == 1 else f"{wanted} devices are free at once, of which {free} "
+    said = needed if wanted == 1 else f"{needed}{'is' if free == 1 else 'are'}"
+    held = ", and holds those back from later jobs" if holds_for is not None and free else ""
+    return f"takes it when {said}{held}: it trains {', '.join(one.id for one in busy)}"
 
 
 def _hindrances(settings: config.Settings, worker: Worker, job: Job, training: list[Job]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from orchestrator.core.dependencies import Dependency
+from orchestrator.core.gangs import ALONE, Pool
 from orchestrator.core.history import History
 from orchestrator.core.jobs import (
     Attempt,
@@ -37,7 +38,6 @@ from orchestrator.core.jobs import (
 from orchestrator.core.limits import NONE, Limits
 from orchestrator.core.ordering import Contender
 from orchestrator.core.provenance import Environment, Provenance
-from orchestrator.core.resources import ONE_CPU, Offer
 from orchestrator.core.states import Stage, Wish, WorkerState, WorkerWish
 from orchestrator.core.telling import Answer, Notice
 from orchestrator.core.verbs import Change, Changed
@@ -199,6 +199,10 @@ class Places(Protocol):
         """Return how many queued jobs would be claimed for the same stage before this one, as things stand."""
         ...
 
+    def held_back(self) -> dict[str, Job]:
+        """Return for which job each worker holds its free devices back, by the worker's id."""
+        ...
+
     def running(self, stage: Stage) -> list[Job]:
         """Return the jobs that run at a stage, in the order of submission."""
         ...
@@ -219,14 +223,16 @@ class Supervisors(Protocol):
         stages: Sequence[Stage],
         artifact_root: str,
         limits: Limits = NONE,
-        offer: Offer = ONE_CPU,
+        pool: Pool = ALONE,
     ) -> Claim | None:
         """Claim the job that is next for the first of `stages` that has one; None where nothing waits.
 
         Next is whom `core.ordering` says. One transaction: queued → running, attempt + 1, an `attempts` row, an event.
         Eligible: its time has come, what it waits for has ended, its spec version is not newer than ours, its
-        checkpoints, where it has any, lie under `artifact_root`, what it demands is in `offer`, and as a training it
-        keeps to `limits`. A worker that is unhealthy or is to drain gets nothing.
+        checkpoints, where it has any, lie under `artifact_root`, the devices that it demands are free in `pool`, which
+        holds them from then on, and as a training it keeps to `limits`. Where a job that needs more devices than are
+        free is next, and this worker is the one that holds back for it (`core.gangs`), no later one is claimed. A
+        worker that is unhealthy or is to drain gets nothing.
         """
         ...
 

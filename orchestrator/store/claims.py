@@ -7,7 +7,7 @@ neither of those that wait nor of those that are blocked.
 
 import functools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,9 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
+from orchestrator.core import gangs, ordering, resources, specs, states, yielding
 from orchestrator.core import limits as core_limits
-from orchestrator.core import ordering, resources, specs, states, yielding
-from orchestrator.store import columns, models
+from orchestrator.store import columns, held, models
 
 _jobs = models.jobs.c
 _workers = models.workers.c
@@ -50,7 +50,7 @@ class Asker:
     worker: str  #: its id
     root: str  #: id of the artifact root that it reaches
     limits: core_limits.Limits
-    offer: resources.Offer
+    pool: gangs.Pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,16 @@ class Head:
     """The first of a user's jobs that demand the same and are all bound to the asker's root, or all to none."""
 
     contender: ordering.Contender
-    demand: resources.Demand
+    demand: resources.Demand  #: as a whole
     rooted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class First:
+    """A job that is next, its row locked, and the devices that are held for it."""
+
+    row: Row[Any]
+    devices: tuple[resources.Device, ...]
 
 
 def eligible(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
@@ -84,7 +92,7 @@ def heads(
         for row in found
         if row.seq is not None
         and not limits.user_is_full(row.name, row.running - (row.name == passing))
-        and not resources.of(row.demand).unmet(stage, who.offer)
+        and not resources.of(row.demand).unmet(stage, who.pool.offer)
     }
     return [
         Head(contender=contender, demand=resources.of(there[contender].demand), rooted=there[contender].rooted)
@@ -92,20 +100,39 @@ def heads(
     ]
 
 
-def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: datetime) -> Row[Any] | None:
+def takeable(
+    connection: Connection, who: Asker, stage: states.Stage, now: datetime
+) -> Iterator[tuple[Head, tuple[resources.Device, ...]]]:
+    """Yield the jobs that a worker may begin now, in turn, each with the devices that it holds for it.
+
+    They end with one for which it holds its devices back.
+    """
+    for head in heads(connection, who, stage, now):
+        devices = who.pool.hold(head.demand.at(stage))
+        if devices:
+            yield head, devices
+        elif (
+            stage is states.Stage.TRAIN
+            and head.demand.gpus > 1
+            and held.holds_back(connection, who.worker, head.demand, seq=head.contender.seq)
+        ):
+            return
+
+
+def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: datetime) -> First | None:
     """Return the job that is next, locked. Of two claimers at once the second one gets the one after it."""
     if who.limits and connection.dialect.name == "postgresql":  # on SQLite every writer waits anyway
         # None of two claims may overlook what the other one begins.
         connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_KEY)))
     limits = who.limits if stage is states.Stage.TRAIN else core_limits.NONE
     full = _full_tags(connection, limits)
-    for head in heads(connection, who, stage, now):
+    for head, devices in takeable(connection, who, stage, now):
         one = {"user": head.contender.user, "demand": head.demand.text}
         first = _first(connection.dialect.name, bindparam("user"), bindparam("demand"), rooted=head.rooted, full=full)
         locking = first.with_for_update(skip_locked=True)
         row = connection.execute(locking, {**_values(who, stage, now), **one}).first()
         if row is not None:
-            return row
+            return First(row=row, devices=devices)
     return None
 
 
@@ -122,6 +149,13 @@ def next_but_for(connection: Connection, who: Asker, training: Row[Any], now: da
         user=user, running=own.running - 1, served_at=own.served_at, rank=training.rank, seq=training.seq
     )
     return yielding.next_claim(waiting, back).seq
+
+
+def demands(connection: Connection, stage: states.Stage) -> list[resources.Demand]:
+    """Return what the jobs demand that wait for a stage, each demand once or more often."""
+    kinds = _kinds(_users())
+    found = connection.execute(select(kinds.c.demand).where(kinds.c.demand.is_not(None)), {"stage": stage})
+    return [resources.of(text) for text in found.scalars()]
 
 
 def standing(
@@ -197,12 +231,7 @@ def _contenders(dialect: str, full: tuple[str, ...]) -> Select[Any]:
     """
     barred = (_workers.state == states.WorkerState.UNHEALTHY) | (_workers.wish == states.WorkerWish.DRAIN)
     may_claim = ~exists().where(_workers.id == bindparam("worker"), barred)
-    least = select(func.min(_jobs.submitted_by).label("name")).where(*_waiting(_jobs), may_claim)
-    users = least.cte("users", recursive=True)
-    later = models.jobs.alias("later").c
-    following = select(func.min(later.submitted_by)).where(*_waiting(later), later.submitted_by > users.c.name)
-    users = users.union_all(select(following.correlate(users).scalar_subquery()).where(users.c.name.is_not(None)))
-    kinds = _kinds(users)
+    kinds = _kinds(_users(may_claim))
     firsts = union_all(*(_firsts(dialect, kinds, rooted=rooted, full=full) for rooted in (False, True))).subquery()
     # No join, which PostgreSQL would make a hash of all jobs for.
     rank = select(_jobs.rank).where(_jobs.seq == firsts.c.seq)
@@ -212,6 +241,15 @@ def _contenders(dialect: str, full: tuple[str, ...]) -> Select[Any]:
         _running(firsts.c.name).scalar_subquery().label("running"),
         _served_at(firsts.c.name).scalar_subquery().label("served_at"),
     )
+
+
+def _users(*conditions: ColumnElement[bool]) -> CTE:
+    """Return the users with waiting jobs, where the conditions hold."""
+    least = select(func.min(_jobs.submitted_by).label("name")).where(*_waiting(_jobs), *conditions)
+    users = least.cte("users", recursive=True)
+    later = models.jobs.alias("later").c
+    following = select(func.min(later.submitted_by)).where(*_waiting(later), later.submitted_by > users.c.name)
+    return users.union_all(select(following.correlate(users).scalar_subquery()).where(users.c.name.is_not(None)))
 
 
 def _kinds(users: CTE) -> CTE:

@@ -1,9 +1,12 @@
 """The store's side for those who wait: a job's place, who is before it, and what it waits for."""
 
+from datetime import datetime
+
+from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import clock, dependencies, jobs, ordering, states
-from orchestrator.store import base, claims, engine, people, rows
+from orchestrator.store import base, claims, engine, held, models, people, rows
 from orchestrator.store import dependencies as stored
 
 
@@ -43,6 +46,17 @@ class Places(base.Places):
         return [rows.job(row) for row in claims.of_user(connection, user, stage, self.clock.now(), limit)]
 
     @engine.reads
+    def held_back(self, connection: Connection) -> dict[str, jobs.Job]:
+        """Return for which job each worker holds its free devices back, by the worker's id."""
+        engine.at_one_moment(connection)
+        if all(demand.gpus == 1 for demand in claims.demands(connection, states.Stage.TRAIN)):
+            return {}  # the usual answer, and the cheap one
+        found = _held_back(connection, self.clock.now())
+        whole = select(models.jobs).where(models.jobs.c.seq.in_(found.values()))
+        by_seq = {row.seq: rows.job(row) for row in connection.execute(whole)} if found else {}
+        return {worker: by_seq[seq] for worker, seq in found.items()}
+
+    @engine.reads
     def running(self, connection: Connection, stage: states.Stage) -> list[jobs.Job]:
         """Return the jobs that run at a stage, in the order of submission."""
         return [rows.job(row) for row in claims.at_stage(connection, stage)]
@@ -51,3 +65,19 @@ class Places(base.Places):
     def dependencies(self, connection: Connection, job_id: str) -> list[dependencies.Dependency]:
         """Return what the job waits for, or has waited for."""
         return stored.of(connection, job_id)
+
+
+def _held_back(connection: Connection, now: datetime) -> dict[str, int]:
+    """Return the `seq` of the job for which each worker holds back, of those that do."""
+    found = {}
+    for host, row in held.hosts(connection):
+        who = claims.Asker(
+            worker=row.id, root=row.artifact_root or "", limits=rows.limits_of(row), pool=held.Seen(host)
+        )
+        for head in claims.heads(connection, who, states.Stage.TRAIN, now):
+            if who.pool.hold(head.demand):
+                break
+            if head.demand.gpus > 1 and held.holds_back(connection, row.id, head.demand, seq=head.contender.seq):
+                found[row.id] = head.contender.seq
+                break
+    return found

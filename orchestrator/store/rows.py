@@ -100,12 +100,26 @@ def worker(row: Row[Any], held: tuple[str, ...], now: datetime) -> jobs.Worker:
         row,
         identity=identity(row),
         devices=tuple(row.devices),
-        limits=limits.Limits(**(row.limits or {})),
-        slots=tuple(resources.Device(**slot) for slot in row.slots or ()),
+        limits=limits_of(row),
+        slots=_slots(row),
         labels=tuple(row.labels or ()),
         jobs=held,
         silence=silence,
     )
+
+
+def limits_of(row: Row[Any]) -> limits.Limits:
+    """Return what the worker of a row of `workers` keeps to."""
+    return limits.Limits(**(row.limits or {}))
+
+
+def offer(row: Row[Any]) -> resources.Offer:
+    """Return what the worker of a row of `workers` has for jobs."""
+    return jobs.offer(slots=_slots(row), devices=tuple(row.devices), labels=tuple(row.labels or ()))
+
+
+def _slots(row: Row[Any]) -> tuple[resources.Device, ...]:
+    return tuple(resources.Device(**slot) for slot in row.slots or ())
 
 
 def identity(row: Row[Any]) -> jobs.WorkerIdentity:

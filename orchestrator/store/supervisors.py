@@ -1,7 +1,7 @@
 """The store's side for supervisors: the claim, and writes with the attempt as the fence."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Row, case, exists, func, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import clock, jobs, provenance, resources, retention, states
+from orchestrator.core import clock, gangs, jobs, provenance, retention, states
 from orchestrator.core import limits as core_limits
 from orchestrator.store import base, claims, engine, line, models, moves, people, rows, starts, waiting
 
@@ -32,12 +32,12 @@ class Supervisors(base.Supervisors):
         stages: Sequence[states.Stage],
         artifact_root: str,
         limits: core_limits.Limits = core_limits.NONE,
-        offer: resources.Offer = resources.ONE_CPU,
+        pool: gangs.Pool = gangs.ALONE,
     ) -> jobs.Claim | None:
         """Claim the job that is next for the first of `stages` that has one."""
-        if (claimed := self._claimed_unheard(worker, stages)) is not None:
+        if (claimed := self._claimed_unheard(worker, stages, pool)) is not None:
             return claimed
-        asker = claims.Asker(worker=worker.id, root=artifact_root, limits=limits, offer=offer)
+        asker = claims.Asker(worker=worker.id, root=artifact_root, limits=limits, pool=pool)
         # Idle slots look every few seconds: a look takes no lock that anybody waits for.
         if not self._is_worth_it(asker, stages):
             return None
@@ -50,15 +50,22 @@ class Supervisors(base.Supervisors):
                 self.unheard += [(claim, began) for claim in made[-1:]]
             raise
 
-    def _claimed_unheard(self, worker: jobs.WorkerIdentity, stages: Sequence[states.Stage]) -> jobs.Claim | None:
-        """Return a claim of the worker's whose commit took place, though its answer was lost."""
+    def _claimed_unheard(
+        self, worker: jobs.WorkerIdentity, stages: Sequence[states.Stage], pool: gangs.Pool
+    ) -> jobs.Claim | None:
+        """Return a claim of the worker's whose commit took place, though its answer was lost.
+
+        Its devices are held anew; while another job has them, it waits, until its lease has stood still.
+        """
         for entry in list(self.unheard):
             claim, began = entry
             if claim.job.worker == worker.id and claim.job.stage in stages:
                 held = self._is_held(claim, began)
-                self.unheard.remove(entry)
-                if held:
-                    return claim
+                devices = pool.hold(claim.job.demand.at(claim.job.stage)) if held else ()
+                if not held or devices:
+                    self.unheard.remove(entry)
+                if devices:
+                    return replace(claim, devices=devices)
         return None
 
     @engine.reads
@@ -71,7 +78,7 @@ class Supervisors(base.Supervisors):
     def _is_worth_it(self, connection: Connection, asker: claims.Asker, stages: Sequence[states.Stage]) -> bool:
         now = self.clock.now()
         return waiting.is_any_due(connection, now) or any(
-            claims.heads(connection, asker, stage, now) for stage in stages
+            True for stage in stages for _ in claims.takeable(connection, asker, stage, now)
         )
 
     @engine.writes
@@ -89,11 +96,12 @@ class Supervisors(base.Supervisors):
         waiting.unblock(connection, actor=worker.id, now=now)
         for stage in stages:
             first = claims.lock_next(connection, asker, stage, now)
-            job = self._take(connection, first, worker) if first else None
+            job = self._take(connection, first.row, worker) if first else None
             if first and job:
-                place = {"worker": worker.id, "host": worker.host, "device": device, "artifact_root": asker.root}
-                _begin_attempt(connection, job, first, place, now=now)
-                made.append(_claimed(connection, job))
+                on = device if len(first.devices) == 1 else gangs.named(first.devices)
+                place = {"worker": worker.id, "host": worker.host, "device": on, "artifact_root": asker.root}
+                _begin_attempt(connection, job, first.row, place, now=now)
+                made.append(replace(_claimed(connection, job), devices=first.devices))
                 return made[-1]
         return None
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import jobs, resources, states, yielding
+from orchestrator.core import gangs, jobs, resources, states, yielding
 from orchestrator.store import claims, models, moves, rows
 
 #: Key of PostgreSQL's advisory lock under which it is decided who yields: "yiel" in ASCII.
@@ -117,4 +117,6 @@ class _Look:
 
 
 def _asker(worker: jobs.Worker) -> claims.Asker:
-    return claims.Asker(worker=worker.id, root=worker.artifact_root or "", limits=worker.limits, offer=worker.offer)
+    return claims.Asker(
+        worker=worker.id, root=worker.artifact_root or "", limits=worker.limits, pool=gangs.Alone(worker.offer)
+    )

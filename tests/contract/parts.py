@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.core import jobs, provenance, resources, specs, states
+from orchestrator.core import gangs, jobs, provenance, resources, specs, states
 from orchestrator.store import base, models, sql
 
 ROOT = "root-a"
@@ -42,9 +42,14 @@ def claim(
     worker: str = "worker-a",
     root: str = ROOT,
     offer: resources.Offer = resources.ONE_CPU,
+    pool: gangs.Pool | None = None,
 ) -> jobs.Claim | None:
     return store.claim(
-        worker=identity(worker), device="cpu", stages=stages or ALL_STAGES, artifact_root=root, offer=offer
+        worker=identity(worker),
+        device="cpu",
+        stages=stages or ALL_STAGES,
+        artifact_root=root,
+        pool=pool or gangs.Alone(offer),
     )
 
 

@@ -113,7 +113,7 @@ def test_a_job_that_kills_every_process_is_quarantined_and_the_others_succeed(
         store=store,
         settings=settings,
         launcher=Launcher(fork_server),
-        place=Place(device="cpu", threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir),
+        place=Place(threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir),
         draining=draining,
         clock=clocks.SystemClock(),
     )

@@ -25,6 +25,7 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "find": lambda store, job_id: store.find(job_id),
     "first": lambda store, _: store.first("walker", states.Stage.DOWNLOAD, limit=1),
     "get": lambda store, job_id: store.get(job_id),
+    "held_back": lambda store, _: store.held_back(),
     "history": lambda store, job_id: store.history(job_id),
     "jobs": lambda store, _: store.jobs(jobs.JobFilter()),
     "logs": lambda store, job_id: store.logs(job_id),

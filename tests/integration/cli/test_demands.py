@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Client, config, errors
-from orchestrator.core import resources
+from orchestrator.core import resources, specs, states
 from orchestrator.store import sql
+from tests.contract import parts
 from tests.integration.cli.conftest import Orch, living_worker
+from tests.support import pools
 
 A100 = resources.Device(id="GPU-0", kind="gpu", name="NVIDIA A100", memory=42 * 10**9)
 WANTED = resources.Demand(gpus=2, device="a100", gpu_memory=40 * 10**9, labels=("bigdisk", "lab=a"))
@@ -85,3 +87,33 @@ def test_labels_of_a_worker_are_a_setting(orch: Orch, monkeypatch: pytest.Monkey
     monkeypatch.setenv("ORCH_LABELS", "big disk")
     ran = orch("status")
     assert (ran.code, "A label has 1 to 100" in ran.err or "a label has 1 to 100" in ran.err) == (2, True)
+
+
+def test_why_says_who_holds_devices_back_for_a_job_on_several(orch: Orch, store: sql.SqlStore) -> None:
+    desk = pools.Devices(2)
+    store.register(living_worker(devices=("CPU", "CPU"), slots=desk.offer.devices))
+    small, gang, later = (_trainable(store, gpus) for gpus in (1, 2, 1))
+    assert parts.claimed(store, states.Stage.TRAIN, pool=desk.slot(0)).id == small
+    said = {job_id: json.loads(orch("why", job_id, "--json").out)["workers"][0]["why"] for job_id in (gang, later)}
+    assert said == {
+        gang: "takes it when 2 devices are free at once, of which 1 is, and holds those back from later jobs: "
+        f"it trains {small}",
+        later: f"holds its free devices back for {gang}, which trains on 2 together",
+    }
+    assert parts.claim(store, states.Stage.TRAIN, pool=desk.slot(1)) is None
+    store.cancel(gang, actor="ada")
+    assert json.loads(orch("why", later, "--json").out)["workers"][0]["why"].startswith("has a free device")
+
+
+def test_a_job_on_several_devices_makes_all_of_them_busy(orch: Orch, store: sql.SqlStore) -> None:
+    desk = pools.Devices(3)
+    store.register(living_worker(devices=("CPU",) * 3, slots=desk.offer.devices))
+    _trainable(store, 2)
+    parts.claimed(store, states.Stage.TRAIN, pool=desk.slot(0))
+    assert json.loads(orch("top", "--json").out)["busy"] == 2
+
+
+def _trainable(store: sql.SqlStore, gpus: int) -> str:
+    job = parts.submit(store, spec=specs.JobSpec(gpus=gpus, batch_size=16))
+    store.finish(parts.claimed(store, states.Stage.DOWNLOAD), parts.DONE)
+    return job.id

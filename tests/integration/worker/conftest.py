@@ -31,7 +31,7 @@ class Bench:
             store=store,
             settings=settings,
             launcher=Launcher(fork_server),
-            place=Place(device="cpu", threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir),
+            place=Place(threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir),
             draining=self.draining,
             clock=clocks.SystemClock(),
         )

@@ -14,6 +14,10 @@ def between(low: float, high: float) -> forecast.Interval:
     return forecast.Interval(low=low, high=high)
 
 
+def on_one(low: float, high: float) -> forecast.Work:
+    return between(low, high), 1
+
+
 def test_an_epoch_takes_as_long_as_the_recent_ones() -> None:
     assert forecast.an_epoch([]) is None
     assert forecast.epoch_seconds(epochs(4, 8, 6)) == [4, 8, 6]
@@ -33,18 +37,27 @@ def test_what_is_left_never_falls_below_nothing() -> None:
 
 
 def test_the_next_job_begins_when_the_first_device_is_free() -> None:
-    assert forecast.begin([between(10, 20), between(5, 30)], [], slots=2) == between(5, 20)
+    assert forecast.begin([on_one(10, 20), on_one(5, 30)], [], slots=2) == between(5, 20)
 
 
 def test_a_free_device_takes_it_at_once() -> None:
-    assert forecast.begin([between(10, 20)], [], slots=2) == forecast.NOTHING
+    assert forecast.begin([on_one(10, 20)], [], slots=2) == forecast.NOTHING
 
 
 def test_each_job_ahead_takes_the_device_that_is_free_first() -> None:
-    assert forecast.begin([between(10, 10)], [between(3, 3), between(4, 4)], slots=1) == between(17, 17)
-    assert forecast.begin([between(10, 10)], [between(3, 3), between(4, 4)], slots=2) == between(7, 7)
-    assert forecast.begin([], [between(1, 2)] * 4, slots=2) == between(2, 4)
+    assert forecast.begin([on_one(10, 10)], [on_one(3, 3), on_one(4, 4)], slots=1) == between(17, 17)
+    assert forecast.begin([on_one(10, 10)], [on_one(3, 3), on_one(4, 4)], slots=2) == between(7, 7)
+    assert forecast.begin([], [on_one(1, 2)] * 4, slots=2) == between(2, 4)
 
 
 def test_without_a_device_nobody_can_say() -> None:
     assert forecast.begin([], [], slots=0) is None
+
+
+def test_a_job_on_several_devices_waits_for_all_of_them_and_takes_them_all() -> None:
+    gang = (between(5, 5), 2)
+    assert forecast.begin([on_one(10, 20)], [], slots=2, wanted=2) == between(10, 20)
+    assert forecast.begin([gang], [], slots=2) == between(5, 5)
+    assert forecast.begin([on_one(10, 10)], [gang], slots=2) == between(15, 15)
+    assert forecast.begin([], [gang], slots=3) == forecast.NOTHING
+    assert forecast.begin([], [], slots=1, wanted=2) is None

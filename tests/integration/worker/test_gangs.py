@@ -1,0 +1,95 @@
+"""A real node with two CPU slots: a job on both runs between single ones, and whoever is killed frees both."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.core import jobs, specs, states
+from tests.support import pictures, running
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+State, Stage = states.JobState, states.Stage
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[running.Installation]:
+    with running.installation(tmp_path / "home", devices="cpu", slots_per_device=2) as installation:
+        yield installation
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Callable[..., specs.JobSpec]:
+    data = str(pictures.write(tmp_path / "pictures", pictures.members(size=(16, 16))))
+
+    def make(**fields: object) -> specs.JobSpec:
+        given = {"data": data, "network": "densenet_tiny", "image_size": 8, "epochs": 2, "loader_workers": 0}
+        return specs.parse({**given, **fields})
+
+    return make
+
+
+def trains(installed: running.Installation, job: jobs.Job) -> jobs.Job | None:
+    now = installed.store.get(job.id)
+    works = now.state is State.RUNNING and now.stage is Stage.TRAIN and now.progress.done
+    return now if works else None
+
+
+def waits(installed: running.Installation, job: jobs.Job) -> bool:
+    now = installed.store.get(job.id)
+    return (now.state, now.stage) == (State.QUEUED, Stage.TRAIN)
+
+
+def claims_of(installed: running.Installation, job: jobs.Job) -> list[str]:
+    return [attempt.device for attempt in installed.store.attempts(job.id) if attempt.stage is Stage.TRAIN]
+
+
+def test_a_job_on_both_slots_runs_between_single_ones(
+    installed: running.Installation, spec: Callable[..., specs.JobSpec]
+) -> None:
+    installed.start_node()
+    first = installed.submit(spec(epochs=100_000))
+    until(lambda: trains(installed, first), seconds=60)
+    gang, later = installed.submit(spec(gpus=2)), installed.submit(spec(seed=1))
+    until(lambda: waits(installed, gang) and waits(installed, later), seconds=60)
+    (why,) = json.loads(installed.orch("why", later.id, "--json").stdout)["workers"]
+    assert why["why"] == f"holds its free devices back for {gang.id}, which trains on 2 together"
+    installed.store.cancel(first.id, actor="tester")
+    installed.wait(gang.id, State.SUCCEEDED)
+    installed.wait(later.id, State.SUCCEEDED)
+    assert (claims_of(installed, gang), claims_of(installed, later)) == (["2 x CPU"], ["CPU"])
+    ended = installed.store.attempts(gang.id)[1].ended_at
+    assert ended is not None
+    assert installed.store.attempts(later.id)[1].started_at >= ended
+
+
+@pytest.mark.parametrize("victim", ["training", "slot"])
+def test_a_kill_frees_both_devices(
+    installed: running.Installation, spec: Callable[..., specs.JobSpec], victim: str
+) -> None:
+    installed.start_node()
+    gang = installed.submit(spec(gpus=2, epochs=100_000, checkpoint_steps=1, retries={"lost": 20}))
+    now = until(lambda: trains(installed, gang), seconds=90)
+    training = running.training_process(installed, now)
+    assert training is not None
+    os.kill(training.pid if victim == "training" else _slot_of(installed), signal.SIGKILL)
+    until(lambda: installed.store.get(gang.id).attempt > now.attempt and trains(installed, gang), seconds=90)
+    assert not training.is_running() or training.status() == psutil.STATUS_ZOMBIE
+    assert claims_of(installed, gang)[-1] == "2 x CPU"  # again both of them
+    installed.store.cancel(gang.id, actor="tester")
+    installed.wait(gang.id, State.CANCELLED)
+    pair = [installed.submit(spec(seed=seed)) for seed in (2, 3)]
+    for job in pair:
+        installed.wait(job.id, State.SUCCEEDED)
+
+
+def _slot_of(installed: running.Installation) -> int:
+    """Return the slot that holds both devices."""
+    slots = running.named(installed.settings.home, "worker.app")
+    return next(slot.pid for slot in slots if sum(file.path.endswith(".device") for file in slot.open_files()) == 2)

@@ -1,0 +1,42 @@
+"""The devices of a worker in memory, in place of `worker.pool`'s locks."""
+
+from orchestrator.core import resources
+
+
+class Devices:
+    """CPU slots of one worker; `slot` is the pool as one of them sees it."""
+
+    def __init__(self, count: int) -> None:
+        self.offer = resources.Offer(
+            devices=tuple(resources.Device(id=f"cpu.{number}", kind="cpu", name="CPU") for number in range(count))
+        )
+        self.held_by: dict[str, int] = {}  #: slots, by the device that each of them holds
+
+    def slot(self, number: int) -> "Slot":
+        """Return the pool of a slot."""
+        return Slot(self, number)
+
+    def free(self, number: int) -> None:
+        """Let go of what a slot holds."""
+        self.held_by = {device: slot for device, slot in self.held_by.items() if slot != number}
+
+
+class Slot:
+    """A slot's pool."""
+
+    def __init__(self, of: Devices, number: int) -> None:
+        self.offer = of.offer
+        self._of = of
+        self._number = number
+
+    def hold(self, demand: resources.Demand) -> tuple[resources.Device, ...]:
+        """Take the slot's own device first, as many as are demanded, or none."""
+        own = self.offer.devices[self._number]
+        others = (device for device in self.offer.devices if device is not own)
+        free = [one for one in (own, *others) if self._of.held_by.get(one.id, self._number) == self._number]
+        self._of.free(self._number)
+        if free[:1] != [own] or len(free) < demand.gpus or not demand.fits(own):
+            return ()
+        chosen = tuple(free[: demand.gpus])
+        self._of.held_by |= {device.id: self._number for device in chosen}
+        return chosen
