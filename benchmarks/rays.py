@@ -28,8 +28,10 @@ class Cluster:
 
     def submit(self, *entry: str) -> float:
         """Submit a job and return the seconds from exec to exit."""
-        command = [str(self.program), "job", "submit", "--no-wait", "--address", self.address, "--", *entry]
-        return measure.wall(command, env=self.env, cwd=self.folder)
+        return measure.wall(self._submission(*entry), env=self.env, cwd=self.folder)
+
+    def _submission(self, *entry: str) -> list[str]:
+        return [str(self.program), "job", "submit", "--no-wait", "--address", self.address, "--", *entry]
 
     def takes_jobs(self) -> bool:
         """Whether a job can be submitted: its agent begins later than all that the cluster says of itself."""
@@ -40,13 +42,22 @@ class Cluster:
         return True
 
     def to_entry(self) -> float:
-        """Return the seconds from the exec of a submission to the first command of its job."""
+        """Return the seconds from the exec of a submission to the first command of its job.
+
+        Raises CalledProcessError where the job is not taken.
+        """
         mark = self.folder / "mark"
         mark.unlink(missing_ok=True)
-        start = time.monotonic()
-        self.submit("touch", str(mark))
-        measure.wait_for(mark.exists, seconds=START_SECONDS)
-        return time.monotonic() - start
+        command, start = self._submission("touch", str(mark)), time.monotonic()
+        nothing = subprocess.DEVNULL
+        with subprocess.Popen(
+            command, env=self.env, cwd=self.folder, stdin=nothing, stdout=nothing, stderr=nothing
+        ) as client:
+            measure.wait_for(lambda: mark.exists() or client.poll() not in {None, 0}, seconds=START_SECONDS)
+            took = time.monotonic() - start
+        if client.returncode != 0:
+            raise subprocess.CalledProcessError(client.returncode, command)
+        return took
 
 
 @contextmanager
@@ -55,10 +66,12 @@ def cluster() -> Iterator[Cluster]:
     program = place.peer("ray", "ray[default]") / "ray"
     with tempfile.TemporaryDirectory(prefix="ray-") as scratch:
         folder, port = Path(scratch), measure.free_port()
-        env = place.clean_environment(RAY_USAGE_STATS_ENABLED="0")
+        # Without the second one it takes this host's address in place of loopback, and listens to the network.
+        env = place.clean_environment(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
         env["PATH"] = f"{program.parent}{os.pathsep}{env['PATH']}"
         ports = ("--port=0", f"--dashboard-port={port}", f"--dashboard-agent-listen-port={measure.free_port()}")
-        words = ("start", "--head", "--block", "--num-cpus=1", *ports)
+        at = ("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1")
+        words = ("start", "--head", "--block", "--num-cpus=1", *at, *ports)
         log = folder / "log"
         with log.open("wb") as output:
             head = subprocess.Popen(
@@ -67,10 +80,20 @@ def cluster() -> Iterator[Cluster]:
         try:
             made = Cluster(program, f"http://127.0.0.1:{port}", folder, env)
             measure.wait_for(lambda: b"Ray runtime started" in log.read_bytes(), seconds=START_SECONDS, every=0.2)
+            _listens_to_this_host_alone(head)
             measure.wait_for(made.takes_jobs, seconds=START_SECONDS, every=1)
             yield made
         finally:
             _end(head)
+
+
+def _listens_to_this_host_alone(head: "subprocess.Popen[bytes]") -> None:
+    """Raise RuntimeError where another host could reach the cluster, which asks nobody who they are."""
+    leader = psutil.Process(head.pid)
+    for process in (leader, *leader.children(recursive=True)):
+        for one in process.net_connections():
+            if one.status == psutil.CONN_LISTEN and one.laddr.ip not in {"127.0.0.1", "::1", "::ffff:127.0.0.1"}:
+                raise RuntimeError(f"Ray's {process.name()} listens at {one.laddr.ip}:{one.laddr.port}")
 
 
 def _end(head: "subprocess.Popen[bytes]") -> None:
