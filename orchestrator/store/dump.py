@@ -205,15 +205,20 @@ def _plain(value: Any) -> Any:
 
 
 def _empty(connection: Connection, revision: str) -> None:
-    """Let the database have the tables of a revision, and no rows; it holds no job."""
-    tables = reversed(_tables(connection).values())
-    if migrations.version_of(connection) == revision:
+    """Let the database have the tables of a revision, and no rows; it holds no job.
+
+    Without a revision of orch's no table in it is orch's: none is dropped, whatever its name.
+    """
+    found = migrations.version_of(connection)
+    if found is not None and migrations.is_ours(found):
+        tables = reversed(_tables(connection).values())
+        if found == revision:
+            for table in tables:
+                connection.execute(table.delete())
+            return
         for table in tables:
-            connection.execute(table.delete())
-        return
-    for table in tables:
-        table.drop(connection)
-    connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
+            table.drop(connection)
+        connection.exec_driver_sql("DROP TABLE alembic_version")
     migrations.step(connection, revision)
 
 

@@ -58,6 +58,11 @@ def is_older(found: str | None) -> bool:
     return found is None or found < HEAD
 
 
+def is_ours(found: str) -> bool:
+    """Whether a version looks like one of orch's; other applications that use alembic have their own."""
+    return len(found) == len(HEAD) and found.isdecimal()
+
+
 def require_head(found: str | None, *, name: str) -> None:
     """Raise `errors.SchemaMismatch` with both versions unless `found` is `HEAD`. `name` is the database's."""
     if found == HEAD:

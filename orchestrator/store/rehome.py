@@ -19,6 +19,9 @@ from orchestrator.store import columns, engine, line, migrations, models, moves,
 #: How far the attempts of a job are counted on: more than it has anywhere, and another number at each restore.
 _AHEAD = range(1_000, 10_000)
 
+#: Tables in the way that are named.
+_NAMED = 3
+
 _jobs = models.jobs.c
 _workers = models.workers.c
 
@@ -50,15 +53,16 @@ def require_vacant(connection: Connection, name: str, *, silence: float) -> None
 
     Raises:
         SchemaMismatch: it is of a newer orch.
-        IllegalMove: it has jobs, or a worker that lives.
+        IllegalMove: it has jobs, or a worker that lives, or it is another application's.
 
     """
     found = migrations.version_of(connection)
-    if found is None:
+    there = set(inspect(connection).get_table_names())
+    if found is None or not migrations.is_ours(found):
+        _require_no_table(there, name)
         return
     if not migrations.is_older(found):
         migrations.require_head(found, name=name)
-    there = set(inspect(connection).get_table_names())
     count = connection.execute(select(func.count()).select_from(models.jobs)).scalar_one() if "jobs" in there else 0
     if count:
         raise errors.IllegalMove(
@@ -76,6 +80,16 @@ def require_vacant(connection: Connection, name: str, *, silence: float) -> None
             f"Worker {worker} runs on the database {name}.",
             why="It would claim jobs while they are being restored.",
             hint=f"`orch down`, or stop that worker; one that was killed counts for {silence:g} seconds more.",
+        )
+
+
+def _require_no_table(there: set[str], name: str) -> None:
+    """Raise where a database that has no schema of orch's has any table: `jobs` and `events` are common names."""
+    if there:
+        raise errors.IllegalMove(
+            f"The database {name} has tables that are not orch's: {', '.join(sorted(there)[:_NAMED])}.",
+            why="They may be another application's, and be lost.",
+            hint="Set ORCH_DATABASE_URL to another, empty database, or ORCH_HOME to a new folder.",
         )
 
 

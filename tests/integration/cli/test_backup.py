@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from orchestrator import config, errors, failpoints
 from orchestrator.core import jobs, states, telling
 from orchestrator.service import archive, audit, backup, restore, schema
-from orchestrator.store import artifacts, sql
+from orchestrator.store import artifacts, engine, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, heard_of, living_worker
@@ -312,6 +312,29 @@ def test_where_jobs_are_nothing_is_restored(whole: Path, store: sql.SqlStore, or
     for words in (["--dry-run"], []):
         ran = orch("restore", *words, str(whole))
         assert (ran.code, "has 1 job." in ran.err) == (1, True)
+
+
+#: What another application has, whose tables have names of ours; and with alembic of its own.
+OTHERS = ["CREATE TABLE events (title text)", "INSERT INTO events VALUES ('fair')", "CREATE TABLE jobs (title text)"]
+MIGRATED = [*OTHERS, "CREATE TABLE alembic_version (version_num text)", "INSERT INTO alembic_version VALUES ('0001ab')"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("statements", [OTHERS, MIGRATED], ids=["plain", "migrated"])
+def test_another_application_s_tables_stay(
+    whole: Path, orch: Orch, request: pytest.FixtureRequest, kind: str, statements: list[str]
+) -> None:
+    tmp_path = request.getfixturevalue("tmp_path")
+    url = f"sqlite:///{tmp_path}/some.db" if kind == "sqlite" else request.getfixturevalue("empty_postgres_url")
+    request.getfixturevalue("monkeypatch").setenv("ORCH_DATABASE_URL", url)
+    with closing(engine.Database(url)) as database:
+        for statement in statements:
+            database.write(lambda connection, text=statement: connection.exec_driver_sql(text))  # type: ignore[misc] # a default of a lambda
+        for words in (["--dry-run"], []):
+            ran = orch("--home", f"{tmp_path}/other", "restore", *words, str(whole))
+            assert (ran.code, "has tables that are not orch's" in ran.err) == (1, True)
+        kept = database.read(lambda connection: connection.exec_driver_sql("SELECT title FROM events").scalar_one())
+    assert kept == "fair"
 
 
 def test_where_a_worker_lives_nothing_is_restored(whole: Path, there: config.Settings, orch: Orch) -> None:
