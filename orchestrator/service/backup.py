@@ -275,31 +275,36 @@ class _Taking:
 
     def _checkpoint(self, point: dump.Checkpoint) -> archive.Part | None:
         wrong, damaged = fault(point.path), True
-        try:
-            if wrong is None:
-                with self._held.pop(point.path, None) or self._open(point.path) as file:
+        with ExitStack() as closing:
+            try:
+                if wrong is None:
+                    held = self._held.pop(point.path, None)
+                    file = closing.enter_context(held or self._open(point.path))
                     wrong = _difference(file, point)
-                    if wrong is None:
-                        return self._add(point.path, file, point.bytes, pack=False, sha256=point.sha256)
-        except FileNotFoundError:
-            wrong, damaged = "it is gone", False
-        except OSError as error:
-            wrong = error.strerror or str(error)
+            except FileNotFoundError:
+                wrong, damaged = "it is gone", False
+            except OSError as error:
+                wrong = error.strerror or str(error)
+            if wrong is None:  # what fails from here on leaves half a part behind: it ends the backup
+                return self._add(point.path, file, point.bytes, pack=False, sha256=point.sha256)
         self._left_out.append(LeftOut(path=point.path, why=wrong, damaged=damaged))
         return None
 
     def _log(self, path: str) -> archive.Part | None:
-        """Write a log as far as it goes now; None where there is none. The database has the beginning of it."""
-        try:
-            with self._open(path) as file:
-                return self._add(path, file, os.fstat(file.fileno()).st_size, pack=True)
-        except OSError:
-            return None
+        """Write a log as far as it goes now; None where none can be read. The database has the beginning of it."""
+        with ExitStack() as closing:
+            try:
+                file = closing.enter_context(self._open(path))
+                size = os.fstat(file.fileno()).st_size
+                digest(file)
+            except OSError:
+                return None
+            return self._add(path, file, size, pack=True)
 
     def _add(
         self, path: str, file: BufferedReader, size: int, *, pack: bool, sha256: str | None = None
     ) -> archive.Part:
-        part = self._writer.add(f"{FILES}/{path}", _pieces(file, size), pack=pack)
+        part = self._writer.add(f"{FILES}/{path}", _pieces(path, file, size), pack=pack)
         if sha256 is not None and part.sha256 != sha256:
             raise errors.OrchError(f"{path} has changed while it was copied.", hint="Nothing is left of the backup.")
         return part
@@ -322,11 +327,18 @@ def _difference(file: BufferedReader, point: dump.Checkpoint) -> str | None:
     return None if digest(file) == point.sha256 else "its sha256 is another"
 
 
-def _pieces(file: BufferedReader, size: int) -> Iterator[bytes]:
-    file.seek(0)
-    while size and (piece := file.read(min(_PIECE, size))):
-        size -= len(piece)
-        yield piece
+def _pieces(path: str, file: BufferedReader, size: int) -> Iterator[bytes]:
+    try:
+        file.seek(0)
+        while size and (piece := file.read(min(_PIECE, size))):
+            size -= len(piece)
+            yield piece
+    except OSError as error:
+        raise errors.OrchError(
+            f"{path} cannot be read to its end.",
+            why=error.strerror or str(error),
+            hint="Nothing is left of the backup: say it again. --without-artifacts keeps the rows alone.",
+        ) from error
 
 
 def _listed(parts: Iterable[archive.Part]) -> Iterator[bytes]:

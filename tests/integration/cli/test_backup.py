@@ -1,7 +1,9 @@
 """`orch backup` and `orch restore`: what comes back, what is refused, and what a failure leaves."""
 
+import errno
 import fcntl
 import hashlib
+import io
 import json
 import shutil
 import zipfile
@@ -251,6 +253,42 @@ def test_a_running_job_whose_checkpoint_is_gone_says_so(scene: Scene, tmp_path: 
         held = parts.claimed(store, states.Stage.TRAIN, root="anywhere")
         store.record_resumed(held, attempt=None, step=0)
     assert found(there) == []
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "log"])
+def test_what_fails_within_the_copy_ends_the_backup(
+    scene: Scene, orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Half a part would stay in the archive, of which its manifest says nothing."""
+    file, opened = tmp_path / "all.zip", backup._Taking._open
+
+    def failing(taking: Any, path: str) -> Once:
+        source = Once(opened(taking, path).detach())
+        source.fails = path.endswith("log.txt") == (what == "log")
+        return source
+
+    written(scene, file)
+    before = file.read_bytes()
+    monkeypatch.setattr(backup._Taking, "_open", failing)
+    ran = orch("backup", "--force", str(file))
+    assert (ran.code, "cannot be read to its end" in ran.err, "Input/output error" in ran.err) == (1, True, True)
+    assert (file.read_bytes(), list(tmp_path.glob(".*"))) == (before, [])
+
+
+class Once(io.BufferedReader):
+    """A file of which the second read from the start fails at its first byte."""
+
+    fails = False
+    starts = 0
+
+    def seek(self, *place: int) -> int:
+        self.starts += 1
+        return super().seek(*place)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.fails and self.starts > 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
 
 
 def test_a_file_that_exists_stays_without_force(scene: Scene, orch: Orch, tmp_path: Path) -> None:
