@@ -119,7 +119,8 @@ def backup(
     Raises:
         UsageError: the file exists, and not `force`; or it cannot lie there.
         DatabaseUnavailable, SchemaMismatch: there is no database, or a newer one; nothing was written.
-        OrchError: the disk has no room, or does not take it; nothing is left of it.
+        OrchError: the artifact folder or a file in it cannot be read, or the disk has no room or does not take it;
+            nothing is left of it.
 
     """
     taking = _Taking(settings, path.absolute(), hear, with_artifacts=with_artifacts)
@@ -164,7 +165,7 @@ class _Taking:
     """One backup in the making; takes the rows as `dump.Sink`."""
 
     def __init__(self, settings: config.Settings, path: Path, hear: Hear, *, with_artifacts: bool) -> None:
-        self._root = settings.artifact_dir
+        self._root, self._with_artifacts = settings.artifact_dir, with_artifacts
         self._root_id = artifacts.known_id(self._root) if with_artifacts else None
         self._path, self._hear = path, hear
         self._held: dict[str, BufferedReader] = {}
@@ -205,6 +206,8 @@ class _Taking:
 
     def begin(self, contents: dump.Contents) -> None:
         """Take what there is, before any row: hold the files that may go, and see whether all has room."""
+        if self._with_artifacts and not self._root_id:
+            _require_no_files(contents, self._root)
         self._resources.close()
         self._held.clear()
         self._writer.begin()
@@ -308,6 +311,18 @@ class _Taking:
         if sha256 is not None and part.sha256 != sha256:
             raise errors.OrchError(f"{path} has changed while it was copied.", hint="Nothing is left of the backup.")
         return part
+
+
+def _require_no_files(contents: dump.Contents, root: Path) -> None:
+    """Raise where rows refer to checkpoints: of a folder without an id nobody knows whether it has them."""
+    if contents.checkpoints:
+        count = len(contents.checkpoints)
+        raise errors.OrchError(
+            f"{root} is no artifact folder that can be read, and the database lists "
+            f"{count} {'checkpoint' if count == 1 else 'checkpoints'}.",
+            why=f"It has no readable file {artifacts.ROOT_ID_FILE}: a disk may not be mounted.",
+            hint="Mount it, or set ORCH_ARTIFACTS. --without-artifacts keeps the rows alone.",
+        )
 
 
 def _require_room(sizes: Sizes, path: Path) -> None:

@@ -255,6 +255,15 @@ def test_a_running_job_whose_checkpoint_is_gone_says_so(scene: Scene, tmp_path: 
     assert found(there) == []
 
 
+def test_without_its_folder_there_is_no_backup_with_files(scene: Scene, orch: Orch, tmp_path: Path) -> None:
+    """A disk that is not mounted looks like a folder with nothing in it."""
+    scene.settings.artifact_dir.rename(tmp_path / "unmounted")
+    scene.settings.artifact_dir.mkdir()
+    ran = orch("backup", str(tmp_path / "all.zip"))
+    assert (ran.code, "the database lists 2 checkpoints" in ran.err, list(tmp_path.glob("*all*"))) == (1, True, [])
+    assert orch("backup", "--without-artifacts", str(tmp_path / "all.zip")).code == 0
+
+
 @pytest.mark.parametrize("what", ["checkpoint", "log"])
 def test_what_fails_within_the_copy_ends_the_backup(
     scene: Scene, orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
