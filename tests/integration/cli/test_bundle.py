@@ -314,7 +314,7 @@ def test_what_is_no_bundle_is_refused(kept: Path, orch: Orch, tmp_path: Path, wh
     elif what == "text":
         file.write_text("orch bundle")
     elif what == "backup":
-        assert orch("backup", str(file)).code == 0
+        assert orch("backup", "--without-artifacts", str(file)).code == 0
     ran = orch("reproduce", str(file))
     assert ran.code == (3 if what == "gone" else 1)
     assert "error:" in ran.err
