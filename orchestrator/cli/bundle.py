@@ -64,6 +64,8 @@ def bundle(
         render.console().print(render.clean(str(made.path)), soft_wrap=True)
     accuracy = words.percent(made.manifest.evaluation.accuracy)
     render.talk(f"{words.size(made.bytes)}: job {made.manifest.job}, {accuracy}, data {made.manifest.data.source}.")
+    if made.manifest.data.masked:
+        render.note("The secret in the URL of its data is not in it: `orch reproduce` takes it with --data.")
 
 
 @app.command(
@@ -97,11 +99,12 @@ def reproduce(
 ) -> None:
     """Train the job in a bundle here, and say whether it comes to the same.
 
-    What is otherwise here (versions, processor, device, threads) is said before it begins; a job whose data has another
-    digest is cancelled. The verdict: identical (the weights, to the last bit), within-noise (accuracies differ by two
-    standard errors at most, or a point, or --tolerance), different, or not-run. Exit codes: 0 identical or within
-    noise, 1 different or other data, 5 the job failed, 6 it was cancelled, 7 the time was not enough. Ctrl-C leaves the
-    job alone, and --verdict judges it later. In a pipe each line is a name and its values.
+    Where the URL of its data held a secret, which no bundle has, --data gives it. What is otherwise here (versions,
+    processor, device, threads) is said before it begins; a job whose data has another digest is cancelled. The
+    verdict: identical (the weights, to the last bit), within-noise (accuracies differ by two standard errors at
+    most, or a point, or --tolerance), different, or not-run. Exit codes: 0 identical or within noise, 1 different
+    or other data, 5 the job failed, 6 it was cancelled, 7 the time was not enough. Ctrl-C leaves the job alone, and
+    --verdict judges it later. In a pipe each line is a name and its values.
     """
     from orchestrator.service import bundle as bundles
     from orchestrator.service import reproduce as service

@@ -39,6 +39,7 @@ class Data(pydantic.BaseModel):
     model_config = _STRICT
 
     source: str  #: where it came from, secrets masked
+    masked: bool  #: whether there was a secret in it, so that nobody can fetch it from `source`
     hash: str  #: of its content
     classes: tuple[str, ...]
     counts: dict[str, int]
@@ -151,6 +152,7 @@ def bundle(
     path = (output or Path()).absolute()
     if path.is_dir():
         path /= f"{job.id}.zip"
+    source = job.spec.masked().data
     with archive.writing(path, kind=KIND, force=force) as writer:
         manifest = Manifest(
             format=FORMAT,
@@ -165,7 +167,8 @@ def bundle(
             environments=tuple(attempt.environment for attempt in shown.trained if attempt.environment),
             extended=any(event.kind == history.EXTENDED for event in store.events(job.id)),
             data=Data(
-                source=job.spec.masked().data,
+                source=source,
+                masked=source != job.spec.data,
                 hash=dataset.hash,
                 classes=dataset.classes,
                 counts=dataset.counts,

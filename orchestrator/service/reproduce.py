@@ -57,11 +57,18 @@ def plan(settings: config.Settings, store: Store, path: Path, *, data: str | Non
 
     Raises:
         NotFound: there is no such file, or what the job began with is not here.
+        UsageError: its data came from a URL with a secret, and `data` is None.
         InvalidSpec: this orch cannot run it.
         OrchError: the file is not whole.
 
     """
     manifest = bundle.read(path)
+    if manifest.data.masked and data is None:
+        raise errors.UsageError(
+            f"The data of job {manifest.job} came from a URL with a secret, which is not in the bundle.",
+            why=f"{manifest.data.source} is all that the bundle has of it.",
+            hint="--data SOURCE gives the whole URL, or names where the same data is here.",
+        )
     there = bundle.spec(manifest)
     used = manifest.environments[-1] if manifest.environments else None
     changed: dict[str, Any] = {} if data is None else {"data": data}

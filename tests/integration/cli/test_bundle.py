@@ -193,6 +193,19 @@ def test_it_is_submitted_as_it_was_and_differences_are_said(
     assert orch("reproduce", str(kept), "--verdict", done.id).rows[0] == ["verdict", "identical"]
 
 
+def test_a_secret_that_is_not_in_the_bundle_has_to_be_given(
+    orch: Orch, store: sql.SqlStore, settings: config.Settings, tmp_path: Path
+) -> None:
+    url = "https://example.org/pets.zip?token=secret"
+    job = trained(store, settings, spec=specs.parse({"data": url, "epochs": 1}))
+    file = str(tmp_path / f"{job.id}.zip")
+    assert "not in it: `orch reproduce` takes it with --data" in orch("bundle", job.id, "-o", file).err
+    ran = orch("reproduce", file, "--detach")
+    assert (ran.code, "a URL with a secret" in ran.err, len(store.jobs(jobs.JobFilter()))) == (2, True, 1)
+    ran = orch("reproduce", file, "--detach", "--data", url)
+    assert (ran.code, store.get(ran.out.strip()).spec.data) == (0, url)
+
+
 def test_other_data_is_cancelled_before_it_is_trained_on(
     kept: Path, orch: Orch, store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
