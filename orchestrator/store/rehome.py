@@ -112,7 +112,7 @@ def settle(connection: Connection, arrival: Arrival, time: clock.Clock) -> Settl
                 kind=history.FORGOTTEN,
                 actor=arrival.actor,
                 now=now,
-                detail="not all of its checkpoints were in the backup: they were gone from the disk when it was made",
+                detail="some of its checkpoints were not in the backup: gone or unusable when it was made",
             )
     counts = select(_jobs.state, func.count()).group_by(_jobs.state)
     return Settled(

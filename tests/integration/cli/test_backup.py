@@ -249,7 +249,11 @@ def test_a_running_job_whose_checkpoint_is_gone_says_so(scene: Scene, tmp_path: 
     there = scene.other(tmp_path)
     restore.restore(there, tmp_path / "all.zip", hear=quiet)
     with closing(sql.open_store(there)) as store:
-        assert store.events(scene.running.id)[-1].kind == "checkpoints_forgotten"
+        told = store.events(scene.running.id)[-1]
+        assert (told.kind, "gone or unusable when it was made" in (told.detail or "")) == (
+            "checkpoints_forgotten",
+            True,
+        )
         held = parts.claimed(store, states.Stage.TRAIN, root="anywhere")
         store.record_resumed(held, attempt=None, step=0)
     assert found(there) == []
