@@ -55,7 +55,7 @@ def _known(spec: JobSpec, settings: config.Settings) -> tuple[Sequence[Worker], 
         with contextlib.closing(sql.open_store(settings, create=False)) as store:
             counts = Experience(store).counts(spec.data)
             return query.living(store), counts["train"] if counts else None
-    except errors.DatabaseUnavailable:
+    except (errors.DatabaseUnavailable, errors.SchemaMismatch):
         return (), None
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import socket
+from contextlib import closing
 
 import pytest
 
 from orchestrator import config, errors
 from orchestrator.core import jobs, memory, specs
 from orchestrator.service import batches, jobfile
-from orchestrator.store import sql
+from orchestrator.store import engine, sql
 from tests.unit.orchestrator.service.test_advice import worker
 
 FIELDS = {"data": "digits", "network": "densenet121", "image_size": 64, "batch_size": "auto"}
@@ -40,6 +41,14 @@ def test_the_batch_is_the_largest_that_fits_and_a_number_from_then_on(settings: 
     file = jobfile.parse(b'batch_size = "auto"', origin="job.toml")
     in_file = jobfile.resolve(flags={"image_size": 64}, file=file, settings=settings)
     assert (in_file.spec.batch_size, in_file.spec.image_size) == (32, 64)
+
+
+@pytest.mark.usefixtures("room")
+def test_a_database_of_another_orch_is_done_without(store: sql.SqlStore, settings: config.Settings) -> None:
+    store.register(dataclasses.replace(worker("cpu"), identity=identity("v", "h")))
+    with closing(engine.Database(settings.database)) as database:
+        database.write(lambda it: it.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    assert batch(settings) == 32
 
 
 @pytest.mark.usefixtures("room")
