@@ -41,7 +41,9 @@ _TRIES = 5
 #: Bytes of a name in a folder, at most.
 _LONGEST_NAME = 255
 
-_LOG = "log.txt"
+#: Name of an attempt's log, in its folder.
+LOG = "log.txt"
+
 _PIECE = 2**20
 
 
@@ -272,7 +274,7 @@ class _Taking:
             done += point.bytes
             self._hear(Doing(done=done, total=total, unit="bytes"))
         for folder in sorted(folders):
-            part = self._log(f"{folder}/{_LOG}")
+            part = self._log(f"{folder}/{LOG}")
             if part is not None:
                 yield part
 

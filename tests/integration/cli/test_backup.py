@@ -414,6 +414,24 @@ def test_a_file_in_the_way_is_left_alone(whole: Path, there: config.Settings) ->
     assert (other.read_text(), (there.home / "orch.db").exists()) == ("another's", False)
 
 
+def test_a_log_that_has_grown_stays(scene: Scene, tmp_path: Path) -> None:
+    """The database is lost, and the folder is as the jobs left it."""
+    written(scene, tmp_path / "all.zip")
+    log = next(scene.settings.artifact_dir.rglob("log.txt"))
+    with log.open("a") as more:
+        more.write("step 11\n")
+    grown = log.read_text()
+    for name in ("orch.db", "orch.db-wal", "orch.db-shm"):
+        (scene.settings.home / name).unlink(missing_ok=True)
+    log.write_text(f"another's {grown}")
+    with pytest.raises(errors.OrchError, match=r"log\.txt is in the way"):
+        restore.restore(scene.settings, tmp_path / "all.zip", hear=quiet)
+    log.write_text(grown)
+    restore.restore(scene.settings, tmp_path / "all.zip", hear=quiet)
+    assert log.read_text() == grown
+    assert found(scene.settings) == []
+
+
 @pytest.mark.parametrize("place", ["restore.write", "restore.rename", "schema.load.commit"])
 def test_what_fails_is_completed_by_a_second_restore(
     whole: Path, there: config.Settings, orch: Orch, points: Path, place: str
