@@ -43,13 +43,13 @@ class Asked:
     urgent: Urgent | None
 
 
-def next_claim(contenders: Iterable[ordering.Contender], back: ordering.Contender) -> ordering.Contender:
-    """Return who is next where a training is back in the queue.
+def in_turn(contenders: Iterable[ordering.Contender], back: ordering.Contender) -> list[ordering.Contender]:
+    """Return who is next where a training is back in the queue, and who then.
 
     `back` is its user as they would stand then, with the training as their first job; the others are as they are.
     """
     others = [replace(one, running=back.running) if one.user == back.user else one for one in contenders]
-    return ordering.in_turn([*others, back])[0]
+    return ordering.in_turn([*others, back])
 
 
 def asked(

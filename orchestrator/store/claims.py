@@ -7,7 +7,7 @@ neither of those that wait nor of those that are blocked.
 
 import functools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -136,10 +136,25 @@ def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: date
     return None
 
 
-def next_but_for(connection: Connection, who: Asker, training: Row[Any], now: datetime) -> int:
-    """Return the `seq` of the job that a worker would claim next if a training of its own waited as well."""
+def within(connection: Connection, who: Asker, found: Iterable[Head], room: int) -> Iterator[Head]:
+    """Yield those of the jobs in turn for which so many free devices are enough: `takeable`, as far as counting tells.
+
+    They end with one for which the worker holds its devices back.
+    """
+    for head in found:
+        if head.demand.gpus <= room:
+            yield head
+        elif held.holds_back(connection, who.worker, head.demand, seq=head.contender.seq):
+            return
+
+
+def next_but_for(connection: Connection, who: Asker, training: Row[Any], now: datetime, *, room: int) -> int | None:
+    """Return the `seq` of the job that a worker would claim next if a training of its own waited as well.
+
+    `room` is how many devices are free then. None where it would hold them back.
+    """
     stage, user = states.Stage.TRAIN, training.submitted_by
-    waiting = [head.contender for head in heads(connection, who, stage, now, but_for=training)]
+    waiting = {head.contender.seq: head for head in heads(connection, who, stage, now, but_for=training)}
     standing = select(
         _running(bindparam("user")).scalar_subquery().label("running"),
         _served_at(bindparam("user")).scalar_subquery().label("served_at"),
@@ -148,7 +163,10 @@ def next_but_for(connection: Connection, who: Asker, training: Row[Any], now: da
     back = ordering.Contender(
         user=user, running=own.running - 1, served_at=own.served_at, rank=training.rank, seq=training.seq
     )
-    return yielding.next_claim(waiting, back).seq
+    waiting[back.seq] = Head(contender=back, demand=resources.of(training.demand), rooted=True)
+    others = [head.contender for seq, head in waiting.items() if seq != back.seq]
+    in_turn = [waiting[one.seq] for one in yielding.in_turn(others, back)]
+    return next((head.contender.seq for head in within(connection, who, in_turn, room)), None)
 
 
 def demands(connection: Connection, stage: states.Stage) -> list[resources.Demand]:

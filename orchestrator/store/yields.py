@@ -1,6 +1,7 @@
 """Making room for urgent jobs: `core.yielding`, over the jobs that run and those that a claim would take next."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -78,23 +79,24 @@ class _Look:
         worker = self._claiming.get(training.worker)
         if worker is None:
             return None
-        seq = claims.next_but_for(self.connection, _asker(worker), training, self.now)
-        if seq == training.seq or seq in self._with_a_place:
-            return None
-        job = self.connection.execute(select(_jobs.id, _jobs.priority, _jobs.demand).where(_jobs.seq == seq)).one()
         room = self._free(worker) + resources.of(training.demand).gpus
-        return yielding.Urgent(job=job.id, priority=job.priority) if resources.of(job.demand).gpus <= room else None
+        seq = claims.next_but_for(self.connection, _asker(worker), training, self.now, room=room)
+        if seq is None or seq == training.seq or seq in self._with_a_place:
+            return None
+        job = self.connection.execute(select(_jobs.id, _jobs.priority).where(_jobs.seq == seq)).one()
+        return yielding.Urgent(job=job.id, priority=job.priority)
 
     @cached_property
     def _with_a_place(self) -> set[int]:
         """The jobs, by `seq`, for which there are enough free devices: a slot is about to take them."""
         return {
-            head.contender.seq
-            for one in self._claiming.values()
-            if self._free(one)
-            for head in claims.heads(self.connection, _asker(one), states.Stage.TRAIN, self.now)
-            if head.demand.gpus <= self._free(one)
+            head.contender.seq for one in self._claiming.values() if self._free(one) for head in self._taken_by(one)
         }
+
+    def _taken_by(self, worker: jobs.Worker) -> Iterator[claims.Head]:
+        who = _asker(worker)
+        found = claims.heads(self.connection, who, states.Stage.TRAIN, self.now)
+        return claims.within(self.connection, who, found, self._free(worker))
 
     def _free(self, worker: jobs.Worker) -> int:
         return len(worker.devices) - self._busy[worker.id]

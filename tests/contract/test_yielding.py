@@ -10,6 +10,7 @@ from orchestrator.core import history, jobs, limits, resources, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.contract import parts
+from tests.support import pools
 
 State, Stage, Wish = states.JobState, states.Stage, states.Wish
 
@@ -211,6 +212,31 @@ def test_whatever_ends_it_first_ends_the_wish(
     asked(any_store)
     job = any_store.finish(claim, outcome)
     assert (job.state, job.stage, job.wish, job.yields_to) == (State.QUEUED, stage, Wish.RUN, None)
+
+
+@pytest.mark.parametrize(("which", "has_free"), [("other", False), ("other", True), ("holder", False)])
+def test_a_waiting_gang_hides_an_urgent_job_only_where_it_is_held_back_for(
+    any_store: sql.SqlStore, clock: HandClock, which: str, *, has_free: bool
+) -> None:
+    trainings = {}
+    for name in ("holder", "other"):
+        worker(any_store, clock, name, devices=("cpu", "cpu"), slots=pools.Devices(2).offer.devices)
+        spec = specs.JobSpec(preemptible=name == which)
+        trainings[name] = [trained_by(any_store, name, spec) for _ in range(2)]
+    clock.move(seconds=STAY.total_seconds())
+    if has_free:
+        any_store.finish(trainings["holder"].pop(), parts.failed(states.Reason.DIVERGED))
+    waiting(any_store, spec=specs.JobSpec(gpus=2), priority=9)
+    urgent = waiting(any_store)
+    assert asked(any_store) == (which == "other")
+    yields_to = [any_store.get(one.id).yields_to for one in trainings[which]]
+    assert sorted(filter(None, yields_to)) == [urgent.id] * (which == "other")
+
+
+def trained_by(store: sql.SqlStore, name: str, spec: specs.JobSpec) -> jobs.Claim:
+    parts.submit(store, spec=spec)
+    store.finish(parts.claimed(store, Stage.DOWNLOAD, worker=name), parts.DONE)
+    return parts.claimed(store, Stage.TRAIN, worker=name)
 
 
 def test_one_device_is_no_room_for_a_job_of_two(any_store: sql.SqlStore, clock: HandClock) -> None:

@@ -129,7 +129,7 @@ class Queue:
             rank=one.rank,
             seq=one.seq,
         )
-        seq = yielding.next_claim(self.contenders(), back).seq
+        seq = yielding.in_turn(self.contenders(), back)[0].seq
         return None if seq == one.seq else yielding.Urgent(job=str(seq), priority=self.jobs[seq].priority)
 
     def make_room(self) -> None:
