@@ -39,11 +39,20 @@ def sleep(assignment: protocol.Assignment, connection: Connection) -> int:
 
 def fail(assignment: protocol.Assignment, connection: Connection) -> int:
     """Train as a worker does, but that the second rank has no memory."""
+    return _failing(MemoryError("none is left"), assignment, connection)
+
+
+def break_off(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Train as a worker does, but that a picture of the second rank ends early."""
+    return _failing(EOFError("a picture ends early"), assignment, connection)
+
+
+def _failing(error: Exception, assignment: protocol.Assignment, connection: Connection) -> int:
     step = trainer.Trainer.train_step
 
     def failing(learner: trainer.Trainer, *images: Any, **of: Any) -> None:
         if not learner.world.leads:
-            raise MemoryError("none is left")
+            raise error
         step(learner, *images, **of)
 
     mock.patch.object(trainer.Trainer, "train_step", failing).start()

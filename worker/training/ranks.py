@@ -48,9 +48,13 @@ class Seat:
     pipe: Connection | None = None  #: to rank 0, of the others
 
     def told(self) -> tuple[protocol.DatasetInfo, bytes]:
-        """Return the data set and the state to begin with, once rank 0 knows them; raises EOFError where it ends."""
+        """Return the data set and the state to begin with, once rank 0 knows them; raises Parted where it ends."""
         assert self.pipe is not None  # noqa: S101 - rank 0 is told nothing
-        return protocol.DatasetInfo.model_validate_json(self.pipe.recv_bytes()), self.pipe.recv_bytes()
+        try:
+            data, state = self.pipe.recv_bytes(), self.pipe.recv_bytes()
+        except EOFError as error:
+            raise world.Parted("rank 0 has ended") from error
+        return protocol.DatasetInfo.model_validate_json(data), state
 
     def join(self, device: torch.device) -> world.World:
         """Meet the other ranks."""
@@ -213,7 +217,7 @@ def _become(seat: Seat, pipe: Connection, follow: Callable[[Seat], None], leader
             signal.signal(wish, signal.SIG_IGN)
         follow(seat)
         status = protocol.EXIT_DONE
-    except (EOFError, world.Parted):
+    except world.Parted:
         status = protocol.EXIT_FENCED  # another one is the cause
     except Exception as error:  # noqa: BLE001 - the edge: rank 0 says what it was
         with suppress(OSError):

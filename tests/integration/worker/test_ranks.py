@@ -219,6 +219,16 @@ def test_what_goes_wrong_in_a_rank_is_told_as_its_own(start: Start) -> None:
     assert failed.error.startswith("Rank 1 of 2: Memory ran out.")
 
 
+def test_what_a_rank_could_not_read_to_its_end_is_no_end_of_rank_0(start: Start) -> None:
+    training = start("truncated", epochs=200)
+    with training.started(2, entry=f"{impatient.__name__}:break_off") as process:
+        training.hear(process)
+    (failed,) = training.said[-1].of(protocol.Failed)
+    assert failed.reason is states.Reason.INTERNAL
+    assert failed.error.startswith("Rank 1 of 2: ")
+    assert "a picture ends early" in failed.error
+
+
 @pytest.mark.parametrize("which", ["leader", "supervisor"])
 def test_no_rank_outlives_its_leader_or_the_supervisor(start: Start, which: str) -> None:
     training = start("orphans", epochs=200, batch_size=6, checkpoint_steps=1)
