@@ -36,11 +36,15 @@ class Pool:
         """Take the slot's own device and as many others as are demanded, or none; see `core.gangs.Pool`."""
         chosen = self._chosen(demand)
         enough = len(chosen) == demand.gpus
-        if not enough and self._lacking is None and demand.fits(self._own.offered):
+        if not enough and self._lacking is None and self.serves(demand):
             self._lacking = demand
         for slot in self._locks.keys() - {device.slot for device in (chosen if enough else chosen[:1])}:
             os.close(self._locks.pop(slot))
         return tuple(device.offered for device in chosen) if enough else ()
+
+    def serves(self, demand: resources.Demand) -> bool:
+        """Whether the slot's own device is as demanded."""
+        return demand.fits(self._own.offered)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -117,6 +121,10 @@ class Unpooled:
     def hold(self, _demand: resources.Demand) -> tuple[resources.Device, ...]:
         """Return what stands for no device."""
         return self.offer.devices
+
+    def serves(self, _demand: resources.Demand) -> bool:
+        """Nothing is held back of no device."""
+        return False
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

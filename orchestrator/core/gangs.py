@@ -1,7 +1,7 @@
 """Jobs that train on several devices of one host: how a worker's devices are taken, and who waits for enough of them.
 
-Where the next job in turn needs more devices than are free, one worker *holds back*: its free devices take no later
-job, until they are enough. So no stream of small jobs keeps a large one waiting for ever.
+Where the next job in turn needs more devices than are free, one worker *holds back*: its free devices of that kind take
+no later job, until they are enough. So no stream of small jobs keeps a large one waiting for ever.
 """
 
 from collections.abc import Iterable
@@ -27,6 +27,10 @@ class Pool(Protocol):
         """
         ...
 
+    def serves(self, demand: Demand) -> bool:
+        """Whether a device that this slot could begin a job with is as demanded: others are not held back for it."""
+        ...
+
 
 class Alone:
     """A slot that shares its one device with nobody: it takes no gang."""
@@ -38,6 +42,10 @@ class Alone:
         """Return the device where it is all that is needed."""
         own = self.offer.devices[:1]
         return own if demand.gpus == 1 and all(demand.fits(device) for device in own) else ()
+
+    def serves(self, demand: Demand) -> bool:
+        """Whether any device is as demanded: of a worker it is not known which slot asks."""
+        return any(demand.fits(device) for device in self.offer.devices)
 
 
 ALONE = Alone()

@@ -114,6 +114,7 @@ def takeable(
         elif (
             stage is states.Stage.TRAIN
             and head.demand.gpus > 1
+            and who.pool.serves(head.demand)
             and held.holds_back(connection, who.worker, head.demand, seq=head.contender.seq)
         ):
             return

@@ -12,16 +12,16 @@ TRAIN, EVALUATE = states.Stage.TRAIN, states.Stage.EVALUATE
 
 
 class Worker:
-    """A worker with CPU slots."""
+    """A worker with CPU slots, or with GPUs of these names."""
 
-    def __init__(self, store: sql.SqlStore, clock: HandClock, name: str, slots: int) -> None:
-        self.name, self._store, self._devices = name, store, pools.Devices(slots)
+    def __init__(self, store: sql.SqlStore, clock: HandClock, name: str, slots: int, *gpus: str) -> None:
+        self.name, self._store, self._devices = name, store, pools.Devices(slots, *gpus)
         self._slots: dict[str, int] = {}
         store.register(
             jobs.Worker(
                 identity=parts.identity(name),
                 state=states.WorkerState.ACTIVE,
-                devices=("CPU",) * slots,
+                devices=tuple(device.name for device in self._devices.offer.devices),
                 slots=self._devices.offer.devices,
                 versions={},
                 artifact_root=parts.ROOT,
@@ -91,6 +91,18 @@ def test_free_devices_are_held_back_until_they_are_enough(any_store: sql.SqlStor
     last = worker.asks(0)
     assert last
     assert last.id == later.id
+
+
+def test_devices_of_another_kind_are_not_held_back(any_store: sql.SqlStore, clock: HandClock) -> None:
+    worker = Worker(any_store, clock, "desk", 0, "A100", "A100", "T4")
+    trainable(any_store)
+    assert worker.asks(0)
+    gang, later = trainable(any_store, 2, demand=resources.Demand(device="a100")), trainable(any_store)
+    assert worker.asks(1) is None
+    held = worker.asks(2)
+    assert held
+    assert held.id == later.id
+    assert {name: job.id for name, job in any_store.held_back().items()} == {"desk": gang.id}
 
 
 def test_no_device_is_held_back_for_a_job_that_has_gone(any_store: sql.SqlStore, clock: HandClock) -> None:

@@ -4,12 +4,12 @@ from orchestrator.core import resources
 
 
 class Devices:
-    """CPU slots of one worker; `slot` is the pool as one of them sees it."""
+    """CPU slots of one worker, or GPUs of these names; `slot` is the pool as one of them sees it."""
 
-    def __init__(self, count: int) -> None:
-        self.offer = resources.Offer(
-            devices=tuple(resources.Device(id=f"cpu.{number}", kind="cpu", name="CPU") for number in range(count))
-        )
+    def __init__(self, count: int, *gpus: str) -> None:
+        cpus = (resources.Device(id=f"cpu.{number}", kind="cpu", name="CPU") for number in range(count))
+        named = (resources.Device(id=f"gpu-{number}", kind="gpu", name=name) for number, name in enumerate(gpus))
+        self.offer = resources.Offer(devices=(*cpus, *named))
         self.held_by: dict[str, int] = {}  #: slots, by the device that each of them holds
 
     def slot(self, number: int) -> "Slot":
@@ -32,7 +32,7 @@ class Slot:
     def hold(self, demand: resources.Demand) -> tuple[resources.Device, ...]:
         """Take the slot's own device first, as many as are demanded, or none."""
         own = self.offer.devices[self._number]
-        others = (device for device in self.offer.devices if device is not own)
+        others = (device for device in self.offer.devices if device is not own and demand.fits(device))
         free = [one for one in (own, *others) if self._of.held_by.get(one.id, self._number) == self._number]
         self._of.free(self._number)
         if free[:1] != [own] or len(free) < demand.gpus or not demand.fits(own):
@@ -40,3 +40,7 @@ class Slot:
         chosen = tuple(free[: demand.gpus])
         self._of.held_by |= {device.id: self._number for device in chosen}
         return chosen
+
+    def serves(self, demand: resources.Demand) -> bool:
+        """Whether the slot's own device is as demanded."""
+        return demand.fits(self.offer.devices[self._number])

@@ -65,6 +65,7 @@ def test_devices_of_a_gang_are_different_gpus_as_demanded(tmp_path: Path) -> Non
         with mixed[2].in_use():
             assert mixed[2].hold(resources.Demand(device="a100")) == ()  # its own device is none
             assert mixed[2].hold(ONE)
+    assert [slot.serves(resources.Demand(gpus=2, device="a100")) for slot in mixed] == [True, True, False, True]
 
 
 def test_a_device_stays_locked_as_long_as_a_process_of_the_job_lives(tmp_path: Path) -> None:
@@ -98,3 +99,4 @@ def test_a_download_holds_nothing() -> None:
         assert pool.UNPOOLED.hold(ONE)
         assert (pool.UNPOOLED.ids, pool.UNPOOLED.locks) == (("cpu",), ())
     assert not pool.UNPOOLED.has_come_free()
+    assert not pool.UNPOOLED.serves(ONE)
