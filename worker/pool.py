@@ -57,11 +57,13 @@ class Pool:
                 self._release()
 
     def has_come_free(self) -> bool:
-        """Whether what could not be held at the last look could be held now."""
+        """Whether what could not be held at the last look could be held now, as far as that can be told."""
         if self._lacking is None or not self._used.acquire(blocking=False):
             return False
         try:
             return bool(self.hold(self._lacking))
+        except OSError:  # the next look tells; a claim says what is wrong
+            return False
         finally:
             self._release()
             self._used.release()
@@ -100,8 +102,10 @@ class Pool:
         lock = os.open(f"{self._prefix}.{device.slot}{ENDING}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             flock(lock, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             os.close(lock)
+            if not isinstance(error, BlockingIOError):
+                raise
             return False
         self._locks[device.slot] = lock
         return True

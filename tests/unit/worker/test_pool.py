@@ -1,7 +1,9 @@
 """How slots share out the devices of a node: by locks, several at once or none."""
 
+import errno
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -92,6 +94,21 @@ def test_no_descriptor_is_left_open(tmp_path: Path, count: int) -> None:
             first.hold(resources.Demand(gpus=4))
         first.has_come_free()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_look_that_fails_is_no_device_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = pools(tmp_path, CPUS)
+    with second.in_use(), first.in_use():
+        second.hold(TWO)
+        assert first.hold(THREE) == ()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "flock", mock.Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+        assert not first.has_come_free()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert first.has_come_free()
 
 
 def test_a_download_holds_nothing() -> None:
