@@ -33,6 +33,8 @@ PLACES: dict[str, str] = {
     "attempt.sweep": "the directory of a dead attempt is removed",
     "attempt.tidy": "what a dead attempt left beside its checkpoints is removed",
     "backup.open": "a checkpoint or log is opened for a backup",
+    "backup.read": "a checkpoint or log, which was compared before, is copied into a backup",
+    "backup.write": "a piece of a backup, or of a bundle, is written",
     "bell.answer": "the process that rings says how it went",
     "bell.ask": "a command asks its process to ring",
     "bell.fork": "a command forks the process that rings",

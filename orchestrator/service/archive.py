@@ -17,7 +17,7 @@ from typing import IO, Any, Self, TypeVar
 
 import pydantic
 
-from orchestrator import errors
+from orchestrator import errors, failpoints
 
 #: Name of the manifest in the archive, and the most bytes that one may have.
 _MANIFEST, _LARGEST_MANIFEST = "manifest.json", 64 * 2**20
@@ -79,6 +79,7 @@ class Writer:
             for piece in pieces:
                 digest.update(piece)
                 size += len(piece)
+                failpoints.reach("backup.write")
                 part.write(piece)
         return Part(name=name, bytes=size, sha256=digest.hexdigest())
 

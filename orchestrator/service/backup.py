@@ -347,6 +347,7 @@ def _difference(file: BufferedReader, point: dump.Checkpoint) -> str | None:
 def _pieces(path: str, file: BufferedReader, size: int) -> Iterator[bytes]:
     try:
         file.seek(0)
+        failpoints.reach("backup.read")
         while size and (piece := file.read(min(_PIECE, size))):
             size -= len(piece)
             yield piece

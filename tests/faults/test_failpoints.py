@@ -60,7 +60,6 @@ EXCEPTIONS = {
     "orchestrator/service/batches.py:_limit": "reads /sys",
     "orchestrator/service/archive.py:_drafted": "a person's own file: what fails leaves none under its name",
     "orchestrator/service/archive.py:_sync_folder": "the same",
-    "orchestrator/service/archive.py:add": "the same",
     "orchestrator/service/archive.py:writing": "the same",
     "orchestrator/service/archive.py:_open": "a person's own file, all of it read before anything is stored",
     "orchestrator/service/bundle.py:_file": "a person's own file: what fails leaves no bundle",
