@@ -197,6 +197,8 @@ COMMANDS = (
     "evaluate ID --data digits",
     "export ID --format safetensors",
     "extend ID --epochs 9",
+    "bundle ID",
+    "backup backup.zip",
     "verify-resume ID",
     "gc --dry-run",
     "data list",
@@ -206,7 +208,7 @@ COMMANDS = (
     "db upgrade",
 )
 #: Those that do not: they need none, use one of their own, or say it among other things.
-OTHERS = {"down", "config", "demo", "doctor", "help", "init", "models", "recipes", "schema"}
+OTHERS = {"down", "config", "demo", "doctor", "help", "init", "models", "recipes", "reproduce", "restore", "schema"}
 
 
 def words_of(command: str) -> list[str]:

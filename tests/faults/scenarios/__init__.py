@@ -25,7 +25,6 @@ class Scenario:
 
 
 _LIFE = Scenario(work.life)
-_UNHURRIED = Scenario(work.unhurried)
 _LOOKED = Scenario(people.looked, most=len(people.QUESTIONS))
 _RESTORED = Scenario(people.restored, most=9)
 _FRESH = Scenario(people.fresh, database=False)
@@ -68,7 +67,7 @@ SCENARIOS: dict[str, Scenario] = {
     "schema.load": _RESTORED,
     "schema.vacancy": _RESTORED,
     "schema": _FRESH,
-    "store.beat": _UNHURRIED,
+    "store.beat": Scenario(work.unhurried, most=1),
     "store.begin_anew": Scenario(people.retried),
     "store.cancel": Scenario(people.cancelled),
     "store.delete": Scenario(people.deleted),
@@ -84,6 +83,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.resume": Scenario(people.paused),
     "store.steer": Scenario(people.steered),
     "store.take_back": Scenario(nodes.orphaned),
+    "store.unblock": Scenario(work.life, most=1),  # so rare that a short job may end first
     "store.wish_worker": Scenario(nodes.wished),
     "store.wish": Scenario(work.unhurried, settings={"heartbeat": 2, "lease": 6}),
     **{f"store.{question}": _LOOKED for question in people.QUESTIONS},
