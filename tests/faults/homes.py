@@ -260,6 +260,11 @@ class Home:
                 self._ended.append(f"{name} {status}")
             self._pids[name] = self._fork(name, work)
 
+    def mend(self) -> None:
+        """Start again what has died, where a node is to run."""
+        if "node" in self._pids:
+            self.keep()
+
     def until(self, condition: Callable[[], Any]) -> Any:
         """Keep all running until the condition is true, and return its value."""
         while not (found := condition()):
