@@ -338,6 +338,7 @@ def test_two_that_wait_for_each_other_both_come_through(postgres_url: str) -> No
                 for end in ends:
                     end.result(30)
             counts = one.read(lambda connection: connection.exec_driver_sql("SELECT count FROM pair").scalars().all())
-            assert (sorted(runs[:2]), len(runs), counts) == (["ab", "ba"], 3, [2, 2])
+            assert (sorted(runs[:2]), counts) == (["ab", "ba"], [2, 2])
+            assert len(runs) >= 3  # the one that ran again may have met the other once more
         finally:
             one.write(lambda connection: connection.exec_driver_sql("DROP TABLE pair"))
