@@ -1,5 +1,6 @@
 """`orch data`: the data sets of this host."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,19 +122,19 @@ def rm(context: typer.Context, name: _Set) -> None:
 
 
 def _columns() -> "list[render.Column[Held]]":
-    column = render.Column["Held"]
+    column, now = render.Column["Held"], datetime.now(UTC)
     return [
         column(title="SET", value=lambda one: one.hash, shown=lambda one: one.hash[:_SHORT]),
         column(title="SOURCE", value=lambda one: one.sources, elastic=True),
-        column(title="CLASSES", value=lambda one: len(one.classes), right=True),
+        column(title="CLASSES", value=lambda one: len(one.classes), right=True, wide=True),
         column(title="TRAIN", value=lambda one: one.counts["train"], right=True),
         column(title="VAL", value=lambda one: one.counts["val"], right=True),
         column(title="SIZE", value=lambda one: one.bytes, shown=lambda one: words.size(one.bytes), right=True),
-        column(title="PIXELS", value=lambda one: one.decoded, shown=_pixels, right=True),
+        column(title="PIXELS", value=lambda one: one.decoded, shown=_pixels, right=True, wide=True),
         column(title="STATE", value=_state),
         column(title="JOBS", value=lambda one: len(one.jobs), shown=_jobs, right=True),
         column(title="LIVE", value=lambda one: one.live, wide=True),
-        column(title="LAST USE", value=lambda one: one.used_at, shown=lambda one: words.moment(one.used_at)),
+        column(title="LAST USE", value=lambda one: one.used_at, shown=lambda one: words.ago(one.used_at, now)),
         column(title="PATH", value=lambda one: one.path, wide=True, elastic=True),
     ]
 

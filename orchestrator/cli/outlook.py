@@ -1,4 +1,4 @@
-"""What people are told of a training before it begins: its time, its memory, and what would make it faster."""
+"""What people are told of a training before it begins: place, time, memory, what would make it faster."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -7,6 +7,7 @@ from orchestrator.cli import specflags, words
 
 if TYPE_CHECKING:
     from orchestrator.core.specs import JobSpec
+    from orchestrator.service.rehearsal import Rehearsal
     from orchestrator.service.speeds import Foreseen
 
 #: How what was measured is called where it is not the recipe's own.
@@ -25,6 +26,24 @@ _OTHERWISE = {
 
 #: From this many times on, digits behind the point say nothing.
 _WHOLE = 3
+
+
+def place(rehearsed: "Rehearsal") -> Iterator[str]:
+    """Yield where a job would stand in the queue, and when it would begin and end."""
+    if rehearsed.same is not None:
+        yield f"Job {rehearsed.same.id} has this result: nothing is queued without --force."
+        return
+    from orchestrator.service import query
+
+    answer = rehearsed.answer
+    if answer is None:
+        return
+    unfit = query.unfit(answer.job, [one.worker for one in answer.verdicts])
+    yield from words.unfit(unfit)
+    yield f"If you submit it now: {answer.sentence[0].lower()}{answer.sentence[1:]}"
+    if answer.begins and answer.ends:
+        begins, ends = (words.between(one.low, one.high) for one in (answer.begins, answer.ends))
+        yield f"It begins in {begins}, and ends in {ends}."
 
 
 def speed(spec: "JobSpec", foreseen: "Foreseen | None") -> Iterator[str]:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -215,9 +216,17 @@ def _say(said: str, label: str, style: str) -> None:
         return
     from rich.text import Text
 
-    painted = Text(said)
+    target = console(sys.stderr)
+    painted = Text(wrapped(said, indent=len(label) + 1 if label else 0, width=target.width))
     painted.stylize(style, 0, len(label))
-    console(sys.stderr).print(painted, soft_wrap=True)
+    target.print(painted, soft_wrap=True)
+
+
+def wrapped(said: str, *, indent: int, width: int) -> str:
+    """Return text broken between words, but for what names a command, to be copied, or has lines of its own."""
+    if "orch " in said or "\n" in said or width <= indent:
+        return said
+    return textwrap.fill(said, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def note(text: str) -> None:

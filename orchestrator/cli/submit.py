@@ -16,15 +16,12 @@ from orchestrator.core.states import JobState
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help needs none of them
     from orchestrator.config import Settings
-    from orchestrator.core.jobs import Job, Worker
+    from orchestrator.core.jobs import Worker
     from orchestrator.core.specs import JobSpec
     from orchestrator.service.context import Context
     from orchestrator.service.jobfile import JobFile, Resolved
-    from orchestrator.service.speeds import Foreseen
+    from orchestrator.service.rehearsal import Rehearsal
     from orchestrator.service.submit import Submitted
-
-#: Workers that a note names, of those that cannot run a job.
-_SHOWN = 3
 
 app = typer.Typer(add_completion=False)
 
@@ -143,11 +140,10 @@ def submit(
         not_before=moments.parse(not_before, now=datetime.now().astimezone()) if not_before else None,
     )
     if dry_run:
-        from orchestrator.service import speeds
+        from orchestrator.service import rehearsal
 
-        foreseen = speeds.look(settings, resolved.spec)
-        told = [outlook.memory(resolved.spec), *outlook.speed(resolved.spec, foreseen)]
-        _show_dry_run(resolved, foreseen, [*told, *_advice(resolved.spec, (), command, fields)], to=to)
+        rehearsed = rehearsal.rehearse(settings, new, after=after or [], reuse=not force)
+        _show_dry_run(resolved, rehearsed, list(_advice(resolved.spec, (), command, fields)), to=to)
         return
     with (
         provenance.asked(settings, Path.cwd()) as question,
@@ -199,19 +195,9 @@ def notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings"
     nobody = words.nobody(workers, query.silent_ids(workers, settings))
     if nobody:
         yield f"{nobody.capitalize()}: the job waits. `orch up -d` starts one here."
-    yield from _unfit(done.job, workers)
+    yield from words.unfit(query.unfit(done.job, workers))
     if done.broker is not None and (workers or not settings.embedded_broker):
         yield f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves."
-
-
-def _unfit(job: "Job", workers: "tuple[Worker, ...]") -> Iterator[str]:
-    from orchestrator.service import query
-
-    reasons = query.unfit(job, workers)
-    if reasons:
-        told = ", ".join(f"{worker} {why}" for worker, why in list(reasons.items())[:_SHOWN])
-        more = f", and so on of {len(reasons)} workers" if len(reasons) > _SHOWN else ""
-        yield f"No worker that runs now can ever run it: {told}{more}. The job waits for one that can."
 
 
 def _advice(
@@ -283,11 +269,13 @@ def _place(done: "Submitted") -> str:
     return query.blocked(done.job, done.needs, now=datetime.now(UTC)) or words.place(done.ahead)
 
 
-def _show_dry_run(resolved: "Resolved", foreseen: "Foreseen | None", notes: list[str], *, to: render.Mode) -> None:
+def _show_dry_run(resolved: "Resolved", rehearsed: "Rehearsal", advice: list[str], *, to: render.Mode) -> None:
+    notes = [*outlook.place(rehearsed), outlook.memory(resolved.spec)]
+    notes += [*outlook.speed(resolved.spec, rehearsed.foreseen), *advice]
     if to is render.Mode.JSON:
         from orchestrator.service import outlookviews
 
-        render.document(outlookviews.resolved(resolved, foreseen, notes))
+        render.document(outlookviews.resolved(resolved, rehearsed, notes))
         return
     show.table(resolved.spec, resolved.origins, to=to)
     for note in notes:

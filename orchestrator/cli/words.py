@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.states import JobState, Stage, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Sequence
+    from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 
     from orchestrator.core.jobs import EpochMetric, Job, Worker
 
@@ -29,6 +29,9 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     "warn": ("!", "yellow"),
     "fail": ("✘", "red"),
 }
+
+#: Workers that a note names, of those that cannot run a job.
+_SHOWN = 3
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -105,6 +108,14 @@ def nobody(workers: "Collection[Worker]", silent: "Container[str]") -> str | Non
 def place(ahead: int) -> str:
     """Return where a queued job stands."""
     return "next in line" if ahead == 0 else f"{plural(ahead, 'job')} ahead"
+
+
+def unfit(reasons: "Mapping[str, str]") -> "Iterator[str]":
+    """Yield that no worker can ever run a job, where that is so; `reasons` by the workers' ids."""
+    if reasons:
+        told = ", ".join(f"{worker} {why}" for worker, why in list(reasons.items())[:_SHOWN])
+        more = f", and so on of {len(reasons)} workers" if len(reasons) > _SHOWN else ""
+        yield f"No worker that runs now can ever run it: {told}{more}. The job waits for one that can."
 
 
 def progress(job: "Job") -> str:

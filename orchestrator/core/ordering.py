@@ -6,7 +6,7 @@ rank is its submit time less a fixed bonus for each point. All waiting jobs age 
 the priority: it can be stored and indexed, and no job is overtaken for ever.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -38,6 +38,23 @@ class Contender:
         return self.running, self.served_at or _NEVER, self.rank, self.seq
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a waiting job stands at its stage, at one moment."""
+
+    before: dict[str, int]  #: how many jobs of each user are claimed first
+    turns: tuple[Contender, ...]  #: all users with jobs that could be claimed, and its own, the next one first
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs are claimed first."""
+        return sum(self.before.values())
+
+
+#: That of a job that does not wait.
+NOWHERE = Standing(before={}, turns=())
+
+
 def in_turn(contenders: Iterable[Contender]) -> list[Contender]:
     """Return them in the order in which they are served."""
     return sorted(contenders, key=lambda contender: contender.turn)
@@ -52,6 +69,11 @@ def ahead(mine: Contender, others: Iterable[Contender], *, own: int) -> dict[str
     level = mine.running + own
     counts = {other.user: min(other.waiting, level - other.running + _leads(other, mine)) for other in others}
     return {user: count for user, count in {mine.user: own, **counts}.items() if count > 0}
+
+
+def standing(mine: Contender, others: Sequence[Contender], *, own: int) -> Standing:
+    """Return how the job of `mine` stands that `own` of the same user precede."""
+    return Standing(before=ahead(mine, others, own=own), turns=tuple(in_turn([mine, *others])))
 
 
 def _leads(other: Contender, mine: Contender) -> bool:

@@ -49,16 +49,14 @@ class Forecast:
         self._place: speeds.Place | None = None
         self._known: dict[tuple[object, ...], list[float]] = {}  #: seconds, by what they are of
 
-    def begins(self, job: Job, before: dict[str, int], taken_by: takers.Slots) -> Interval | None:
-        """Return in how many seconds a waiting job begins its stage; None where anything before it is unknown.
-
-        `before` is how many jobs of each user are claimed first.
-        """
-        if job.state is not JobState.QUEUED or job.blocked or sum(before.values()) > FORESEEN or not taken_by.takers:
+    def begins(self, job: Job, standing: ordering.Standing, taken_by: takers.Slots) -> Interval | None:
+        """Return in how many seconds a waiting job begins its stage; None where anything before it is unknown."""
+        if job.state is not JobState.QUEUED or job.blocked or standing.ahead > FORESEEN or not taken_by.takers:
             return None
         if job.stage is Stage.TRAIN:
-            return self._claimed(job, before, taken_by)
-        ahead = [one for user, count in before.items() for one in self._store.first(user, job.stage, limit=count)]
+            return self._claimed(job, standing, taken_by)
+        before = standing.before.items()
+        ahead = [one for user, count in before for one in self._store.first(user, job.stage, limit=count)]
         if job.stage is Stage.DOWNLOAD:
             running = self._running(taken_by, Stage.DOWNLOAD)
             return self._turn(job, running, (ahead, ahead), self._present, count=taken_by.downloads)
@@ -79,10 +77,10 @@ class Forecast:
             return None
         return _together(here.with_(device), self._left_somewhere(job, taken_by, download=False))
 
-    def _claimed(self, job: Job, before: dict[str, int], taken_by: takers.Slots) -> Interval | None:
+    def _claimed(self, job: Job, standing: ordering.Standing, taken_by: takers.Slots) -> Interval | None:
         """Return when a training begins: the order of claims is played forward, with all that takes long or short."""
-        turns = {one.user: one for one in self._store.turns(job.id)}
-        limits = {user: before.get(user, 0) + (0 if user == job.user else ALSO) for user in turns}
+        turns = {one.user: one for one in standing.turns}
+        limits = {user: standing.before.get(user, 0) + (0 if user == job.user else ALSO) for user in turns}
         ahead = [one for user, most in limits.items() if most for one in self._first(job, user, limit=most)]
         all_of_them = [*ahead, *self._coming()]
         played = [

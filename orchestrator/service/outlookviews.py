@@ -6,14 +6,8 @@ from typing import Any
 from pydantic import Field
 
 from orchestrator.core import memory
-from orchestrator.service import jobfile, speeds, views
-
-
-class SecondsPart(views.Part):
-    """An interval of seconds."""
-
-    low: float
-    high: float
+from orchestrator.service import jobfile, queueviews, speeds, views
+from orchestrator.service.rehearsal import Rehearsal
 
 
 class FasterPart(views.Part):
@@ -28,8 +22,8 @@ class FasterPart(views.Part):
 class OutlookPart(views.Part):
     """How long the training takes, by the nearest recipe that was measured."""
 
-    epoch: SecondsPart
-    total: SecondsPart
+    epoch: queueviews.IntervalPart
+    total: queueviews.IntervalPart
     counts: dict[str, int] | None = Field(
         description="pictures per split; null: nobody knows them yet, and an epoch stands for 1,000 pictures"
     )
@@ -47,18 +41,24 @@ class ResolvedPayload(views.Payload):
     origins: dict[str, str]
     memory: int = Field(description="bytes at the peak of a training on the CPU in fp32; of each of its processes")
     outlook: OutlookPart | None = Field(description="null: nothing was measured on such a device")
+    place: queueviews.StandingPart | None = Field(
+        description="how it would stand if it were submitted now; null: there is no database yet, or it is away"
+    )
+    same: str | None = Field(description="id of the job that has this result already: nothing would be queued")
     notes: tuple[str, ...]
 
 
-def resolved(resolved: jobfile.Resolved, foreseen: speeds.Foreseen | None, notes: Sequence[str]) -> ResolvedPayload:
+def resolved(resolved: jobfile.Resolved, rehearsed: Rehearsal, notes: Sequence[str]) -> ResolvedPayload:
     """Return the payload of a dry run."""
-    spec = resolved.spec
+    spec, foreseen = resolved.spec, rehearsed.foreseen
     return ResolvedPayload(
         spec=spec,
         spec_hash=spec.digest(),
         origins=resolved.origins,
         memory=memory.peak(spec, mode=spec.memory),
         outlook=_outlook(foreseen) if foreseen else None,
+        place=queueviews.standing(rehearsed.answer) if rehearsed.answer else None,
+        same=rehearsed.same.id if rehearsed.same else None,
         notes=tuple(notes),
     )
 
@@ -66,8 +66,8 @@ def resolved(resolved: jobfile.Resolved, foreseen: speeds.Foreseen | None, notes
 def _outlook(foreseen: speeds.Foreseen) -> OutlookPart:
     basis, counts = foreseen.rate.basis, foreseen.counts
     return OutlookPart(
-        epoch=SecondsPart.model_validate(foreseen.plan.epoch),
-        total=SecondsPart.model_validate(foreseen.plan.total),
+        epoch=queueviews.IntervalPart.model_validate(foreseen.plan.epoch),
+        total=queueviews.IntervalPart.model_validate(foreseen.plan.total),
         counts=dict(counts) if counts is not None else None,
         job=basis.job,
         host=basis.host,

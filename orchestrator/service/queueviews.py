@@ -34,10 +34,9 @@ class VerdictPart(views.Part):
     why: str
 
 
-class WhyPayload(views.Payload):
-    """Why a job stands where it does."""
+class StandingPart(views.Part):
+    """Where a job stands, and why."""
 
-    job: views.JobPayload
     sentence: str
     ahead: int
     before: dict[str, int] = Field(description="how many jobs of each user are claimed first")
@@ -45,6 +44,12 @@ class WhyPayload(views.Payload):
     workers: tuple[VerdictPart, ...]
     begins: IntervalPart | None = Field(description="its stage, in seconds from now, where that can be said")
     ends: IntervalPart | None = Field(description="all its stages")
+
+
+class WhyPayload(views.Payload, StandingPart):
+    """Why a job stands where it does."""
+
+    job: views.JobPayload
 
 
 class DevicePart(views.Part):
@@ -123,8 +128,12 @@ def top(found: Top, settings: config.Settings) -> TopPayload:
 
 def why(answer: Why) -> WhyPayload:
     """Return the payload of an answer."""
-    return WhyPayload(
-        job=views.job(answer.job),
+    return WhyPayload(job=views.job(answer.job), **dict(standing(answer)))
+
+
+def standing(answer: Why) -> StandingPart:
+    """Return the payload of an answer about a job that need not be stored."""
+    return StandingPart(
         sentence=answer.sentence,
         ahead=sum(answer.before.values()),
         before=answer.before,

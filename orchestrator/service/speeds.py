@@ -1,18 +1,15 @@
 """How fast a recipe will train here: by the epochs of earlier jobs, else by a table that orch brings along."""
 
-import contextlib
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator import config, errors
 from orchestrator.core import forecast, priors, speed
 from orchestrator.core.jobs import Attempt, EpochMetric, Job, Worker
 from orchestrator.core.provenance import Environment
 from orchestrator.core.specs import JobSpec
-from orchestrator.service import advice, query
+from orchestrator.service import advice
 from orchestrator.service.experience import Experience
-from orchestrator.store import sql
 
 #: Earlier jobs, the nearest first, whose epochs are read.
 READ = 8
@@ -46,15 +43,6 @@ def place(workers: Sequence[Worker]) -> Place:
     """Return where jobs run: on the workers, else on this host."""
     hosts = frozenset(worker.identity.host for worker in workers) or frozenset({socket.gethostname()})
     return Place(on_cpu=advice.on_cpu(workers), hosts=hosts)
-
-
-def look(settings: config.Settings, spec: JobSpec) -> Foreseen | None:
-    """Return how long a recipe takes, for one that is not queued: a database that is not there is done without."""
-    try:
-        with contextlib.closing(sql.open_store(settings, create=False)) as store:
-            return foresee(spec, Experience(store), place(query.living(store)))
-    except (errors.DatabaseUnavailable, errors.SchemaMismatch):
-        return foresee(spec, None, place(()))
 
 
 def foresee(

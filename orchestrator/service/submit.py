@@ -44,7 +44,7 @@ def submit(
         DatabaseUnavailable: nothing was stored.
 
     """
-    new = _with_parent(store, new)
+    new = complete(store, new)
     if reuse and new.idempotency_key is None and (known := same.result(store, new)) is not None:
         return Submitted(job=known, is_new=False, ahead=0, needs=(), broker=None, same=True)
     job, is_new = store.submit(new)
@@ -75,7 +75,7 @@ def dependencies(store: Store, wanted: Iterable[str]) -> tuple[Dependency, ...]:
     return tuple(Dependency(needs=job_id, rule=rule) for job_id, rule in rules.items())
 
 
-def _with_parent(store: Store, new: NewJob) -> NewJob:
+def complete(store: Store, new: NewJob) -> NewJob:
     """Return the job with the one whose weights it starts from as its parent, and the step of the best checkpoint."""
     named = weights.job(new.spec.weights)
     if named is None:

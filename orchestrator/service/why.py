@@ -8,6 +8,7 @@ from orchestrator import config
 from orchestrator.core import dependencies, forecast, gangs
 from orchestrator.core.jobs import Job, Worker
 from orchestrator.core.limits import Limits
+from orchestrator.core.ordering import Standing
 from orchestrator.core.states import Ended, JobState, Stage, WorkerState, WorkerWish
 from orchestrator.service import forecasts, query, takers
 from orchestrator.store.base import Store
@@ -38,15 +39,20 @@ class Why:
 def why(settings: config.Settings, store: Store, text: str) -> Why:
     """Return why the job that `text` means stands where it does; raises NotFound, or Ambiguous with the candidates."""
     job = store.find(text)
+    return answer(settings, store, job, tuple(store.dependencies(job.id)), store.standing(job.id))
+
+
+def answer(
+    settings: config.Settings, store: Store, job: Job, needs: tuple[dependencies.Dependency, ...], standing: Standing
+) -> Why:
+    """Return why a job stands where it does, which need not be stored."""
     waits = job.state is JobState.QUEUED
-    needs = tuple(store.dependencies(job.id))
     training = store.running(Stage.TRAIN)
     held = store.held_back() if waits and job.stage is Stage.TRAIN else {}
     workers = query.living(store)
     verdicts = (
         tuple(_verdict(settings, worker, job, training, held.get(worker.id)) for worker in workers) if waits else ()
     )
-    before = store.before(job.id) if waits else {}
     taking = (
         [one.worker for one in verdicts if one.takes]
         if waits
@@ -54,11 +60,11 @@ def why(settings: config.Settings, store: Store, text: str) -> Why:
     )
     heard_of = [worker for worker in workers if not query.silent(worker, settings)]
     foreseen, slots = forecasts.Forecast(store), takers.slots(taking, heard_of, downloads=settings.download_slots)
-    begins = foreseen.begins(job, before, slots)
+    begins = foreseen.begins(job, standing, slots)
     return Why(
         job=job,
-        sentence=_sentence(job, sum(before.values()), needs, verdicts) + _room(job, training),
-        before=before,
+        sentence=_sentence(job, standing.ahead, needs, verdicts) + _room(job, training),
+        before=standing.before,
         needs=needs,
         verdicts=verdicts,
         begins=begins,

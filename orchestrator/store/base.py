@@ -36,7 +36,7 @@ from orchestrator.core.jobs import (
     WorkerIdentity,
 )
 from orchestrator.core.limits import NONE, Limits
-from orchestrator.core.ordering import Contender
+from orchestrator.core.ordering import Standing
 from orchestrator.core.provenance import Environment, Provenance
 from orchestrator.core.states import Stage, Wish, WorkerState, WorkerWish
 from orchestrator.core.telling import Answer, Notice
@@ -183,12 +183,12 @@ class Steering(Protocol):
 class Places(Protocol):
     """Where jobs that wait stand."""
 
-    def before(self, job_id: str) -> dict[str, int]:
-        """Return of how many jobs of each user `ahead` is made."""
+    def standing(self, job_id: str) -> Standing:
+        """Return how a queued job stands among those that wait for its stage; `ordering.NOWHERE` for another one."""
         ...
 
-    def turns(self, job_id: str) -> list[Contender]:
-        """Return how each user stands at the stage that a queued job waits for, the first in turn first."""
+    def rehearse(self, new: NewJob) -> tuple[Job, list[Dependency], Standing]:
+        """Return the job that `submit` would store, what it would wait for, and how it would stand; nothing stays."""
         ...
 
     def first(self, user: str, stage: Stage, *, limit: int) -> list[Job]:

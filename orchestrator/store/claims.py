@@ -177,13 +177,8 @@ def demands(connection: Connection, stage: states.Stage) -> list[resources.Deman
     return [resources.of(text) for text in found.scalars()]
 
 
-def standing(
-    connection: Connection, job: Row[Any], now: datetime
-) -> tuple[int, ordering.Contender, list[ordering.Contender]]:
-    """Return how many of its user's jobs are before a queued one, its user, and all the others at its stage.
-
-    A blocked job is counted as if it were not.
-    """
+def standing(connection: Connection, job: Row[Any], now: datetime) -> ordering.Standing:
+    """Return how a queued job stands among those at its stage; a blocked one as if it were not."""
     at_stage = (_jobs.state == job.state, _jobs.stage == job.stage, or_(eligible(now), _jobs.seq == job.seq))
     before = tuple_(_jobs.rank, _jobs.seq) < tuple_(job.rank, job.seq)
     own = select(func.count()).where(*at_stage, _jobs.submitted_by == job.submitted_by, before)
@@ -205,7 +200,8 @@ def standing(
         )
     ]
     mine = next(user for user in everyone if user.user == job.submitted_by)
-    return connection.execute(own).scalar_one(), mine, [user for user in everyone if user is not mine]
+    others = [user for user in everyone if user is not mine]
+    return ordering.standing(mine, others, own=connection.execute(own).scalar_one())
 
 
 def of_user(connection: Connection, user: str, stage: states.Stage, now: datetime, limit: int) -> Sequence[Row[Any]]:

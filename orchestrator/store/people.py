@@ -88,12 +88,9 @@ class People(base.People):
             if earlier is not None:
                 _require_same_spec(connection, earlier, new.spec)
                 return rows.job(earlier), False
-        fresh = _fresh(new, digest, now) | {"id": job_id, "artifact_root": _root_of_start(connection, new)}
-        stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
+        stored = insert(connection, new, job_id=job_id, now=now)
         tellings.add(connection, job_id, new.notify)
         sources.add(connection, job_id, new.provenance)
-        if new.after or new.not_before:
-            stored = _put_behind(connection, stored, new, now)
         moves.record(connection, stored, kind="submitted", actor=new.user, now=now)
         return rows.job(stored), True
 
@@ -217,6 +214,13 @@ class People(base.People):
         by_hash = select(models.datasets).where(models.datasets.c.hash == content_hash)
         found = connection.execute(by_hash).first()
         return rows.dataset(found) if found else None
+
+
+def insert(connection: Connection, new: NewJob, *, job_id: str, now: datetime) -> Row[Any]:
+    """Store the row of a new job, with what it is to wait for."""
+    fresh = _fresh(new, new.spec.digest(), now) | {"id": job_id, "artifact_root": _root_of_start(connection, new)}
+    stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
+    return _put_behind(connection, stored, new, now) if new.after or new.not_before else stored
 
 
 def _fresh(new: NewJob, digest: str, now: Any) -> dict[str, Any]:

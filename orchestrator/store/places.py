@@ -1,11 +1,12 @@
 """The store's side for those who wait: a job's place, who is before it, and what it waits for."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import clock, dependencies, jobs, ordering, states
+from orchestrator.core import clock, dependencies, ids, jobs, ordering, states
 from orchestrator.store import base, claims, engine, held, models, people, rows
 from orchestrator.store import dependencies as stored
 
@@ -18,27 +19,27 @@ class Places(base.Places):
 
     def ahead(self, job_id: str) -> int:
         """Return how many queued jobs would be claimed for the same stage before this one, as things stand."""
-        return sum(self.before(job_id).values())
+        return self.standing(job_id).ahead
 
     @engine.reads
-    def before(self, connection: Connection, job_id: str) -> dict[str, int]:
-        """Return how many jobs of each user these are."""
+    def standing(self, connection: Connection, job_id: str) -> ordering.Standing:
+        """Return how a queued job stands among those that wait for its stage."""
         engine.at_one_moment(connection)  # a job that is claimed between two reads would stand nowhere
         job = people.row(connection, job_id)
-        if job.state is not states.JobState.QUEUED:
-            return {}
-        own, mine, others = claims.standing(connection, job, self.clock.now())
-        return ordering.ahead(mine, others, own=own)
+        waits = job.state is states.JobState.QUEUED
+        return claims.standing(connection, job, self.clock.now()) if waits else ordering.NOWHERE
 
-    @engine.reads
-    def turns(self, connection: Connection, job_id: str) -> list[ordering.Contender]:
-        """Return how each user stands at the stage that a queued job waits for."""
-        engine.at_one_moment(connection)
-        job = people.row(connection, job_id)
-        if job.state is not states.JobState.QUEUED:
-            return []
-        _, mine, others = claims.standing(connection, job, self.clock.now())
-        return ordering.in_turn([mine, *others])
+    @engine.writes
+    def rehearse(
+        self, connection: Connection, new: jobs.NewJob
+    ) -> tuple[jobs.Job, list[dependencies.Dependency], ordering.Standing]:
+        """Return how a job would stand that is submitted now: it is stored, looked at, and taken back."""
+        now = self.clock.now()
+        with connection.begin_nested() as undone:
+            row = people.insert(connection, replace(new, idempotency_key=None), job_id=ids.new_id(), now=now)
+            found = rows.job(row), stored.of(connection, row.id), claims.standing(connection, row, now)
+            undone.rollback()
+        return found
 
     @engine.reads
     def first(self, connection: Connection, user: str, stage: states.Stage, *, limit: int) -> list[jobs.Job]:

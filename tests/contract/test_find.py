@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from orchestrator import errors
-from orchestrator.core import ids, jobs, states
+from orchestrator.core import dependencies, ids, jobs, states, telling
 from orchestrator.store import claims, sql
 from tests.conftest import HandClock
 from tests.contract import parts
@@ -136,3 +136,25 @@ def test_ahead_counts_who_is_claimed_earlier(any_store: sql.SqlStore, clock: Han
     assert (held.id, any_store.ahead(urgent.id), any_store.ahead(second.id)) == (urgent.id, 0, 1)
     any_store.finish(held, parts.failed(states.Reason.UNREACHABLE))
     assert any_store.ahead(second.id) == 1  # who backs off is not ahead
+
+
+def test_a_rehearsal_stands_where_the_job_would_and_leaves_nothing(any_store: sql.SqlStore, clock: HandClock) -> None:
+    parts.submit(any_store, user="bob")
+    needed = parts.submit(any_store)
+    clock.move(minutes=1)
+    wanted = parts.new_job(
+        idempotency_key="once",
+        after=(dependencies.Dependency(needs=needed.id, rule=states.After.OK),),
+        notify=telling.Telling(targets=("https://example.org/hook",), on=telling.occasions(["finished"])),
+    )
+    imagined, needs, standing = any_store.rehearse(wanted)
+    with pytest.raises(errors.NotFound):
+        any_store.get(imagined.id)
+    assert len(any_store.jobs(jobs.JobFilter())) == 2
+    stored, is_new = any_store.submit(wanted)
+    assert is_new
+    assert needs == any_store.dependencies(stored.id) != []
+    assert standing == any_store.standing(stored.id)
+    assert standing.before == {"bob": 1, "ada": 1}
+    assert (imagined.state, imagined.blocked) == (stored.state, True)
+    assert any_store.rehearse(wanted)[0].id != stored.id  # a key that is known is no obstacle

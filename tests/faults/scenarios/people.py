@@ -15,7 +15,6 @@ from tests.faults.scenarios import work
 #: What people ask of the store.
 QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "attempts": lambda store, job_id: store.attempts(job_id),
-    "before": lambda store, job_id: store.before(job_id),
     "checkpoints": lambda store, job_id: store.checkpoints(job_id),
     "dataset": lambda store, _: store.dataset("0" * 64),
     "dependencies": lambda store, job_id: store.dependencies(job_id),
@@ -30,11 +29,12 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "jobs": lambda store, _: store.jobs(jobs.JobFilter()),
     "logs": lambda store, job_id: store.logs(job_id),
     "provenance": lambda store, job_id: store.provenance(job_id),
+    "rehearse": lambda store, job_id: store.rehearse(jobs.NewJob(spec=store.find(job_id).spec, user="walker")),
     "results": lambda store, _: store.results("0" * 64),
     "running": lambda store, _: store.running(states.Stage.TRAIN),
+    "standing": lambda store, job_id: store.standing(job_id),
     "steps": lambda store, job_id: store.steps(job_id),
     "time": lambda store, _: store.time(),
-    "turns": lambda store, job_id: store.turns(job_id),
 }
 
 

@@ -1,6 +1,7 @@
 """What a dry run says of the time that a training takes."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from orchestrator.service import outlookviews
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
+from tests.integration.cli.test_why import worker
 
 RECIPE = ("--data", "digits", "--network", "densenet_bc_40_12", "--image-size", "16")
 SPEC = specs.parse({"data": "digits", "network": "densenet_bc_40_12", "image_size": 16})
@@ -64,13 +66,45 @@ def test_a_dry_run_goes_by_the_job_that_is_nearest(orch: Orch, store: sql.SqlSto
     assert larger.epoch.high > 4 * said.epoch.high
 
 
+def test_a_dry_run_says_where_the_job_would_stand(orch: Orch, store: sql.SqlStore) -> None:
+    parts.submit(store, user="bob")
+    place = outlook(orch, *RECIPE, "--user", "ada").place
+    assert place is not None
+    assert (place.sentence, place.before) == ("It is queued for download: no worker is running.", {"bob": 1})
+    said = orch("submit", *RECIPE, "--after", "@latest", "--dry-run").err
+    assert f"If you submit it now: it is queued for download, and waits for {store.find('@latest').id}." in said
+    assert orch("submit", *RECIPE, "--after", "nobody", "--dry-run").code == 3
+    assert len(store.jobs(jobs.JobFilter())) == 1
+
+
+def test_a_dry_run_says_when_the_job_would_begin_and_end(
+    orch: Orch, store: sql.SqlStore, settings: config.Settings
+) -> None:
+    trained(store, 20, 20, 20)
+    with closing(sql.open_store(settings)) as present:  # by the clock of the command, to which it is not silent
+        present.register(worker("worker-a", devices=("CPU",)))
+    said = outlook(orch, *RECIPE, "--epochs", "6")
+    assert said.place is not None
+    assert said.place.begins is not None
+    assert said.place.begins.low == 0
+    assert said.place.ends is not None
+    assert said.place.ends.low < 6 * 20 < said.place.ends.high
+    assert "It begins in " in orch("submit", *RECIPE, "--epochs", "6", "--dry-run").err
+
+
+def test_a_dry_run_says_where_no_worker_can_ever_run_the_job(orch: Orch, store: sql.SqlStore) -> None:
+    store.register(worker("worker-a", devices=("CPU",)))
+    said = orch("submit", *RECIPE, "--label", "lab=a", "--dry-run").err
+    assert "No worker that runs now can ever run it: worker-a " in said
+
+
 def test_a_fresh_installation_goes_by_the_table_and_stays_one(
     orch: Orch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(config.variable("home"), str(tmp_path / "fresh"))
     ran = orch("submit", "--dry-run", "--json")
     said = json.loads(ran.out)["outlook"]
-    assert (said["job"], said["counts"]) == (None, None)
+    assert (said["job"], said["counts"], json.loads(ran.out)["place"]) == (None, None, None)
     assert {"layout", "precision"}.isdisjoint(said["differs"])
     assert any(one["changes"] == {"image_size": 64, "batch_size": 16} for one in said["faster"])
     assert "For every 1,000 pictures" in orch("submit", "--dry-run").err

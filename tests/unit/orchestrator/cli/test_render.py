@@ -50,3 +50,15 @@ def test_a_pipe_gets_every_column_and_no_titles(capsys: pytest.CaptureFixture[st
     ]
     render.table(columns, ["x" * 300, "y"], to=render.Mode.PIPE, prefix="row")
     assert capsys.readouterr().out == f"row\t{'x' * 300}\t300\nrow\ty\t1\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "lines"),
+    [
+        ("note: one two three four", ["note: one two", "      three four"]),
+        ("note: Do it: orch submit --lr 1e-4", ["note: Do it: orch submit --lr 1e-4"]),
+        ("note: of --label-smoothing", ["note: of", "      --label-smoothing"]),
+    ],
+)
+def test_talk_breaks_between_words_and_never_in_a_command(said: str, lines: list[str]) -> None:
+    assert render.wrapped(said, indent=6, width=16).split("\n") == lines
