@@ -37,24 +37,27 @@ def check(ended: homes.Home) -> None:
         for job in found_jobs:
             # What `auto` picks is a matter of timing, and another layout has other last bits.
             if job.state is JobState.SUCCEEDED and job.spec.layout != "auto":
-                assert _result(ended, store, job.id) == undisturbed(ended.shared, job.spec.weights, job.spec.epochs), (
-                    "other numbers"
-                )
+                calm = undisturbed(ended.shared, job.spec.weights, job.spec.epochs, job.spec.gpus)
+                assert _result(ended, store, job.id) == calm, "other numbers"
 
 
-@functools.cache
-def undisturbed(shared: lane.Lane, weights: str | None = None, epochs: int = homes.EPOCHS) -> Result:
-    """Return what so long a training comes to from these weights when nothing happens to it.
+def undisturbed(shared: lane.Lane, weights: str | None = None, epochs: int = homes.EPOCHS, gpus: int = 1) -> Result:
+    """Return what so long a training comes to on so many devices from these weights when nothing happens to it.
 
     Its own weights are what the lane's processes take for those of ImageNet.
     """
-    calm = homes.Home(shared, None)
+    return _undisturbed(shared, weights, epochs, gpus)
+
+
+@functools.cache
+def _undisturbed(shared: lane.Lane, weights: str | None, epochs: int, gpus: int) -> Result:
+    calm = homes.Home(shared, None, slots_per_device=gpus)
     try:
-        job_id = calm.submit(weights=weights, epochs=epochs)
+        job_id = calm.submit(weights=weights, epochs=epochs, gpus=gpus)
         assert calm.ends(job_id) == "succeeded", calm.told()
         calm.leave()
         with contextlib.closing(sql.open_store(calm.settings)) as store:
-            if weights is None and epochs == homes.EPOCHS:
+            if (weights, epochs, gpus) == (None, homes.EPOCHS, 1):
                 shared.serve_weights(calm.settings.artifact_dir / store.checkpoints(job_id)[0].path)
             return _result(calm, store, job_id)
     finally:

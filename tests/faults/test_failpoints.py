@@ -112,11 +112,6 @@ EXCEPTIONS = {
     "worker/training/export.py:export": "a person's own file: it is compared before it gets its name",
     "worker/training/export.py:_read_back": "the same",
     "worker/training/export.py:_write_safetensors": "the same",
-    "worker/training/ranks.py:_become": "a rank's failure ends the attempt: tests/integration/worker/test_ranks.py",
-    "worker/training/ranks.py:_cause": "the same",
-    "worker/training/ranks.py:started": "the same",
-    "worker/training/ranks.py:gather": "the same",
-    "worker/training/ranks.py:told": "the same",
     "worker/training/samples.py:_square": "draws a person's own file",
 }
 

@@ -22,7 +22,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from orchestrator import config, errors
+from orchestrator import config, errors, failpoints
 from orchestrator.core import states
 from worker import protocol, stage
 from worker.data import shares
@@ -51,6 +51,7 @@ class Seat:
         """Return the data set and the state to begin with, once rank 0 knows them; raises Parted where it ends."""
         assert self.pipe is not None  # noqa: S101 - rank 0 is told nothing
         try:
+            failpoints.reach("ranks.hear")
             data, state = self.pipe.recv_bytes(), self.pipe.recv_bytes()
         except EOFError as error:
             raise world.Parted("rank 0 has ended") from error
@@ -112,6 +113,7 @@ class Team:
         began = state()
         try:
             for follower in self._followers:
+                failpoints.reach("ranks.tell")
                 follower.pipe.send_bytes(data.model_dump_json().encode())
                 follower.pipe.send_bytes(began)
         except OSError as error:
@@ -190,6 +192,7 @@ def started(assignment: protocol.Assignment, follow: Callable[[Seat], None]) -> 
     for rank in range(1, ranks):
         mine, theirs = Pipe()
         try:
+            failpoints.reach("ranks.fork")
             pid = os.fork()
         except OSError as error:
             name = _name(rank, ranks)
@@ -221,6 +224,7 @@ def _become(seat: Seat, pipe: Connection, follow: Callable[[Seat], None], leader
         status = protocol.EXIT_FENCED  # another one is the cause
     except Exception as error:  # noqa: BLE001 - the edge: rank 0 says what it was
         with suppress(OSError):
+            failpoints.reach("ranks.fail")
             pipe.send_bytes(stage.failure(error).model_dump_json().encode())
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -233,6 +237,7 @@ def _cause(follower: _Follower) -> protocol.Failed | None:
     """Return why a rank that has ended did so; None where it was done, or followed another one."""
     with suppress(EOFError, OSError):
         if follower.pipe.poll():
+            failpoints.reach("ranks.listen")
             said = protocol.Failed.model_validate_json(follower.pipe.recv_bytes())
             return said.model_copy(update={"error": f"{follower.name}: {said.error}"})
     ended = os.waitid(os.P_PIDFD, follower.ending, os.WEXITED | os.WNOWAIT)

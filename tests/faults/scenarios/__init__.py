@@ -61,6 +61,8 @@ SCENARIOS: dict[str, Scenario] = {
     "pick": Scenario(work.picked),
     "pixels.drop": Scenario(data.crowded, settings={"decoded_max_bytes": data.ROOM}),
     "pixels": Scenario(work.life, most=1),
+    "ranks.fail": Scenario(work.apart, settings={"slots_per_device": 2}),
+    "ranks": Scenario(work.together, settings={"slots_per_device": 2}, most=4),
     "restore": _RESTORED,
     "root.look": Scenario(people.deleted),
     "schema.dump": _RESTORED,

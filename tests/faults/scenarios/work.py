@@ -1,7 +1,7 @@
 """A job's way, and what may happen on it."""
 
 from orchestrator import config
-from orchestrator.core import telling
+from orchestrator.core import states, telling
 from orchestrator.service import context, control
 from tests.faults import homes
 from worker import journal
@@ -11,6 +11,19 @@ def life(home: homes.Home) -> None:
     """A job's whole way: submit, download, train with checkpoints and retention, evaluate."""
     home.arm()
     succeeds(home, home.submit())
+
+
+def together(home: homes.Home) -> None:
+    """A job trains on two devices at once."""
+    home.arm()
+    succeeds(home, home.submit(gpus=2))
+
+
+def apart(home: homes.Home) -> None:
+    """The same, and twice one of its ranks fails."""
+    home.set("ranks.hear", "raise", "raise")
+    home.arm()
+    succeeds(home, home.submit(gpus=2, retries={states.Reason.INTERNAL: 5}))
 
 
 def picked(home: homes.Home) -> None:
