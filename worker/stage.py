@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from orchestrator import errors
 from orchestrator.core import states
-from worker import protocol
+from worker import diary, protocol
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: What allocators say: CUDA's and MPS's first, then torch's on the CPU.
@@ -56,6 +56,7 @@ class Link:
         with self._sending:
             if not self._ended:
                 protocol.send(self._connection, message)
+                diary.write(message)
 
     def end(self, message: protocol.Ended | protocol.Failed) -> bool:
         """Send the last message; False where it has been sent before."""
@@ -63,6 +64,7 @@ class Link:
             first, self._ended = not self._ended, True
             if first:
                 protocol.send(self._connection, message)
+                diary.write(message)
             return first
 
     def _watch(self) -> None:

@@ -12,26 +12,19 @@ from pydantic import BaseModel
 
 from orchestrator import config, errors
 from orchestrator.core import specs
-from worker import protocol
+from worker import diary, protocol
 from worker.training import ranks, stage
 
 
 class Printer:
-    """The following end of the work: prints epochs and notes, and never stops it."""
+    """The following end of the work: prints what happens, and never stops it."""
 
     def __init__(self) -> None:
         self.stop_requested = threading.Event()
 
     def send(self, message: BaseModel) -> None:
         """Print what people want to know of a message."""
-        if isinstance(message, protocol.CheckpointWritten):
-            for row in message.metrics:
-                _say(
-                    f"epoch {row.epoch:3} {row.split:5} loss {row.loss:.4f} accuracy {row.accuracy:.4f} "
-                    f"{row.seconds:.1f} s {row.images / row.seconds:.1f} images/s"
-                )
-        elif isinstance(message, protocol.Note):
-            _say(f"{message.kind}: {message.detail}")
+        diary.write(message)
 
 
 def main() -> int:

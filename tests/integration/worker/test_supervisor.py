@@ -27,7 +27,9 @@ def test_a_stage_that_ends_well_moves_the_job_on(bench: Bench, stage: Callable[[
     assert job is not None
     assert (job.state, job.stage) == (states.JobState.QUEUED, states.Stage.TRAIN)
     assert bench.attempt.outcome == "done"
-    assert bench.log == f"attempt 1 of {bench.job.id}\n"
+    printed, diary = bench.log.splitlines()
+    assert printed == f"attempt 1 of {bench.job.id}"
+    assert diary.endswith("Z  done at step 1")
 
 
 def test_each_end_for_want_of_memory_leads_to_a_leaner_training(bench: Bench, tmp_path: Path) -> None:
