@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Columns that are shown only where they are asked for.
 _ON_DEMAND = ("PRIORITY", "STAGE", "EPOCHS", "LR", "PARENT", "DEMAND", "NOTE")
 
+#: Other names of columns, as the metrics of a job are called elsewhere.
+_ALSO = {"val_accuracy": "best", "best_accuracy": "best"}
+
 
 def show(
     jobs: Iterable[Job],
@@ -50,6 +53,7 @@ def ordered(jobs: Iterable[Job], silent: Container[str], key: str) -> list[Job]:
 
 
 def _known(known: dict[str, render.Column[Job]], name: str) -> render.Column[Job]:
+    name = _ALSO.get(name.lower(), name)
     if name.lower() not in known:
         raise errors.UsageError(f"There is no column {name[:20]!a}.", hint=f"Known are {', '.join(known)}.")
     return known[name.lower()]

@@ -49,6 +49,6 @@ def recipes(
         column = render.Column[service.Recipe]
         columns = [
             column(title="RECIPE", value=lambda recipe: recipe.name),
-            column(title="WHAT", value=lambda recipe: recipe.summary),
+            column(title="WHAT", value=lambda recipe: recipe.summary, fold=True),
         ]
         render.table(columns, known, to=to)

@@ -64,6 +64,7 @@ def test_list_by_user_column_and_order(orch: Orch, store: sql.SqlStore) -> None:
     parts.overwrite(store, ids["z"], best_accuracy=0.75)
     assert orch("list", "--user", "ada", "--columns", "name,priority").rows == [["z", "2"], ["x", "1"]]
     assert orch("list", "--sort", "-best", "--columns", "name").rows == [["z"], ["x"], ["y"]]
+    assert orch("list", "--sort", "-val_accuracy", "--columns", "name").rows == [["z"], ["x"], ["y"]]
     assert orch("list", "-n", "2", "--sort", "priority", "--columns", "name").rows == [["x"], ["z"]]
     assert orch("list", "--columns", "colour").code == 2
     assert "priority" in orch("list", "--sort", "colour").err

@@ -2,14 +2,15 @@
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from rich.cells import cell_len
 
 from orchestrator import config
 from orchestrator.cli import main
-from orchestrator.core import jobs, specs, states
+from orchestrator.core import jobs, networks, specs, states
+from orchestrator.service import recipes
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, heard_of
@@ -66,11 +67,23 @@ def test_rows_fit_the_terminal_and_ids_and_states_stay_whole(
     screen: Screen, queue: list[jobs.Job], command: str, columns: str
 ) -> None:
     text = plain(screen(command, COLUMNS=columns))
-    rows = [line for line in text.splitlines() if not line.startswith("note:")]  # notes are left to the terminal
+    rows = [line for line in text.splitlines() if not line.startswith("note:")]  # commands are left to the terminal
     assert max(cell_len(row) for row in rows) <= int(columns)
     assert f"{queue[0].id}  ● training" in text
     assert f"{queue[1].id}  ○ queued" in text
     assert "epoch 2/5, 75 %" in text
+
+
+@pytest.mark.parametrize("columns", ["80", "140"])
+@pytest.mark.parametrize(
+    ("command", "names"), [("recipes", recipes.names()), ("models", list(networks.NETWORKS))], ids=["recipes", "models"]
+)
+def test_a_catalogue_fits_and_names_stay_whole(
+    screen: Screen, command: str, names: Sequence[str], columns: str
+) -> None:
+    rows = plain(screen(command, COLUMNS=columns)).splitlines()
+    assert max(map(cell_len, rows)) <= int(columns)
+    assert set(names) <= {row.split()[0] for row in rows if row.strip()}
 
 
 def test_no_color_leaves_no_colour(screen: Screen, queue: list[jobs.Job]) -> None:
