@@ -29,7 +29,7 @@ def events(context: typer.Context, job: options.Job, as_json: options.AsJson = F
     columns: list[render.Column[Event]] = [
         render.Column(title="WHEN", value=lambda event: event.at, shown=lambda event: words.moment(event.at)),
         render.Column(title="WHAT", value=lambda event: event.kind),
-        render.Column(title="TO", value=lambda event: event.new_state),
+        render.Column(title="TO", value=lambda event: event.new_state, wide=True),
         render.Column(title="STAGE", value=lambda event: event.stage),
         render.Column(title="ATTEMPT", value=lambda event: event.attempt, right=True, wide=True),
         render.Column(title="WHO", value=lambda event: event.actor, elastic=True),

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import errors
+from orchestrator.cli import render
 
 app = typer.Typer(add_completion=False)
 
@@ -30,7 +31,7 @@ def help_(
         for name, (summary, _) in TOPICS.items():
             sys.stdout.write(f"{name:<12} {summary}\n")
     elif topic in TOPICS:
-        sys.stdout.write("\n".join(TOPICS[topic][1]()) + "\n")
+        render.prose("\n".join(TOPICS[topic][1]()))
     elif topic in main.COMMANDS:
         command = main.load(topic)
         typer.echo(command.get_help(typer.Context(command, info_name=f"orch {topic}")))

@@ -42,6 +42,11 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2
 #: The same, where they stand in JSON as they are.
 _UNESCAPED = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
+#: How text is broken: neither flags nor paths are.
+_BETWEEN_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+#: What a row begins with: its indent, its name, and the gap behind it.
+_HANGING = re.compile(r" +(?:\S+(?: \S+)* {2,})?")
+
 
 class Mode(StrEnum):
     """Whom stdout is for."""
@@ -226,7 +231,27 @@ def wrapped(said: str, *, indent: int, width: int) -> str:
     """Return text broken between words, but for what names a command, to be copied, or has lines of its own."""
     if "orch " in said or "\n" in said or width <= indent:
         return said
-    return textwrap.fill(said, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(said, width, subsequent_indent=" " * indent, **_BETWEEN_WORDS)
+
+
+def prose(text: str) -> None:
+    """Print paragraphs, and indented rows of a name and what it is; on a terminal they are broken between words."""
+    if sys.stdout.isatty():
+        width = console().width
+        text = "\n\n".join(filled(paragraph, width) for paragraph in text.split("\n\n"))
+    sys.stdout.write(text + "\n")
+
+
+def filled(paragraph: str, width: int) -> str:
+    """Return a paragraph in lines of at most so many characters; rows go on where their second column begins."""
+    whole: list[str] = []
+    for line in paragraph.split("\n"):
+        if whole and not line.startswith(" ") and not whole[-1].startswith(" "):
+            whole[-1] += f" {line}"
+        else:
+            whole.append(line)
+    hanging = [(line, " " * len((_HANGING.match(line) or [""])[0])) for line in whole]
+    return "\n".join(textwrap.fill(line, width, subsequent_indent=indent, **_BETWEEN_WORDS) for line, indent in hanging)
 
 
 def note(text: str) -> None:

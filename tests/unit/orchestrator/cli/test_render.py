@@ -62,3 +62,16 @@ def test_a_pipe_gets_every_column_and_no_titles(capsys: pytest.CaptureFixture[st
 )
 def test_talk_breaks_between_words_and_never_in_a_command(said: str, lines: list[str]) -> None:
     assert render.wrapped(said, indent=6, width=16).split("\n") == lines
+
+
+def test_a_paragraph_is_filled_and_rows_hang_under_their_second_column() -> None:
+    text = "one two\nthree four\n  name  what it is\n        and more\n  --a-flag"
+    assert render.filled(text, 14).split("\n") == [
+        "one two three",
+        "four",
+        "  name  what",
+        "        it is",
+        "        and",
+        "        more",
+        "  --a-flag",
+    ]
