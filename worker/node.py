@@ -246,8 +246,8 @@ class Node:
             if state is states.WorkerState.ACTIVE:
                 self._look_at_health()
                 state = self._state
-            if state is states.WorkerState.ACTIVE and self._wish is states.WorkerWish.DRAIN:
-                state = states.WorkerState.DRAINING
+            if state is states.WorkerState.ACTIVE:
+                state = self._taking()
             before, self._wish = self._wish, self._store.beat_worker(self._identity.id, state)
             if self._wish is not before:
                 _log.info("told", wish=self._wish, worker=self._identity.id)
@@ -257,6 +257,16 @@ class Node:
             self._patiently(self._register)
         except errors.DatabaseUnavailable as error:
             _log.warning("database away", why=error.why)
+
+    def _taking(self) -> states.WorkerState:
+        """Return whether a node that is well takes jobs."""
+        if self._wish is states.WorkerWish.DRAIN:
+            return states.WorkerState.DRAINING
+        try:
+            return states.WorkerState.SPENT if self._permits.spent() else states.WorkerState.ACTIVE
+        except OSError as error:
+            _log.warning("tally cannot be read", why=str(error))
+            return states.WorkerState.ACTIVE
 
     def _beat_if_due(self, state: states.WorkerState) -> bool:
         due = time.monotonic() >= self._beat_at

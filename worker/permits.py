@@ -55,6 +55,13 @@ class Permits:
             with self._open(self.path) as tally:
                 tally.ended += 1
 
+    def spent(self) -> bool:
+        """Whether no other job may be taken on, unless one that was goes elsewhere."""
+        if self.path is None:
+            return False
+        with self._open(self.path) as tally:
+            return tally.ended + len(tally.mine) >= tally.limit
+
     def used_up(self) -> bool:
         """Whether as many jobs have ended as may be taken on, and none is in work."""
         if self.path is None:

@@ -20,6 +20,7 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     JobState.FAILED: ("✘", "red"),
     JobState.CANCELLED: ("⊘", "magenta"),
     WorkerState.ACTIVE: ("●", "green"),
+    WorkerState.SPENT: ("◐", "yellow"),
     WorkerState.DRAINING: ("◐", "yellow"),
     WorkerState.UNHEALTHY: ("✘", "red"),
     WorkerState.STOPPED: ("○", ""),

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.core import ordering, resources
-from orchestrator.core.states import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,10 +13,14 @@ class Slot:
     """A slot that trains."""
 
     worker: str  #: its id
-    kind: str  #: what its device is called
+    device: resources.Device
     offer: resources.Offer  #: of its worker
     free: float  #: in so many seconds
     user: str | None = None  #: whose training is in it now
+
+
+#: When a slot is free, and its number.
+_Entry = tuple[float, int, Slot]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +49,14 @@ def begins(
     while free:
         now, number, slot = heapq.heappop(free)
         _end(slot, running)
-        could = [one for one in left if not one.demand.unmet(Stage.TRAIN, slot.offer)]
+        could = [one for one in left if one.demand.is_met_by(slot.offer) and one.demand.fits(slot.device)]
         fitting = [one for one in could if one.comes <= now]
         if could and not fitting:
             heapq.heappush(free, (min(one.comes for one in could), number, replace(slot, user=None)))
         if not fitting:
             continue
         taken = min(fitting, key=lambda one: _turn(one, running, served, turns))
-        others = sorted(entry for entry in free if entry[2].worker == slot.worker)[: taken.demand.gpus - 1]
+        others = _together(taken.demand, slot, free)
         for entry in others:
             now = max(now, entry[0])
             free.remove(entry)
@@ -64,11 +67,21 @@ def begins(
         left.remove(taken)
         running[taken.user] += 1
         served[taken.user] = until = now
-        until += taken.seconds[slot.kind]
+        until += taken.seconds[slot.device.name]
         heapq.heappush(free, (until, number, replace(slot, user=taken.user)))
         for _, number, other in others:
             heapq.heappush(free, (until, number, replace(other, user=None)))
     return None
+
+
+def _together(demand: resources.Demand, slot: Slot, free: Iterable[_Entry]) -> list[_Entry]:
+    """Return the slots that a job takes beside its first, those that are free soonest, each with another device."""
+    chosen: dict[str, _Entry] = {}
+    for entry in sorted(free, key=lambda entry: entry[:2]):
+        other = entry[2]
+        if other.worker == slot.worker and demand.fits(other.device) and other.device.id != slot.device.id:
+            chosen.setdefault(other.device.id, entry)
+    return list(chosen.values())[: demand.gpus - 1]
 
 
 def _end(slot: Slot, running: Counter[str]) -> None:

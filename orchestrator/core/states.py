@@ -54,6 +54,7 @@ class WorkerState(StrEnum):
     """Where a worker stands."""
 
     ACTIVE = "active"  #: claims jobs
+    SPENT = "spent"  #: has taken on as many jobs as it may: sees them to their end, and begins no other training
     DRAINING = "draining"  #: finishes what it has, claims nothing
     UNHEALTHY = "unhealthy"  #: failed too many jobs in a row
     STOPPED = "stopped"  #: said goodbye

@@ -4,13 +4,17 @@ A preemptible training yields where the next claim of its worker, if its device 
 a job of strictly higher priority. Priority alone makes none yield: the other must be next by the order as well. Since a
 job yields to none of its own priority, two never yield to each other; and since each stays for a while before it is
 asked, every claim brings it nearer to its end.
+
+For a job on several devices several trainings of one worker yield together: where that worker holds back for it as soon
+as the first of them has gone, and it is next however many of them have gone, so that none yields in vain.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from orchestrator.core import ordering
+from orchestrator.core import gangs, ordering, resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,10 @@ class Asked:
     urgent: Urgent | None
 
 
+#: A job on several devices, and the trainings of one worker that could make room for it together.
+Together = tuple[Urgent, tuple[Training, ...]]
+
+
 def in_turn(contenders: Iterable[ordering.Contender], back: ordering.Contender) -> list[ordering.Contender]:
     """Return who is next where a training is back in the queue, and who then.
 
@@ -52,25 +60,66 @@ def in_turn(contenders: Iterable[ordering.Contender], back: ordering.Contender) 
     return ordering.in_turn([*others, back])
 
 
+def in_turn_meanwhile(
+    contenders: Iterable[ordering.Contender], backs: Collection[ordering.Contender], gang: ordering.Contender
+) -> list[ordering.Contender]:
+    """Return who is next where several trainings go back into the queue one after the other, and who then.
+
+    All are as they stand now; `backs` have a training each as their first job. Every other user is taken to run none of
+    these any more, the user of `gang` all of them: whom it goes before then, it goes before however many have gone.
+    """
+    fewer = Counter(back.user for back in backs if back.user != gang.user)
+    return ordering.in_turn(replace(one, running=one.running - fewer[one.user]) for one in (*contenders, *backs))
+
+
+def enough_of(demand: resources.Demand, host: gangs.Host, trainings: Iterable[Training]) -> tuple[Training, ...]:
+    """Return the first trainings of a worker without which it has enough devices for a job; none if all are too few."""
+    going: dict[str, Training] = {}
+    for one in trainings:
+        has = gangs.different(demand, host.without(*going).free)
+        if len(has) >= demand.gpus:
+            break
+        if len(gangs.different(demand, host.without(*going, one.job).free)) > len(has):
+            going[one.job] = one
+    for job in list(going):  # one of several devices may make that of an earlier one superfluous
+        if gangs.chosen(demand, host.without(*(going.keys() - {job})).free):
+            del going[job]
+    return tuple(going.values()) if gangs.chosen(demand, host.without(*going).free) else ()
+
+
 def asked(
-    trainings: Collection[Training], urgent: Callable[[Training], Urgent | None], *, stay: timedelta, now: datetime
+    trainings: Collection[Training],
+    urgent: Callable[[Training], Urgent | None],
+    together: Callable[[Sequence[Training]], Iterable[Together]] = lambda _: (),
+    *,
+    stay: timedelta,
+    now: datetime,
 ) -> Iterator[Asked]:
     """Yield the trainings of which something else is wished from now on.
 
     `urgent` says whom a training could make room for: the next claim there, unless that job has a place elsewhere. One
     training is asked for each such job, that which loses least: the lowest priority, then the one that began last.
+    `together` says for whom several of the others could, of which it takes the first that will do.
     """
+    wanted: dict[str, Urgent] = {}
     served: set[str] = set()
     yielding = [one for one in trainings if one.yields_to is not None]
     staying = [one for one in trainings if one.yields_to is None and one.has_stayed(stay, now)]
-    for training in [*yielding, *sorted(staying, key=_loss)]:
+    there = [*sorted(yielding, key=_loss), *sorted(staying, key=_loss)]
+    for training in there:
         found = urgent(training)
-        if found is not None and (found.priority <= training.priority or found.job in served):
-            found = None
-        if found is not None:
+        if found is None or found.priority <= training.priority or found.job in served:
+            continue
+        served.add(found.job)
+        wanted[training.job] = found
+    for found, some in together([one for one in there if one.job not in wanted]):
+        if found.job not in served and all(one.priority < found.priority for one in some):
             served.add(found.job)
-        if training.yields_to != (None if found is None else found.job):
-            yield Asked(training=training, urgent=found)
+            wanted |= dict.fromkeys((one.job for one in some), found)
+    for training in there:
+        new = wanted.get(training.job)
+        if training.yields_to != (None if new is None else new.job):
+            yield Asked(training=training, urgent=new)
 
 
 def _loss(training: Training) -> tuple[int, float]:

@@ -9,7 +9,6 @@ import functools
 import itertools
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from orchestrator.core import forecast, lookahead, ordering
 from orchestrator.core.forecast import Interval
@@ -140,18 +139,18 @@ class Forecast:
         running = [*self._store.running(Stage.TRAIN), *self._store.running(Stage.EVALUATE)]
         found: list[lookahead.Slot] = []
         for worker in taken_by.workers:
-            free = [device.name for device in worker.offer.devices]
-            slot = lookahead.Slot(worker=worker.id, kind="", offer=worker.offer, free=0.0)
+            free = list(worker.offer.devices)
+            slot = functools.partial(lookahead.Slot, worker=worker.id, offer=worker.offer)
             for one in (one for one in running if one.worker == worker.id):
                 left = YIELDING if one.yields_to else self._left(one)
                 if left is None:
                     return None
                 for _ in range(min(len(free), one.demand.at(one.stage).gpus)):
-                    kind = self._kind(one)
-                    free.remove(kind if kind in free else (kind := free[0]))
+                    device = next((device for device in free if device.name == self._kind(one)), free[0])
+                    free.remove(device)
                     user = one.user if one.stage is Stage.TRAIN else None
-                    found.append(replace(slot, kind=kind, free=left.at(share), user=user))
-            found += [replace(slot, kind=kind) for kind in free]
+                    found.append(slot(device=device, free=left.at(share), user=user))
+            found += [slot(device=device, free=0.0) for device in free]
         return found
 
     def _may_make_room(self, job: Job, taken_by: takers.Slots) -> bool:

@@ -26,7 +26,7 @@ from orchestrator.service import health
 from orchestrator.store.base import Store
 
 #: Worker states in which it takes or finishes jobs.
-LIVING = frozenset({WorkerState.ACTIVE, WorkerState.DRAINING, WorkerState.UNHEALTHY})
+LIVING = frozenset({WorkerState.ACTIVE, WorkerState.SPENT, WorkerState.DRAINING, WorkerState.UNHEALTHY})
 
 #: States of jobs that a glance lists.
 ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
@@ -48,6 +48,9 @@ WAY_OUT = (
 
 #: How a running job is said to stand that is to stop.
 _STOPPING = {Wish.CANCEL: "cancelling", Wish.PAUSE: "pausing", Wish.YIELD: "yielding"}
+
+#: What is said of a worker that is spent.
+SPENT = "has taken on as many jobs as `--max-jobs` lets it"
 
 #: What is said of a worker that is silent, and of the jobs that it holds.
 SILENT = "silent"
@@ -178,8 +181,13 @@ def takes(job: Job) -> int:
 def unfit(job: Job, workers: Iterable[Worker]) -> dict[str, str]:
     """Return why none of the workers can ever run a job, by their ids; nothing where one can, or there is none."""
     stage = Stage.EVALUATE if job.stage is Stage.EVALUATE else Stage.TRAIN
-    reasons = {worker.id: "; ".join(job.demand.unmet(stage, worker.offer)) for worker in workers}
+    reasons = {worker.id: "; ".join(_unfit(job, stage, worker)) for worker in workers}
     return reasons if all(reasons.values()) and job.state is JobState.QUEUED else {}
+
+
+def _unfit(job: Job, stage: Stage, worker: Worker) -> tuple[str, ...]:
+    spent = (SPENT,) if worker.state is WorkerState.SPENT and stage is Stage.TRAIN else ()
+    return spent + job.demand.unmet(stage, worker.offer)
 
 
 def last_host(report: Report) -> str:

@@ -1,6 +1,6 @@
 """Why a job waits: its place, what it waits for, why each worker does not take it, and when it begins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,6 +21,14 @@ class Verdict:
     worker: Worker
     takes: bool  #: whether it will, as soon as it is its turn and a device is free
     why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Devices:
+    """A worker's devices."""
+
+    host: gangs.Host | None  #: None where it begins no training
+    kept_for: Job | None  #: that it holds free ones back for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +57,17 @@ def answer(
     waits = job.state is JobState.QUEUED
     training = store.running(Stage.TRAIN)
     held = store.held_back() if waits and job.stage is Stage.TRAIN else {}
-    workers = query.living(store)
-    verdicts = (
-        tuple(_verdict(settings, worker, job, training, held.get(worker.id)) for worker in workers) if waits else ()
+    workers, hosts = query.living(store), {host.worker: host for host in store.hosts()} if waits else {}
+    verdicts = tuple(
+        _verdict(settings, worker, job, training, _Devices(host=hosts.get(worker.id), kept_for=held.get(worker.id)))
+        for worker in (workers if waits else ())
     )
     taking = (
         [one.worker for one in verdicts if one.takes]
         if waits
         else [w for w in workers if not query.silent(w, settings)]
     )
-    heard_of = [worker for worker in workers if not query.silent(worker, settings)]
+    heard_of = [worker for worker in workers if not query.silent(worker, settings) and worker.id in hosts]
     foreseen, slots = forecasts.Forecast(store), takers.slots(taking, heard_of, downloads=settings.download_slots)
     begins = foreseen.begins(job, standing, slots)
     return Why(
@@ -103,31 +112,43 @@ def _not_waiting(job: Job) -> str:
     return f"It does not wait: it has {'been ' if job.state is JobState.CANCELLED else ''}{job.state}{said}."
 
 
-def _verdict(
-    settings: config.Settings, worker: Worker, job: Job, training: list[Job], holds_for: Job | None
-) -> Verdict:
+def _verdict(settings: config.Settings, worker: Worker, job: Job, training: list[Job], devices: _Devices) -> Verdict:
     hindrance = next(_hindrances(settings, worker, job, training), None)
     if hindrance is not None:
         return Verdict(worker=worker, takes=False, why=hindrance)
-    if job.stage is Stage.DOWNLOAD:
+    if job.stage is Stage.DOWNLOAD or devices.host is None:
         return Verdict(worker=worker, takes=True, why="takes it when it is its turn")
-    return Verdict(worker=worker, takes=True, why=_when(worker, job, training, holds_for))
+    return Verdict(worker=worker, takes=True, why=_when(devices.host, job, training, devices.kept_for))
 
 
-def _when(worker: Worker, job: Job, training: list[Job], holds_for: Job | None) -> str:
+def _when(host: gangs.Host, job: Job, training: list[Job], kept_for: Job | None) -> str:
     """Return when a worker takes the job."""
-    if holds_for is not None and holds_for.id != job.id:
-        return f"holds its free devices back for {holds_for.id}, which trains on {holds_for.demand.gpus} together"
-    wanted = query.takes(job)
-    busy = [one for one in training if one.worker == worker.id]
-    taken = sum(map(query.takes, busy))
-    free = gangs.Host(worker=worker.id, offer=worker.offer, taken=taken).free(job.demand)
-    if free >= wanted:
-        return f"has {'a free device' if wanted == 1 else f'{free} free devices'} and takes it when it is its turn"
-    needed = "a device is free" if wanted == 1 else f"{wanted} devices are free at once, of which {free} "
-    said = needed if wanted == 1 else f"{needed}{'is' if free == 1 else 'are'}"
-    held = ", and holds those back from later jobs" if holds_for is not None and free else ""
-    return f"takes it when {said}{held}: it trains {', '.join(one.id for one in busy)}"
+    demand = job.demand.at(job.stage)
+    free = gangs.different(demand, host.free)
+    kept = kept_for.demand if kept_for is not None and kept_for.id != job.id else None
+    if kept_for is not None and kept is not None and gangs.chosen(demand, free):
+        free = tuple(device for device in free if not kept.fits(device))
+        if not gangs.chosen(demand, free):
+            return f"holds its free devices back for {kept_for.id}, which trains on {kept.gpus} together"
+    if len(free) >= demand.gpus:
+        found = "a free device" if demand.gpus == 1 else f"{len(free)} free devices"
+        return f"has {found} and takes it when it is its turn"
+    needed = "a device is free"
+    if demand.gpus > 1:
+        are = "is" if len(free) == 1 else "are"
+        needed = f"{demand.gpus} devices are free at once, of which {len(free)} {are}"
+    held = ", and holds those back from later jobs" if kept_for is not None and kept is None and free else ""
+    return f"takes it when {needed}{held}: {_busy(host.holding(demand), training)}"
+
+
+def _busy(with_a_device: Iterable[str], training: list[Job]) -> str:
+    """Return what a worker is at that has no device free."""
+    trains = {job.id for job in training}
+    doing: dict[str, list[str]] = {"trains": [], "evaluates": []}
+    for job_id in with_a_device:
+        doing["trains" if job_id in trains else "evaluates"].append(job_id)
+    said = [f"{verb} {', '.join(ids)}" for verb, ids in doing.items() if ids]
+    return f"it {' and '.join(said)}"
 
 
 def _hindrances(settings: config.Settings, worker: Worker, job: Job, training: list[Job]) -> Iterator[str]:
@@ -143,6 +164,8 @@ def _hindrances(settings: config.Settings, worker: Worker, job: Job, training: l
     known = worker.versions.get("spec")
     if known is not None and int(known) < job.spec_version:
         yield f"is older: it knows jobs up to version {known}, this is one of version {job.spec_version}"
+    if worker.state is WorkerState.SPENT and job.stage is Stage.TRAIN:
+        yield f"{query.SPENT} and begins no other"
     if lacks := job.demand.unmet(job.stage, worker.offer):
         yield "; ".join(lacks)
     if job.stage is Stage.TRAIN:

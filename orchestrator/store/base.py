@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from orchestrator.core.dependencies import Dependency
-from orchestrator.core.gangs import ALONE, Pool
+from orchestrator.core.gangs import ALONE, Host, Pool
 from orchestrator.core.history import History
 from orchestrator.core.jobs import (
     Attempt,
@@ -201,6 +201,10 @@ class Places(Protocol):
 
     def held_back(self) -> dict[str, Job]:
         """Return for which job each worker holds its free devices back, by the worker's id."""
+        ...
+
+    def hosts(self) -> list[Host]:
+        """Return the workers that begin trainings, with what runs on their devices."""
         ...
 
     def running(self, stage: Stage) -> list[Job]:

@@ -31,9 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import gangs, ordering, resources, specs, states, yielding
+from orchestrator.core import gangs, ordering, resources, specs, states
 from orchestrator.core import limits as core_limits
-from orchestrator.store import columns, held, models
+from orchestrator.store import columns, held, models, rows
 
 _jobs = models.jobs.c
 _workers = models.workers.c
@@ -68,6 +68,12 @@ class First:
 
     row: Row[Any]
     devices: tuple[resources.Device, ...]
+
+
+def asker(row: Row[Any]) -> Asker:
+    """Return the worker of a row of `workers` as one that asks, of whose slots it is not known which one does."""
+    pool = gangs.Alone(rows.offer(row))
+    return Asker(worker=row.id, root=row.artifact_root or "", limits=rows.limits_of(row), pool=pool)
 
 
 def eligible(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
@@ -137,37 +143,36 @@ def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: date
     return None
 
 
-def within(connection: Connection, who: Asker, found: Iterable[Head], room: int) -> Iterator[Head]:
-    """Yield those of the jobs in turn for which so many free devices are enough: `takeable`, as far as counting tells.
+def within(
+    connection: Connection, who: Asker, found: Iterable[Head], room: tuple[resources.Device, ...]
+) -> Iterator[Head]:
+    """Yield those of the jobs in turn for which these free devices are enough: `takeable`, as the database has it.
 
-    They end with one for which the worker holds its devices back.
+    For the others that the worker holds back for, the devices of their kind are in use.
     """
     for head in found:
-        if head.demand.gpus <= room:
+        if gangs.chosen(head.demand, room):
             yield head
-        elif held.holds_back(connection, who.worker, head.demand, seq=head.contender.seq):
-            return
+        elif (
+            head.demand.gpus > 1
+            and gangs.different(head.demand, room)
+            and held.holds_back(connection, who.worker, head.demand, seq=head.contender.seq)
+        ):
+            room = tuple(device for device in room if not head.demand.fits(device))
 
 
-def next_but_for(connection: Connection, who: Asker, training: Row[Any], now: datetime, *, room: int) -> int | None:
-    """Return the `seq` of the job that a worker would claim next if a training of its own waited as well.
-
-    `room` is how many devices are free then. None where it would hold them back.
-    """
+def of_training(connection: Connection, training: Row[Any]) -> Head:
+    """Return a training that runs as if it waited as well: its user as they stand, with it as their first job."""
     stage, user = states.Stage.TRAIN, training.submitted_by
-    waiting = {head.contender.seq: head for head in heads(connection, who, stage, now, but_for=training)}
     standing = select(
         _running(bindparam("user")).scalar_subquery().label("running"),
         _served_at(bindparam("user")).scalar_subquery().label("served_at"),
     )
     own = connection.execute(standing, {"stage": stage, "user": user}).one()
-    back = ordering.Contender(
-        user=user, running=own.running - 1, served_at=own.served_at, rank=training.rank, seq=training.seq
+    contender = ordering.Contender(
+        user=user, running=own.running, served_at=own.served_at, rank=training.rank, seq=training.seq
     )
-    waiting[back.seq] = Head(contender=back, demand=resources.of(training.demand), rooted=True)
-    others = [head.contender for seq, head in waiting.items() if seq != back.seq]
-    in_turn = [waiting[one.seq] for one in yielding.in_turn(others, back)]
-    return next((head.contender.seq for head in within(connection, who, in_turn, room)), None)
+    return Head(contender=contender, demand=resources.of(training.demand), rooted=True)
 
 
 def demands(connection: Connection, stage: states.Stage) -> list[resources.Demand]:

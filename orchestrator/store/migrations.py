@@ -15,7 +15,7 @@ from orchestrator import errors, failpoints
 from orchestrator.store import engine, models
 
 #: The newest revision. Revisions are numbers of four digits, so that their order is that of the text.
-HEAD = "0008"
+HEAD = "0009"
 
 #: Seconds that an upgrade waits for another one to end.
 PATIENCE = 60

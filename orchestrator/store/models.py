@@ -196,6 +196,9 @@ class AttemptColumns(TypedColumns):
     environment: Named[dict[str, Any] | None] = Column(
         JSON(none_as_null=True), comment="versions, device and numbers that it trained with"
     )
+    devices: Named[list[str] | None] = Column(
+        JSON(none_as_null=True), comment="ids of the devices that it holds; NULL: a download, or not told"
+    )
 
 
 attempts = Table(

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import clock, dependencies, ids, jobs, ordering, states
+from orchestrator.core import clock, dependencies, gangs, ids, jobs, ordering, states
 from orchestrator.store import base, claims, engine, held, models, people, rows
 from orchestrator.store import dependencies as stored
 
@@ -58,6 +58,11 @@ class Places(base.Places):
         return {worker: by_seq[seq] for worker, seq in found.items()}
 
     @engine.reads
+    def hosts(self, connection: Connection) -> list[gangs.Host]:
+        """Return the workers that begin trainings, with what runs on their devices."""
+        return [host for host, _ in held.hosts(connection)]
+
+    @engine.reads
     def running(self, connection: Connection, stage: states.Stage) -> list[jobs.Job]:
         """Return the jobs that run at a stage, in the order of submission."""
         return [rows.job(row) for row in claims.at_stage(connection, stage)]
@@ -72,13 +77,11 @@ def _held_back(connection: Connection, now: datetime) -> dict[str, int]:
     """Return the `seq` of the job for which each worker holds back, of those that do."""
     found = {}
     for host, row in held.hosts(connection):
-        who = claims.Asker(
-            worker=row.id, root=row.artifact_root or "", limits=rows.limits_of(row), pool=held.Seen(host)
-        )
+        who, room = claims.asker(row), host.free
         for head in claims.heads(connection, who, states.Stage.TRAIN, now):
-            if who.pool.hold(head.demand):
-                break
-            if head.demand.gpus > 1 and held.holds_back(connection, row.id, head.demand, seq=head.contender.seq):
+            if taken := gangs.chosen(head.demand, room):
+                room = gangs.rest(room, taken)
+            elif head.demand.gpus > 1 and held.holds_back(connection, row.id, head.demand, seq=head.contender.seq):
                 found[row.id] = head.contender.seq
                 break
     return found

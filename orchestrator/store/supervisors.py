@@ -99,7 +99,14 @@ class Supervisors(base.Supervisors):
             job = self._take(connection, first.row, worker) if first else None
             if first and job:
                 on = device if len(first.devices) == 1 else gangs.named(first.devices)
-                place = {"worker": worker.id, "host": worker.host, "device": on, "artifact_root": asker.root}
+                place: dict[str, Any] = {
+                    "worker": worker.id,
+                    "host": worker.host,
+                    "device": on,
+                    "artifact_root": asker.root,
+                }
+                if stage is not states.Stage.DOWNLOAD:
+                    place["devices"] = [one.id for one in first.devices]
                 _begin_attempt(connection, job, first.row, place, now=now)
                 made.append(replace(_claimed(connection, job), devices=first.devices))
                 return made[-1]
@@ -247,7 +254,7 @@ def end(
 
 
 def _begin_attempt(
-    connection: Connection, job: Row[Any], before: Row[Any], place: dict[str, str], *, now: datetime
+    connection: Connection, job: Row[Any], before: Row[Any], place: dict[str, Any], *, now: datetime
 ) -> None:
     begun = {"job_id": job.id, "attempt": job.attempt, "run": job.run, "stage": job.stage, "started_at": now}
     connection.execute(models.attempts.insert().values(**begun, **place, submitted_by=job.submitted_by))

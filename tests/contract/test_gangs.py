@@ -186,3 +186,41 @@ def test_a_claim_that_was_not_heard_of_gets_its_devices_anew(any_store: sql.SqlS
     again = worker.asks(0)
     assert again
     assert (again.id, again.attempt, len(again.devices)) == (held.id, held.attempt, 2)
+
+
+def test_what_runs_has_its_own_device_and_no_other(any_store: sql.SqlStore, clock: HandClock) -> None:
+    Worker(any_store, clock, "old", 1)
+    worker = Worker(any_store, clock, "desk", 1, "A100", "T4")
+    trainable(any_store, demand=resources.Demand(device="t4"))
+    trainable(any_store, 2)
+    trainable(any_store)
+    small, gang = worker.asks(2), worker.asks(1)
+    assert small
+    assert gang
+    free = {host.worker: [device.name for device in host.free] for host in any_store.hosts()}
+    assert free == {"desk": [], "old": ["CPU"]}
+    worker.ends(small, parts.failed(states.Reason.DIVERGED))
+    free = {host.worker: [device.name for device in host.free] for host in any_store.hosts()}
+    assert free == {"desk": ["T4"], "old": ["CPU"]}
+
+
+def test_what_downloads_has_no_device(any_store: sql.SqlStore, clock: HandClock) -> None:
+    worker = Worker(any_store, clock, "desk", 1)
+    parts.submit(any_store)
+    parts.claimed(any_store, states.Stage.DOWNLOAD, worker=worker.name)
+    assert [len(host.free) for host in any_store.hosts()] == [1]
+
+
+def test_who_draws_no_more_jobs_has_no_device_for_any(any_store: sql.SqlStore, clock: HandClock) -> None:
+    worker = Worker(any_store, clock, "desk", 2)
+    trainable(any_store)
+    busy = worker.asks(0)
+    assert busy
+    gang = trainable(any_store, 2)
+    assert {name: job.id for name, job in any_store.held_back().items()} == {"desk": gang.id}
+    any_store.beat_worker("desk", states.WorkerState.SPENT)
+    assert (any_store.hosts(), any_store.held_back()) == ([], {})
+    any_store.finish(busy, parts.DONE)
+    evaluation = worker.asks(1)  # it sees its own to their end
+    assert evaluation
+    assert evaluation.id == busy.id

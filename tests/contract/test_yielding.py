@@ -221,8 +221,9 @@ def test_a_waiting_gang_hides_an_urgent_job_only_where_it_is_held_back_for(
     trainings = {}
     for name in ("holder", "other"):
         worker(any_store, clock, name, devices=("cpu", "cpu"), slots=pools.Devices(2).offer.devices)
-        spec = specs.JobSpec(preemptible=name == which)
-        trainings[name] = [trained_by(any_store, name, spec) for _ in range(2)]
+        # Of the holder's only one may yield, or both of them would, to the job on several devices.
+        may = [name == which, name == which == "other"]
+        trainings[name] = [trained_by(any_store, name, specs.JobSpec(preemptible=one)) for one in may]
     clock.move(seconds=STAY.total_seconds())
     if has_free:
         any_store.finish(trainings["holder"].pop(), parts.failed(states.Reason.DIVERGED))
@@ -242,9 +243,142 @@ def trained_by(store: sql.SqlStore, name: str, spec: specs.JobSpec) -> jobs.Clai
 def test_one_device_is_no_room_for_a_job_of_two(any_store: sql.SqlStore, clock: HandClock) -> None:
     slots = tuple(resources.Device(id=f"gpu-{number}", kind="gpu", name="A100") for number in range(2))
     worker(any_store, clock, devices=("A100", "A100"), slots=slots)
-    for _ in range(2):
-        claim = held(any_store, clock)
+    held(any_store, clock)
+    claim = held(any_store, clock, spec=specs.JobSpec())
     waiting(any_store, spec=specs.JobSpec(gpus=2))
     assert asked(any_store) == 0
     any_store.finish(claim, parts.failed(states.Reason.DIVERGED))
     assert asked(any_store) == 1  # the one that is free is no place for it, and with the other one there are two
+
+
+def desk(store: sql.SqlStore, clock: HandClock, slots: int, name: str = "desk") -> list[pools.Slot]:
+    """Return the slots of a worker with CPU slots."""
+    there = pools.Devices(slots)
+    worker(store, clock, name, devices=("CPU",) * slots, slots=there.offer.devices)
+    return [there.slot(number) for number in range(slots)]
+
+
+GANG = specs.JobSpec(gpus=2, batch_size=16)
+
+
+def test_several_yield_together_to_a_job_on_several_devices(any_store: sql.SqlStore, clock: HandClock) -> None:
+    slots = desk(any_store, clock, 3)
+    claims = [trains_on(any_store, clock, slot, worker="desk", priority=number) for number, slot in enumerate(slots)]
+    gang = waiting(any_store, spec=GANG, priority=9)
+    assert asked(any_store) == 2  # as many as it lacks, and those that lose least
+    assert [any_store.get(claim.id).yields_to for claim in claims] == [gang.id, gang.id, None]
+    assert asked(any_store) == 0
+    any_store.finish(claims[1], YIELDED)
+    assert parts.claim(any_store, Stage.TRAIN, worker="desk", pool=slots[1]) is None  # held back, until both have gone
+    assert asked(any_store) == 0
+    any_store.finish(claims[0], YIELDED)
+    began = parts.claimed(any_store, Stage.TRAIN, worker="desk", pool=slots[0])
+    assert (began.id, len(began.devices)) == (gang.id, 2)
+    assert asked(any_store) == 0
+    for claim in claims[:2]:
+        assert not list(history.check(any_store.history(claim.id)))
+
+
+@pytest.mark.parametrize("other", ["not preemptible", "just begun", "of its priority"])
+def test_none_of_several_yields_where_they_are_too_few(any_store: sql.SqlStore, clock: HandClock, other: str) -> None:
+    slots = desk(any_store, clock, 2)
+    trains_on(any_store, clock, slots[0], worker="desk")
+    given: dict[str, dict[str, Any]] = {
+        "not preemptible": {"spec": specs.JobSpec()},
+        "of its priority": {"priority": 9},
+    }
+    trains_on(any_store, clock, slots[1], worker="desk", **given.get(other, {}))
+    if other == "just begun":
+        clock.move(seconds=-1)
+    waiting(any_store, spec=GANG, priority=9)
+    assert asked(any_store) == 0
+    clock.move(seconds=1)
+    assert asked(any_store) == (2 if other == "just begun" else 0)
+
+
+def test_what_was_asked_of_several_is_taken_back_of_all(any_store: sql.SqlStore, clock: HandClock) -> None:
+    slots = desk(any_store, clock, 2)
+    claims = [trains_on(any_store, clock, slot, worker="desk") for slot in slots]
+    gang = waiting(any_store, spec=GANG, priority=9)
+    assert asked(any_store) == 2
+    any_store.cancel(gang.id, actor="ada")
+    assert asked(any_store) == 2
+    assert [any_store.get(claim.id).wish for claim in claims] == [Wish.RUN, Wish.RUN]
+
+
+def test_several_yield_only_where_it_would_be_next(any_store: sql.SqlStore, clock: HandClock) -> None:
+    slots = desk(any_store, clock, 2)
+    for user, slot in zip("ab", slots, strict=True):
+        trains_on(any_store, clock, slot, worker="desk", user=user)
+    trains_on(any_store, clock, desk(any_store, clock, 1, "other")[0], worker="other", user="c", spec=specs.JobSpec())
+    waiting(any_store, spec=GANG, priority=9, user="c")
+    assert asked(any_store) == 0  # it runs one already: the first of the others that has gone would be before it
+
+
+def test_several_yield_where_it_is_held_back_for(any_store: sql.SqlStore, clock: HandClock) -> None:
+    slots, others = desk(any_store, clock, 2, "a"), desk(any_store, clock, 2, "b")
+    claims = [trains_on(any_store, clock, slot, worker="a") for slot in slots]
+    trains_on(any_store, clock, others[0], worker="b", spec=specs.JobSpec())
+    gang = waiting(any_store, spec=GANG, priority=9)
+    # One device of each is free then, and of equals the first by name holds back.
+    assert asked(any_store) == 2
+    assert {any_store.get(claim.id).yields_to for claim in claims} == {gang.id}
+
+
+def test_several_yield_in_vain_nowhere(any_store: sql.SqlStore, clock: HandClock) -> None:
+    slots, others = desk(any_store, clock, 2, "b"), desk(any_store, clock, 2, "a")
+    for slot in slots:
+        trains_on(any_store, clock, slot, worker="b")
+    trains_on(any_store, clock, others[0], worker="a", spec=specs.JobSpec())
+    waiting(any_store, spec=GANG, priority=9)
+    assert asked(any_store) == 0  # the other worker goes on holding back, when the first has gone here
+
+
+def unlike(store: sql.SqlStore, clock: HandClock) -> pools.Devices:
+    """Return the devices of a worker with an A100 and a CPU slot."""
+    there = pools.Devices(1, "A100")
+    worker(store, clock, devices=("CPU", "A100"), slots=there.offer.devices)
+    return there
+
+
+def trains_on(
+    store: sql.SqlStore, clock: HandClock, slot: pools.Slot, worker: str = "worker-a", **fields: Any
+) -> jobs.Claim:
+    """Return a preemptible training on a slot's device that has run for long enough."""
+    parts.submit(store, **{"spec": PREEMPTIBLE, **fields})
+    store.finish(parts.claimed(store, Stage.DOWNLOAD), parts.DONE)
+    claim = parts.claimed(store, Stage.TRAIN, worker=worker, pool=slot)
+    clock.move(seconds=STAY.total_seconds())
+    return claim
+
+
+@pytest.mark.parametrize(("on", "device"), [(0, "a100"), (1, "cpu")])
+def test_who_has_another_kind_of_device_makes_no_room(
+    any_store: sql.SqlStore, clock: HandClock, on: int, device: str
+) -> None:
+    there = unlike(any_store, clock)
+    trains_on(any_store, clock, there.slot(on))
+    other = trains_on(any_store, clock, there.slot(1 - on), spec=specs.JobSpec())
+    waiting(any_store, demand=resources.Demand(device=device))
+    assert asked(any_store) == 0  # its room would be none for that job
+    any_store.finish(other, parts.failed(states.Reason.DIVERGED))
+    assert asked(any_store) == 0  # and this one has a place
+
+
+def test_a_free_device_of_another_kind_is_no_place(any_store: sql.SqlStore, clock: HandClock) -> None:
+    there = unlike(any_store, clock)
+    held = trains_on(any_store, clock, there.slot(1))
+    urgent = waiting(any_store, demand=resources.Demand(device="a100"))
+    assert asked(any_store) == 1  # one of two slots is free, and it is none for that job
+    assert any_store.get(held.id).yields_to == urgent.id
+
+
+def test_a_gang_keeps_no_device_of_another_kind_from_who_comes_later(any_store: sql.SqlStore, clock: HandClock) -> None:
+    there = pools.Devices(1, "A100", "A100")
+    worker(any_store, clock, devices=("CPU", "A100", "A100"), slots=there.offer.devices)
+    trains_on(any_store, clock, there.slot(1), spec=specs.JobSpec())
+    held = trains_on(any_store, clock, there.slot(0))
+    waiting(any_store, priority=9, spec=specs.JobSpec(gpus=2, batch_size=16), demand=resources.Demand(device="a100"))
+    urgent = waiting(any_store)
+    assert asked(any_store) == 1
+    assert any_store.get(held.id).yields_to == urgent.id

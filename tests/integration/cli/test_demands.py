@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Client, config, errors
-from orchestrator.core import resources, specs, states
+from orchestrator.core import jobs, resources, specs, states
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, living_worker
@@ -105,6 +105,53 @@ def test_why_says_who_holds_devices_back_for_a_job_on_several(orch: Orch, store:
     assert json.loads(orch("why", later, "--json").out)["workers"][0]["why"].startswith("has a free device")
 
 
+def test_why_knows_which_device_is_free(orch: Orch, store: sql.SqlStore) -> None:
+    desk = pools.Devices(1, "A100")
+    store.register(living_worker(devices=("CPU", "A100"), slots=desk.offer.devices))
+    small, big, any_one = _trainable(store, 1, device="cpu"), _trainable(store, 1, device="a100"), _trainable(store, 1)
+    assert parts.claimed(store, states.Stage.TRAIN, pool=desk.slot(1)).id == big
+    waits = _trainable(store, 1, device="a100")
+    said = {job_id: json.loads(orch("why", job_id, "--json").out)["workers"][0]["why"] for job_id in (waits, small)}
+    assert said == {
+        waits: f"takes it when a device is free: it trains {big}",  # though one of two slots is
+        small: "has a free device and takes it when it is its turn",
+    }
+    assert parts.claimed(store, states.Stage.TRAIN, pool=desk.slot(0)).id == small
+    store.finish(store_claim(store, big), parts.DONE)
+    assert parts.claimed(store, states.Stage.EVALUATE, pool=desk.slot(1)).id == big
+    why = json.loads(orch("why", any_one, "--json").out)["workers"][0]["why"]
+    assert why == f"takes it when a device is free: it trains {small} and evaluates {big}"
+
+
+def store_claim(store: sql.SqlStore, job_id: str) -> jobs.Claim:
+    """Return the claim of a job that runs."""
+    job = store.get(job_id)
+    return jobs.Claim(job=job, attempt=job.attempt, checkpoints=())
+
+
+def test_a_device_that_is_held_back_is_none_of_another_kind(orch: Orch, store: sql.SqlStore) -> None:
+    desk = pools.Devices(1, "A100", "A100")
+    store.register(living_worker(devices=("CPU", "A100", "A100"), slots=desk.offer.devices))
+    _trainable(store, 1)
+    parts.claimed(store, states.Stage.TRAIN, pool=desk.slot(1))
+    gang, small = _trainable(store, 2, device="a100"), _trainable(store, 1)
+    why = json.loads(orch("why", small, "--json").out)["workers"][0]["why"]
+    assert why == "has a free device and takes it when it is its turn"
+    assert {job.id for job in store.held_back().values()} == {gang}
+
+
+def test_a_worker_that_may_take_no_other_says_so(orch: Orch, store: sql.SqlStore) -> None:
+    store.register(living_worker(slots=resources.ONE_CPU.devices))
+    job_id = _trainable(store, 1)
+    store.beat_worker("worker-a", states.WorkerState.SPENT)
+    (verdict,) = json.loads(orch("why", job_id, "--json").out)["workers"]
+    assert (verdict["takes"], "as `--max-jobs` lets it" in verdict["why"]) == (False, True)
+    assert [row[1] for row in orch("worker", "list").rows] == ["spent"]
+    assert json.loads(orch("top", "--json").out)["workers"][0]["state"] == "spent"
+    notes = json.loads(orch("submit", "--json").out)["notes"]
+    assert any("worker-a has taken on as many jobs" in note for note in notes)
+
+
 def test_a_job_on_several_devices_makes_all_of_them_busy(orch: Orch, store: sql.SqlStore) -> None:
     desk = pools.Devices(3)
     store.register(living_worker(devices=("CPU",) * 3, slots=desk.offer.devices))
@@ -113,7 +160,8 @@ def test_a_job_on_several_devices_makes_all_of_them_busy(orch: Orch, store: sql.
     assert json.loads(orch("top", "--json").out)["busy"] == 2
 
 
-def _trainable(store: sql.SqlStore, gpus: int) -> str:
-    job = parts.submit(store, spec=specs.JobSpec(gpus=gpus, batch_size=16))
+def _trainable(store: sql.SqlStore, gpus: int, *, device: str | None = None) -> str:
+    spec = specs.JobSpec(gpus=gpus, batch_size=16)
+    job = parts.submit(store, spec=spec, demand=resources.Demand(device=device))
     store.finish(parts.claimed(store, states.Stage.DOWNLOAD), parts.DONE)
     return job.id

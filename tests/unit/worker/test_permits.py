@@ -43,6 +43,7 @@ def test_no_more_jobs_are_taken_than_permitted_by_all_slots_together(store: sql.
     other = Permits(mine.path, store=store, worker=ME.id)
     taken = [permits.take(_claiming(store)) is not None for permits in (mine, other, mine, other)]
     assert taken == [True, True, False, False]
+    assert mine.spent()
 
 
 @pytest.mark.usefixtures("waiting")
@@ -50,7 +51,9 @@ def test_a_job_that_went_back_to_the_queue_counts_no_more(store: sql.SqlStore, t
     permits = _permits(store, tmp_path, 1)
     claim = permits.take(_claiming(store))
     assert claim is not None
+    assert permits.spent()
     store.finish(claim, jobs.Outcome(kind="drained"))
+    assert not permits.spent()
     assert permits.take(_claiming(store)) is not None
 
 
@@ -84,6 +87,7 @@ def test_a_job_that_fails_before_its_training_counts_and_disturbs_no_other(store
     claim = permits.take(_claiming(store))
     assert claim is not None
     permits.end()
+    assert permits.spent()
     assert not permits.used_up()
     store.finish(claim, jobs.Outcome(kind="failed", reason=states.Reason.DIVERGED))
     assert permits.used_up()
@@ -96,3 +100,4 @@ def test_without_a_limit_everything_is_permitted(store: sql.SqlStore) -> None:
     assert taken == [True, True, True, False]
     permits.end()
     assert not permits.used_up()
+    assert not permits.spent()

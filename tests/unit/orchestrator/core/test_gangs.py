@@ -3,6 +3,7 @@
 import dataclasses
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from orchestrator.core import gangs, resources
@@ -13,7 +14,8 @@ CPU = resources.ONE_CPU.devices[0]
 def host(name: str, slots: int, taken: int = 0, *, label: str | None = None) -> gangs.Host:
     devices = tuple(dataclasses.replace(CPU, id=f"cpu.{number}") for number in range(slots))
     offer = resources.Offer(devices=devices, labels=(label,) if label else ())
-    return gangs.Host(worker=name, offer=offer, taken=taken)
+    busy = tuple(gangs.Taken(job=f"job{number}", demand=resources.ANY) for number in range(taken))
+    return gangs.Host(worker=name, offer=offer, taken=busy)
 
 
 def test_the_one_with_the_most_free_holds_back_then_the_first_by_name() -> None:
@@ -32,7 +34,50 @@ def test_a_worker_that_has_enough_relieves_all_others() -> None:
     gang = resources.Demand(gpus=2)
     holder = gangs.holder(gang, [host("a", 4, 3), host("b", 2, 0)])
     assert holder
-    assert (holder.worker, holder.free(gang)) == ("b", 2)
+    assert (holder.worker, len(gangs.different(gang, holder.free))) == ("b", 2)
+
+
+A100, T4 = (resources.Device(id=f"gpu-{name}", kind="gpu", name=name) for name in ("A100", "T4"))
+UNLIKE = resources.Offer(devices=(A100, T4, CPU))
+
+
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [
+        ([], [A100, T4, CPU]),
+        ([("a100", "gpu-A100")], [T4, CPU]),
+        ([("", "gpu-T4")], [A100, CPU]),  # it might have had any, and has this one
+        ([("", None)], [T4, CPU]),  # who does not tell has the first one that it could have
+        ([("cpu", None)], [A100, T4]),
+        ([("", None), ("a100", "gpu-A100")], [CPU]),  # but none that another one has
+        ([("a100", "gpu-gone")], [T4, CPU]),  # named as a worker of an earlier version would have
+        ([("a100", None), ("a100", None)], [CPU]),  # more than there can be: never fewer slots than jobs
+        ([("", "gpu-A100", "gpu-T4")], [CPU]),
+    ],
+)
+def test_a_device_is_struck_for_each_that_a_job_has(
+    taken: list[tuple[str | None, ...]], left: list[resources.Device]
+) -> None:
+    jobs = tuple(
+        gangs.Taken(
+            job=f"job{number}",
+            demand=resources.Demand(device=device or None, gpus=len(named)),
+            devices=tuple(name for name in named if name),
+        )
+        for number, (device, *named) in enumerate(taken)
+    )
+    assert list(gangs.Host(worker="w", offer=UNLIKE, taken=jobs).free) == left
+
+
+def test_slots_that_share_a_gpu_are_one_device_for_a_gang() -> None:
+    shared = resources.Offer(devices=(A100, A100, T4, T4))
+    gang = resources.Demand(gpus=2)
+    busy = gangs.Taken(job="a", demand=gang, devices=("gpu-A100", "gpu-T4"))
+    host = gangs.Host(worker="w", offer=shared, taken=(busy,))
+    assert gangs.chosen(gang, host.free) == (A100, T4)
+    second = gangs.Taken(job="b", demand=resources.ANY, devices=("gpu-T4",))
+    assert gangs.chosen(gang, dataclasses.replace(host, taken=(busy, second)).free) == ()
+    assert gangs.rest(shared.devices, (A100, T4)) == (A100, T4)
 
 
 def test_what_is_held_together_is_named_together() -> None:
@@ -56,7 +101,7 @@ class Fleet:
         """Let a worker claim what it can: the gang is first in turn, small jobs of this length come after it."""
         while len(self.running[name]) < self.slots[name]:
             me = next(one for one in self.hosts() if one.worker == name)
-            if self.begun is None and me.free(self.gang) >= self.gang.gpus:
+            if self.begun is None and gangs.chosen(self.gang, me.free):
                 self.begun = name
                 self.running[name] += [10**6] * self.gang.gpus
             elif self._holds_back(me):

@@ -15,9 +15,9 @@ SECONDS = {"gpu": 10.0, "cpu": 100.0}
 
 
 def slot(
-    free: float = 0.0, *, user: str | None = None, offer: resources.Offer = GPU, worker: str = "w"
+    free: float = 0.0, *, user: str | None = None, offer: resources.Offer = GPU, worker: str = "w", number: int = 0
 ) -> lookahead.Slot:
-    return lookahead.Slot(worker=worker, kind=offer.devices[0].name, offer=offer, free=free, user=user)
+    return lookahead.Slot(worker=worker, device=offer.devices[number], offer=offer, free=free, user=user)
 
 
 def waiting(seq: int, user: str = "ada", *, comes: float = 0.0, **demand: object) -> lookahead.Waiting:
@@ -70,10 +70,18 @@ def test_what_still_downloads_comes_later() -> None:
 
 def test_a_job_of_several_devices_waits_for_all_of_them() -> None:
     two = resources.Offer(devices=tuple(resources.Device(id=str(number), kind="gpu", name="gpu") for number in (1, 2)))
-    there = [slot(5, offer=two), slot(20, offer=two)]
+    there = [slot(5, offer=two), slot(20, offer=two, number=1)]
     line = [waiting(1, gpus=2), waiting(2)]
     assert begins(there, line, 1, stands("ada")) == 20
     assert begins(there, line, 2, stands("ada")) == 30
+
+
+def test_a_free_device_of_another_kind_is_none() -> None:
+    both = resources.Offer(devices=(*GPU.devices, *CPU.devices))
+    there = [slot(50, offer=both), slot(0, offer=both, number=1)]
+    assert begins(there, [waiting(1, device="gpu")], 1, stands("ada")) == 50
+    assert begins(there, [waiting(1)], 1, stands("ada")) == 0
+    assert begins(there, [waiting(1, gpus=2)], 1, stands("ada")) == 50
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """Who makes room for whom: the pure rule, and that days of it end with every job done."""
 
+import itertools
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from orchestrator.core import ordering, yielding
+from orchestrator.core import gangs, ordering, resources, yielding
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 STAY = timedelta(minutes=5)
@@ -59,6 +61,99 @@ def test_one_yields_to_each_and_that_one_which_loses_least() -> None:
     assert asked.training.job == "c"
     three[0] = training("a", priority=1, to="u")
     assert list(yielding.asked(three, lambda _: urgent(2), stay=STAY, now=NOW)) == []
+
+
+# ---- several for one on several devices
+
+
+def test_several_yield_together_and_each_to_one_job_only() -> None:
+    three = [training("a"), training("b"), training("c", priority=5)]
+
+    def together(left: Sequence[yielding.Training]) -> list[yielding.Together]:
+        return [(urgent(2, "gang"), tuple(left[:2])), (urgent(2, "gang"), tuple(left[1:]))]
+
+    asked = list(yielding.asked(three, lambda _: None, together, stay=STAY, now=NOW))
+    assert [(one.training.job, one.urgent) for one in asked] == [("a", urgent(2, "gang")), ("b", urgent(2, "gang"))]
+    there = [replace(one, yields_to="gang") for one in three[:2]]
+    assert list(yielding.asked([*there, three[2]], lambda _: None, together, stay=STAY, now=NOW)) == []
+    back = list(yielding.asked(there, lambda _: None, stay=STAY, now=NOW))
+    assert [(one.training.job, one.urgent) for one in back] == [("a", None), ("b", None)]
+
+
+@pytest.mark.parametrize("priority", [1, 2])
+def test_none_of_several_yields_where_one_may_not(priority: int) -> None:
+    some = (training("a"), training("b", priority=priority))
+    asked = yielding.asked(some, lambda _: None, lambda _: [(urgent(1, "gang"), some)], stay=STAY, now=NOW)
+    assert list(asked) == []
+
+
+def test_one_that_makes_room_alone_is_none_of_several() -> None:
+    seen: list[Sequence[yielding.Training]] = []
+
+    def together(left: Sequence[yielding.Training]) -> list[yielding.Together]:
+        seen.append(left)
+        return []
+
+    three = [training("a"), training("b"), training("c")]
+    answers = {"b": urgent(1, "u")}
+    list(yielding.asked(three, lambda one: answers.get(one.job), together, stay=STAY, now=NOW))
+    assert [one.job for one in seen[0]] == ["a", "c"]
+
+
+A100 = resources.Demand(gpus=2, device="a100")
+DEVICES = tuple(
+    resources.Device(id=str(number), kind="gpu", name=name)
+    for number, name in enumerate(["A100", "T4", "A100", "A100"])
+)
+
+
+@pytest.mark.parametrize(
+    ("busy", "order", "going"),
+    [
+        ({"a": "0", "b": "1", "c": "2", "d": "3"}, "abcd", "ac"),  # the first ones that have such a device
+        ({"a": "0", "b": "1", "c": "2"}, "abc", "a"),  # one such device is free already
+        ({"a": "0", "b": "1"}, "ab", ""),  # two are
+        ({"a": "0", "b": "1", "c": "2", "d": "3"}, "ab", ""),  # all are too few
+        ({"a": "0", "b": "23"}, "ab", "b"),  # one has enough by itself
+    ],
+)
+def test_no_more_yield_than_it_takes(busy: dict[str, str], order: str, going: str) -> None:
+    taken = tuple(
+        gangs.Taken(job=job, demand=resources.Demand(gpus=len(numbers)), devices=tuple(numbers))
+        for job, numbers in busy.items()
+    )
+    host = gangs.Host(worker="w", offer=resources.Offer(devices=DEVICES), taken=taken)
+    found = yielding.enough_of(A100, host, [training(job) for job in order])
+    assert "".join(one.job for one in found) == going
+
+
+def contender(seq: int, user: str, running: int, served: int, rank: int) -> ordering.Contender:
+    at = LONG_AGO + timedelta(seconds=served)
+    return ordering.Contender(user=user, running=running, served_at=at, rank=rank, seq=seq)
+
+
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+@hypothesis.given(
+    users=st.fixed_dictionaries({user: st.tuples(st.integers(0, 2), st.integers(0, 3)) for user in "abc"}),
+    jobs=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1, max_size=4),
+    trainings=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1, max_size=4),
+)
+def test_who_is_next_meanwhile_is_next_however_many_have_gone(
+    users: dict[str, tuple[int, int]], jobs: list[tuple[str, int]], trainings: list[tuple[str, int]]
+) -> None:
+    """The first job is the one on several devices; the trainings run beside what else their users run."""
+    runs = Counter(user for user, _ in trainings)
+    made = [
+        contender(seq, user, users[user][0] + runs[user], users[user][1], rank)
+        for seq, (user, rank) in enumerate([*jobs, *trainings])
+    ]
+    waiting, backs = made[: len(jobs)], made[len(jobs) :]
+    hypothesis.assume(yielding.in_turn_meanwhile(waiting, backs, waiting[0])[0].seq == 0)
+    for count in range(len(backs) + 1):
+        for gone in itertools.combinations(backs, count):
+            fewer = Counter(one.user for one in gone)
+            now = [replace(one, running=one.running - fewer[one.user]) for one in (*waiting, *gone)]
+            assert ordering.in_turn(now)[0].seq == 0
 
 
 # ---- days of it
