@@ -98,7 +98,10 @@ def _sentence(job: Job, ahead: int, needs: tuple[dependencies.Dependency, ...], 
 def _room(job: Job, training: list[Job]) -> str:
     """Return who makes room for a job, as a sentence behind the first."""
     making = [one.id for one in training if one.yields_to == job.id]
-    return f" {making[0]} makes room for it, after a checkpoint at its next step." if making else ""
+    if not making:
+        return ""
+    makes = "makes room for it," if len(making) == 1 else "make room for it, each"
+    return f" {', '.join(making)} {makes} after a checkpoint at its next step."
 
 
 def _not_waiting(job: Job) -> str:
