@@ -210,7 +210,7 @@ def _empty(connection: Connection, revision: str) -> None:
     Without a revision of orch's no table in it is orch's: none is dropped, whatever its name.
     """
     found = migrations.version_of(connection)
-    if found is not None and migrations.is_ours(found):
+    if found is not None and migrations.is_ours(connection, found):
         tables = reversed(_tables(connection).values())
         if found == revision:
             for table in tables:

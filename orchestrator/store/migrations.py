@@ -17,6 +17,9 @@ from orchestrator.store import engine, models
 #: The newest revision. Revisions are numbers of four digits, so that their order is that of the text.
 HEAD = "0009"
 
+#: Columns of `jobs` from the first revision on, by which it is told from another application's.
+_JOBS = frozenset({"id", "seq", "spec_hash", "stage", "wish", "attempt", "beat"})
+
 #: Seconds that an upgrade waits for another one to end.
 PATIENCE = 60
 
@@ -58,9 +61,12 @@ def is_older(found: str | None) -> bool:
     return found is None or found < HEAD
 
 
-def is_ours(found: str) -> bool:
-    """Whether a version looks like one of orch's; other applications that use alembic have their own."""
-    return len(found) == len(HEAD) and found.isdecimal()
+def is_ours(connection: Connection, found: str) -> bool:
+    """Whether a version is one of orch's, by its form and our table of jobs: others that use alembic count alike."""
+    if len(found) != len(HEAD) or not found.isdecimal():
+        return False
+    inspector = sqlalchemy.inspect(connection)
+    return inspector.has_table("jobs") and {one["name"] for one in inspector.get_columns("jobs")} >= _JOBS
 
 
 def require_head(found: str | None, *, name: str) -> None:

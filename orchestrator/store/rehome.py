@@ -58,7 +58,7 @@ def require_vacant(connection: Connection, name: str, *, silence: float) -> None
     """
     found = migrations.version_of(connection)
     there = set(inspect(connection).get_table_names())
-    if found is None or not migrations.is_ours(found):
+    if found is None or not migrations.is_ours(connection, found):
         _require_no_table(there, name)
         return
     if not migrations.is_older(found):

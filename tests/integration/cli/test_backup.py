@@ -368,10 +368,11 @@ def test_where_jobs_are_nothing_is_restored(whole: Path, store: sql.SqlStore, or
 #: What another application has, whose tables have names of ours; and with alembic of its own.
 OTHERS = ["CREATE TABLE events (title text)", "INSERT INTO events VALUES ('fair')", "CREATE TABLE jobs (title text)"]
 MIGRATED = [*OTHERS, "CREATE TABLE alembic_version (version_num text)", "INSERT INTO alembic_version VALUES ('0001ab')"]
+ALIKE = [*MIGRATED[:-1], "INSERT INTO alembic_version VALUES ('0001')"]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("statements", [OTHERS, MIGRATED], ids=["plain", "migrated"])
+@pytest.mark.parametrize("statements", [OTHERS, MIGRATED, ALIKE], ids=["plain", "migrated", "alike"])
 def test_another_application_s_tables_stay(
     whole: Path, orch: Orch, request: pytest.FixtureRequest, kind: str, statements: list[str]
 ) -> None:
