@@ -289,6 +289,11 @@ class Settings(BaseModel):
         return self.data_cache or self.home / "data"
 
     @property
+    def bundle_dir(self) -> Path:
+        """Folder of weights that came in bundles, for the jobs that begin with them."""
+        return self.home / "bundles"
+
+    @property
     def run_dir(self) -> Path:
         """The folder of pid files, locks and sockets."""
         return self.home / "run"

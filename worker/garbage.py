@@ -5,6 +5,7 @@ stays, and so does what a process is at: the rules are those of `remains` and of
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from orchestrator.core import ids, jobs, states
 from orchestrator.store import artifacts, base, sql
 from worker import answers, folders, remains
 from worker.data import cache, decoded, inventory, sources
+
+#: Seconds from when on a file that nobody refers to is wanted by nobody who is about to.
+_NEW_SECONDS = 3600.0
 
 
 class Request(answers.Request):
@@ -28,7 +32,7 @@ class Request(answers.Request):
 class Item:
     """Something that nobody needs."""
 
-    kind: str  #: deleted job, ended attempts, orphan, partial download, decoded pictures, data set
+    kind: str  #: deleted job, ended attempts, orphan, partial download, bundled weights, decoded pictures, data set
     path: Path
     bytes: int
     job: str | None = None
@@ -64,6 +68,7 @@ def found(settings: config.Settings, store: base.Store, *, orphans: bool) -> Ite
     """Yield all of it, each as it stands when it is asked for."""
     yield from _of_jobs(settings.artifact_dir, store, orphans=orphans)
     yield from _of_downloads(settings, store)
+    yield from _of_bundles(settings, store)
     yield from _of_pixels(settings)
     yield from _of_sets(settings, store)
 
@@ -120,6 +125,31 @@ def _of_downloads(settings: config.Settings, store: base.Store) -> Iterator[Item
         if where.is_free(key):
             size, why = _size(path), "no job goes on with it"
             yield Item(kind="partial download", path=path, bytes=size, why=why, remove=remove)
+
+
+def _of_bundles(settings: config.Settings, store: base.Store) -> Iterator[Item]:
+    """Yield weights out of bundles that no job begins with any more; new ones may be those of one about to be queued.
+
+    A job that has succeeded is trained no more; any other one may be, by `retry`.
+    """
+    there = [path for path in sorted(settings.bundle_dir.glob("*")) if _is_old(path)]
+    unfinished = tuple(set(states.JobState) - {states.JobState.SUCCEEDED})
+    needed = {job.spec.weights for job in store.jobs(jobs.JobFilter(states=unfinished))} if there else set()
+    for path in there:
+
+        def remove(path: Path = path) -> bool:
+            path.unlink(missing_ok=True)
+            return True
+
+        if str(path.absolute()) not in needed:
+            why = "it came in a bundle, and no job begins with it"
+            yield Item(kind="bundled weights", path=path, bytes=_size(path), why=why, remove=remove)
+
+
+def _is_old(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_file() and time.time() - path.stat().st_mtime > _NEW_SECONDS
+    return False
 
 
 def _of_pixels(settings: config.Settings) -> Iterator[Item]:

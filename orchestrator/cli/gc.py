@@ -26,11 +26,11 @@ def gc(
 ) -> None:
     """Remove what nobody on this host needs any more, and say how much room it took.
 
-    That is what deleted jobs and ended attempts have left, downloads that no job goes on with, pixels of pictures that
-    no training reads again, and, where the cache of data sets is over ORCH_DATA_MAX_BYTES, the sets that were used
-    longest ago. What a job refers to that has not ended stays, and what a process is at; workers may run meanwhile.
-    Nodes remove most of it by themselves, every minute: this is for hosts without one, and for a look. In a pipe: kind,
-    bytes, removed, job, path, why.
+    That is what deleted jobs and ended attempts have left, downloads that no job goes on with, weights out of bundles
+    that no job begins with, pixels of pictures that no training reads again, and, where the cache of data sets is over
+    ORCH_DATA_MAX_BYTES, the sets that were used longest ago. What a job refers to that has not ended stays, and what a
+    process is at; workers may run meanwhile. Nodes remove most of it by themselves, every minute: this is for hosts
+    without one, and for a look. In a pipe: kind, bytes, removed, job, path, why.
     """
     from orchestrator.service import gc as service
 

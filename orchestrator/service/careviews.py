@@ -39,7 +39,9 @@ class AuditPayload(views.Payload):
 class GarbagePart(views.Part):
     """Something on this host that nobody needs any more."""
 
-    kind: str = Field(description="deleted job, ended attempts, orphan, partial download or data set")
+    kind: str = Field(
+        description="deleted job, ended attempts, orphan, partial download, bundled weights, decoded pictures, data set"
+    )
     path: str
     bytes: int
     job: str | None

@@ -264,17 +264,19 @@ def _sha256(path: Path) -> str | None:
 
 
 def _own_start(settings: config.Settings, path: Path, start: bundle.Start) -> Path:
-    """Write the weights out of the bundle into this home, by their digest, and return the file."""
+    """Write the weights out of the bundle into this home, by their digest, and return the file.
+
+    It is written anew where it is there: `worker.garbage` leaves new ones alone, for the job is not queued yet.
+    """
     if start.part is None:
         raise errors.OrchError(f"{path} holds no weights to begin with.")
-    folder = settings.home / "bundles"
+    folder = settings.bundle_dir
     file = folder / f"{start.part.sha256}{Path(start.part.name).suffix}"
-    if not (file.is_file() and _sha256(file) == start.part.sha256):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.OrchError(f"{folder} cannot be made.", why=error.strerror) from error
-        with archive.Reader(path, bundle.KIND) as reader, drafts.drafts(file) as (draft,), draft.open("wb") as out:
-            for piece in reader.pieces(start.part):
-                out.write(piece)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.OrchError(f"{folder} cannot be made.", why=error.strerror) from error
+    with archive.Reader(path, bundle.KIND) as reader, drafts.drafts(file) as (draft,), draft.open("wb") as out:
+        for piece in reader.pieces(start.part):
+            out.write(piece)
     return file.absolute()

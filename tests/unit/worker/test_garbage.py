@@ -203,3 +203,21 @@ def test_no_set_goes_that_a_job_or_a_process_needs(
     assert told[f"data/sets/{three_sets[2]}"]["removed"] is False
     assert "is in use" in told[f"data/sets/{three_sets[2]}"]["why"]
     assert len(list(cache.Cache(settings.data_dir).manifests())) == 3
+
+
+def test_weights_of_bundles_stay_for_jobs_that_may_begin_with_them(
+    collect: Collect, store: sql.SqlStore, settings: config.Settings
+) -> None:
+    _write(settings.bundle_dir, "used.safetensors", "left.safetensors", "new.safetensors")
+    for name in ("used", "left"):
+        os.utime(settings.bundle_dir / f"{name}.safetensors", (0, 0))
+    weights = {"weights": str(settings.bundle_dir / "used.safetensors"), "weights_sha256": "0" * 64}
+    job = parts.submit(store, spec=specs.parse(weights))
+    told = collect()
+    assert {path: (item["kind"], item["removed"]) for path, item in told.items()} == {
+        "bundles/left.safetensors": ("bundled weights", True)  # one that is new may be of a job about to be queued
+    }
+    store.cancel(job.id, actor="ada")
+    assert collect() == {}  # it may be tried again
+    store.delete(job.id, actor="ada")
+    assert set(collect()) == {"bundles/used.safetensors"}
