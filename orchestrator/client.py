@@ -23,9 +23,12 @@ from orchestrator.core import resources
 from orchestrator.core.jobs import EpochMetric, Evaluation, Job, JobFilter, NewJob
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState
+from orchestrator.service import backup as backing
 from orchestrator.service import bell, context, control, follow, jobfile, provenance
 from orchestrator.service import bundle as bundling
 from orchestrator.service import predict as prediction
+from orchestrator.service import reproduce as reproduction
+from orchestrator.service import restore as restoring
 from orchestrator.service import submit as submitting
 
 
@@ -114,10 +117,9 @@ class Client:
         What to train is a whole `spec`, or `fields` of one (`epochs=5, lr=1e-4`), over a `recipe` where one is named.
         `after` are jobs whose success it waits for, as text also `JOB:any` for any end. `device` (cpu, gpu, or a part
         of a GPU's name), `gpu_memory` ("10GB", or bytes) and `labels` are what its worker must have. A known
-        `idempotency_key` returns the earlier job. `notify` are URLs that are told how it ends, else those of the
-        settings; `notify_on` is what they are told. A broker that is away costs nothing: workers find the job by
-        themselves. Where a job has succeeded with the same spec, data and versions, that is returned and nothing
-        queued, unless `force` is given.
+        `idempotency_key` returns the earlier job. `notify` are URLs that are told how it ends, else the settings';
+        `notify_on` is what they are told. Workers find a job by themselves where the broker is away. A job that has
+        succeeded with the same spec, data and versions is returned and nothing queued, unless `force` is given.
 
         Raises:
             InvalidSpec: it cannot be run; every fault of it is named.
@@ -140,8 +142,7 @@ class Client:
             provenance=provenance.here(self._settings, resolved.origins),
         )
         ring = functools.partial(bell.ring, self._settings)
-        done = submitting.submit(self._store, new, ring=ring, require_broker=require_broker, reuse=not force)
-        return done.job
+        return submitting.submit(self._store, new, ring=ring, require_broker=require_broker, reuse=not force).job
 
     def get(self, job: str | Job) -> Job:
         """Return the job as it is now."""
@@ -225,7 +226,7 @@ class Client:
     ) -> Path:
         """Write what it takes to train a job that has succeeded again elsewhere into a file, and return its path.
 
-        `orch reproduce` takes it. An existing file is replaced with `force` only.
+        `reproduce` takes it. An existing file is replaced with `force` only.
 
         Raises:
             IllegalMove: the job has not succeeded.
@@ -237,6 +238,60 @@ class Client:
             self._settings, self._store, _text(job), output=Path(path), with_weights=with_weights, force=force
         )
         return made.path
+
+    def reproduce(
+        self,
+        path: str | PathLike[str],
+        *,
+        data: str | None = None,
+        timeout: float | None = None,
+        tolerance: float | None = None,
+    ) -> reproduction.Verdict:
+        """Train the job in a bundle here, and return what that comes to: `outcome` says identical, and so on.
+
+        `data` names where the same data is here; a job whose data has another digest is cancelled, and its outcome is
+        not-run, as is that of one that fails. `tolerance` is how far accuracies may be apart that count as equal.
+
+        Raises:
+            NotFound: there is no such file, or what the job began with is not here.
+            UsageError: its data came from a URL with a secret, and `data` is None.
+            InvalidSpec: this orch cannot run it.
+            OrchError: the file is not whole.
+            TimedOut: the job has not ended after `timeout` seconds; it goes on.
+
+        """
+        wanted = reproduction.plan(self._settings, self._store, Path(path), data=data)
+        job = reproduction.begin(self._settings, self._store, wanted)
+        for _ in reproduction.until_ended(self._settings, self._store, wanted, job.id, timeout=timeout):
+            pass
+        return reproduction.verdict(self._settings, self._store, wanted.manifest, job.id, tolerance=tolerance)
+
+    def backup(self, path: str | PathLike[str], *, with_artifacts: bool = True, force: bool = False) -> backing.Written:
+        """Write the database and the checkpoints of this installation into a file; workers may run.
+
+        What is not in it stands in `manifest.left_out` of what is returned, damaged checkpoints among it.
+
+        Raises:
+            UsageError: the file exists, and not `force`; or it cannot lie there.
+            OrchError: a file cannot be read, or the disk has no room or does not take it; nothing is left of it.
+
+        """
+        return backing.backup(self._settings, Path(path), hear=_unheard, with_artifacts=with_artifacts, force=force)
+
+    def restore(self, path: str | PathLike[str]) -> restoring.Restored:
+        """Put a backup into this installation, which has no jobs and no worker that lives.
+
+        Raises:
+            OrchError: the file is not whole, or the disk has no room, or files are in the way.
+            IllegalMove: the installation has jobs, or a node runs.
+            SchemaMismatch: the backup is of a newer orch.
+
+        """
+        return restoring.restore(self._settings, Path(path), hear=_unheard)
+
+
+def _unheard(_: object) -> None:
+    """Take in how far something is, for nobody."""
 
 
 def _text(job: str | Job) -> str:

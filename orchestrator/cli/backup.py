@@ -1,6 +1,6 @@
 """`orch backup` and `orch restore`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ from orchestrator import errors
 from orchestrator.cli import options, progress, render, words
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help needs none of them
-    from orchestrator.service.backup import Manifest, Sizes
+    from orchestrator.service.backup import Manifest, Sizes, Written
     from orchestrator.service.evaluate import Doing
     from orchestrator.service.restore import Inside, Restored
 
@@ -44,32 +44,11 @@ def backup(
     """
     from orchestrator.service import backup as service
 
-    told = progress.Lines()
-
-    def hear(news: "Sizes | Doing") -> None:
-        if isinstance(news, service.Sizes):
-            render.talk(
-                f"Database {words.size(news.database)}, {words.plural(news.files, 'checkpoint')} of "
-                f"{words.size(news.file_bytes)}; {words.size(news.free)} free."
-            )
-        else:
-            told(news.done, news.total, news.unit)
-
     to = render.mode(as_json=as_json)
     settings = options.settings(context)
-    made = service.backup(settings, file, hear=hear, with_artifacts=not without_artifacts, force=force)
+    made = service.backup(settings, file, hear=_hear(), with_artifacts=not without_artifacts, force=force)
     manifest = made.manifest
-    if to is render.Mode.JSON:
-        from orchestrator.service import keepviews
-
-        render.document(keepviews.BackupPayload(backup=keepviews.inside(made.path, made.bytes, manifest)))
-    elif to is render.Mode.PIPE:
-        left_out = len(manifest.left_out)
-        render.line(made.path, made.bytes, _jobs(manifest), manifest.files, manifest.file_bytes, left_out)
-    else:
-        render.console().print(render.clean(str(made.path)), soft_wrap=True)
-    counted = f"{words.plural(_jobs(manifest), 'job')}, {words.plural(manifest.files, 'file')}"
-    render.talk(f"{words.size(made.bytes)}: {counted}.")
+    _show_written(made, to=to)
     _note_left_out(manifest)
     if manifest.elsewhere and not without_artifacts:
         render.note(f"{words.plural(manifest.elsewhere, 'checkpoint')} in other artifact folders: not in it.")
@@ -104,16 +83,9 @@ def restore(
     """
     from orchestrator.service import restore as service
 
-    told = progress.Lines()
-
-    def hear(news: "Sizes | Doing") -> None:
-        from orchestrator.service.evaluate import Doing
-
-        if isinstance(news, Doing):
-            told(news.done, news.total, news.unit)
-
     to = render.mode(as_json=as_json)
     settings = options.settings(context)
+    hear = _hear()
     if dry_run:
         found = service.look(settings, file, hear=hear)
         _show(found, None, to=to)
@@ -128,6 +100,39 @@ def restore(
         render.note("Checkpoints were not in it: jobs go on where their artifact folder is (ORCH_ARTIFACTS).")
     if to is render.Mode.TERMINAL:
         render.following(["orch doctor --audit", "orch up -d", "orch list"])
+
+
+def _hear() -> "Callable[[Sizes | Doing], None]":
+    """Return what says how much there is, and how far it is."""
+    from orchestrator.service.evaluate import Doing
+
+    told = progress.Lines()
+
+    def hear(news: "Sizes | Doing") -> None:
+        if isinstance(news, Doing):
+            told(news.done, news.total, news.unit)
+            return
+        render.talk(
+            f"Database {words.size(news.database)}, {words.plural(news.files, 'checkpoint')} of "
+            f"{words.size(news.file_bytes)}; {words.size(news.free)} free."
+        )
+
+    return hear
+
+
+def _show_written(made: "Written", *, to: render.Mode) -> None:
+    manifest = made.manifest
+    if to is render.Mode.JSON:
+        from orchestrator.service import keepviews
+
+        render.document(keepviews.BackupPayload(backup=keepviews.inside(made.path, made.bytes, manifest)))
+    elif to is render.Mode.PIPE:
+        left_out = len(manifest.left_out)
+        render.line(made.path, made.bytes, _jobs(manifest), manifest.files, manifest.file_bytes, left_out)
+    else:
+        render.console().print(render.clean(str(made.path)), soft_wrap=True)
+    counted = f"{words.plural(_jobs(manifest), 'job')}, {words.plural(manifest.files, 'file')}"
+    render.talk(f"{words.size(made.bytes)}: {counted}.")
 
 
 def _jobs(manifest: "Manifest") -> int:

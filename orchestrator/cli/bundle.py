@@ -11,6 +11,7 @@ from orchestrator.cli import options, progress, render, words
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help needs none of them
     from orchestrator.core.reproduction import Result
+    from orchestrator.service.bundle import Manifest
     from orchestrator.service.context import Context
     from orchestrator.service.reproduce import Plan, Verdict
 
@@ -114,19 +115,26 @@ def reproduce(
     to = render.mode(as_json=as_json)
     with options.opened(context) as opened:
         if verdict is not None:
-            manifest, job_id = bundles.read(file), opened.store.find(verdict).id
-        else:
-            wanted = service.plan(opened.settings, opened.store, file, data=data)
-            _note(wanted)
-            manifest, job_id = wanted.manifest, service.begin(opened.settings, opened.store, wanted).id
-            if detach:
-                _print_begun(wanted, job_id, to=to)
-                return
-            render.talk(f"Job {job_id} is queued.")
-            _wait(opened, wanted, job_id, timeout=timeout)
-        said = service.verdict(opened.settings, opened.store, manifest, job_id, tolerance=tolerance)
-        _show(said, to=to)
-        _end(opened, said)
+            _judge(opened, bundles.read(file), opened.store.find(verdict).id, tolerance=tolerance, to=to)
+            return
+        wanted = service.plan(opened.settings, opened.store, file, data=data)
+        _note(wanted)
+        job_id = service.begin(opened.settings, opened.store, wanted).id
+        if detach:
+            _print_begun(wanted, job_id, to=to)
+            return
+        render.talk(f"Job {job_id} is queued.")
+        _wait(opened, wanted, job_id, timeout=timeout)
+        _judge(opened, wanted.manifest, job_id, tolerance=tolerance, to=to)
+
+
+def _judge(opened: "Context", manifest: "Manifest", job_id: str, *, tolerance: float | None, to: render.Mode) -> None:
+    """Say what a job that has ended came to, and end with the code of that."""
+    from orchestrator.service import reproduce as service
+
+    said = service.verdict(opened.settings, opened.store, manifest, job_id, tolerance=tolerance)
+    _show(said, to=to)
+    _end(opened, said)
 
 
 def _note(wanted: "Plan") -> None:

@@ -17,7 +17,7 @@ import pydantic
 
 from orchestrator import config, errors
 from orchestrator.core import history, reproduction, specs, weights
-from orchestrator.core.jobs import Checkpoint, EpochMetric, Evaluation, Job
+from orchestrator.core.jobs import Checkpoint, Dataset, EpochMetric, Evaluation, Job
 from orchestrator.core.provenance import Environment, Source
 from orchestrator.core.states import JobState
 from orchestrator.service import archive, query, show, weightfile
@@ -141,7 +141,26 @@ def bundle(
 
     """
     shown = show.show(store, text)
-    job = shown.job
+    path = (output or Path()).absolute()
+    if path.is_dir():
+        path /= f"{shown.job.id}.zip"
+    evaluation, dataset = _result(store, shown.job)
+    with archive.writing(path, kind=KIND, force=force) as writer:
+        takes = writer if with_weights else None
+        manifest = Manifest(
+            **_provenance(store, shown),
+            data=_data(shown.job, dataset),
+            epochs=tuple(map(_epoch, store.epochs(shown.job.id))),
+            evaluation=evaluation,
+            weights=tuple(_weights(settings, store, shown.job, takes)),
+            start=_start(settings, store, shown.job, takes),
+        )
+        writer.end(manifest)
+    return Bundled(path=path, bytes=path.stat().st_size, manifest=manifest)
+
+
+def _result(store: Store, job: Job) -> tuple[Evaluation, Dataset]:
+    """Return what a job came to, and on what; raises IllegalMove where it has not succeeded."""
     evaluation = store.evaluation(job.id)
     dataset = store.dataset(job.data_hash) if job.data_hash else None
     if job.state is not JobState.SUCCEEDED or evaluation is None or dataset is None:
@@ -149,38 +168,37 @@ def bundle(
             f"Job {job.id} is {job.state}: it has no result that could be compared.",
             hint=f"`orch wait {job.id}`, then say it again.",
         )
-    path = (output or Path()).absolute()
-    if path.is_dir():
-        path /= f"{job.id}.zip"
+    return evaluation, dataset
+
+
+def _provenance(store: Store, shown: show.Shown) -> dict[str, Any]:
+    """Return the fields of a manifest that say which job it is, and where it comes from."""
+    job = shown.job
+    return {
+        "format": FORMAT,
+        "orch": metadata.version("orch"),
+        "made_at": datetime.now(UTC),
+        "job": job.id,
+        "name": job.name,
+        "spec": job.spec.masked().kept(),
+        "spec_hash": job.spec_hash,
+        "origins": shown.origins,
+        "source": shown.source,
+        "environments": tuple(attempt.environment for attempt in shown.trained if attempt.environment),
+        "extended": any(event.kind == history.EXTENDED for event in store.events(job.id)),
+    }
+
+
+def _data(job: Job, dataset: Dataset) -> Data:
     source = job.spec.masked().data
-    with archive.writing(path, kind=KIND, force=force) as writer:
-        manifest = Manifest(
-            format=FORMAT,
-            orch=metadata.version("orch"),
-            made_at=datetime.now(UTC),
-            job=job.id,
-            name=job.name,
-            spec=job.spec.masked().kept(),
-            spec_hash=job.spec_hash,
-            origins=shown.origins,
-            source=shown.source,
-            environments=tuple(attempt.environment for attempt in shown.trained if attempt.environment),
-            extended=any(event.kind == history.EXTENDED for event in store.events(job.id)),
-            data=Data(
-                source=source,
-                masked=source != job.spec.data,
-                hash=dataset.hash,
-                classes=dataset.classes,
-                counts=dataset.counts,
-                bytes=dataset.bytes,
-            ),
-            epochs=tuple(map(_epoch, store.epochs(job.id))),
-            evaluation=evaluation,
-            weights=tuple(_weights(settings, store, job, writer if with_weights else None)),
-            start=_start(settings, store, job, writer if with_weights else None),
-        )
-        writer.end(manifest)
-    return Bundled(path=path, bytes=path.stat().st_size, manifest=manifest)
+    return Data(
+        source=source,
+        masked=source != job.spec.data,
+        hash=dataset.hash,
+        classes=dataset.classes,
+        counts=dataset.counts,
+        bytes=dataset.bytes,
+    )
 
 
 def read(path: Path) -> Manifest:

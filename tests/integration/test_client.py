@@ -145,3 +145,23 @@ def test_predictions_need_a_checkpoint(client: Client) -> None:
 def test_jobs_are_found_by_what_the_client_returned(client: Client) -> None:
     job = client.submit()
     assert client.get(replace(job, name="other")).id == job.id  # the id counts, not what the object says
+
+
+def test_an_installation_is_backed_up_and_put_elsewhere(client: Client, tmp_path: Path) -> None:
+    job = client.submit(data="digits", name="first")
+    written = client.backup(tmp_path / "all.zip")
+    assert (written.path, written.manifest.left_out) == (tmp_path / "all.zip", ())
+    with pytest.raises(errors.UsageError):
+        client.backup(tmp_path / "all.zip")
+    with pytest.raises(errors.IllegalMove, match="has 1 job"):
+        client.restore(tmp_path / "all.zip")
+    with Client(tmp_path / "elsewhere") as other:
+        restored = other.restore(tmp_path / "all.zip")
+        assert restored.states == {"queued": 1}
+        assert other.get(job.id).name == "first"
+
+
+def test_what_is_no_bundle_is_not_reproduced(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(errors.NotFound):
+        client.reproduce(tmp_path / "nothing.zip")
+    assert client.list() == ()
