@@ -56,8 +56,11 @@ bench: $(STAMP) ## measure against the peers and write the table of the README
 bench-loader: $(STAMP) ## measure the loading of pictures and write its lines of that table
 	@$(RUN) python -m benchmarks.loading --write
 
-bench-train: $(STAMP) ## measure training steps and write their lines; QUICK=1 only prints, of small pictures
+bench-train: $(STAMP) ## measure training and write its lines, with ORCH_TEST_PHOTOS fine-tuning too; QUICK=1 only prints
 	@$(RUN) python -m benchmarks.training --write $(if $(QUICK),--quick)
+	@$(RUN) python -m benchmarks.overhead --write $(if $(QUICK),--quick)
+	@$(RUN) python -m benchmarks.saving --write $(if $(QUICK),--quick)
+	@$(RUN) python -m benchmarks.tuning --write $(if $(QUICK),--quick)
 
 bench-memory: $(STAMP) ## measure what leaner modes keep and take and write their lines; QUICK=1 as above
 	@$(RUN) python -m benchmarks.memory --write $(if $(QUICK),--quick)

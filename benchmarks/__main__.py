@@ -4,7 +4,20 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from benchmarks import claims, cli, drain, first_step, loading, measure, memory, overhead, place, saving, training
+from benchmarks import (
+    claims,
+    cli,
+    drain,
+    first_step,
+    loading,
+    measure,
+    memory,
+    overhead,
+    place,
+    saving,
+    training,
+    tuning,
+)
 from docs import markers
 
 PARTS: tuple[Callable[[], Sequence[measure.Figure]], ...] = (
@@ -16,6 +29,7 @@ PARTS: tuple[Callable[[], Sequence[measure.Figure]], ...] = (
     loading.figures,
     overhead.figures,
     saving.figures,
+    tuning.figures,
     claims.figures,
 )
 

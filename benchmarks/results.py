@@ -39,10 +39,10 @@ _TURNS = {
 }
 
 #: The network of both recipes that are not the notebook's: what pre-training learns must fit.
-_NETWORK = {"network": "densenet121_imagenet", "image_size": 96, "layout": "auto"}
+NETWORK = {"network": "densenet121_imagenet", "image_size": 96, "layout": "auto"}
 
 _SCRATCH = {
-    **_NETWORK,
+    **NETWORK,
     "crop_scale": (0.35, 1.0),
     "randaugment": 2,
     "mixup": 0.2,
@@ -58,7 +58,7 @@ _SCRATCH = {
 
 #: No mirroring: a picture and its mirror image are turned alike, but a quarter to the left is not one to the right.
 _ROTATIONS = {
-    **_NETWORK,
+    **NETWORK,
     "crop_scale": (0.35, 1.0),
     "flip": False,
     "optimizer": "adamw",
@@ -72,7 +72,7 @@ _ROTATIONS = {
 _FINE = {**_SCRATCH, "head_epochs": 3, "head_lr": 3e-3, "lr": 5e-4, "schedule": "cosine", "epochs": 33}
 
 #: What `--quick` makes of every recipe.
-_TINY = {"network": "densenet_tiny", "image_size": 16, "epochs": 2, "batch_size": 4, "layout": "contiguous"}
+TINY = {"network": "densenet_tiny", "image_size": 16, "epochs": 2, "batch_size": 4, "layout": "contiguous"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,14 +164,20 @@ def trained(client: Client, name: str, fields: Mapping[str, Any]) -> jobs.Job:
     return client.wait(job)
 
 
-def run(client: Client, row: Row, seed: int, *, data: Mapping[str, Path], quick: bool) -> Run:
+def rotated(client: Client, seed: int, photographs: Path, folder: Path, *, quick: bool = False) -> jobs.Job:
+    """Return the job that learned from the training pictures in `photographs` how they were turned."""
+    more = {"data": str(rotations(photographs, folder / "rotations")), "seed": seed, **(TINY if quick else {})}
+    return trained(client, f"rotations-{seed}", {**_ROTATIONS, **more})
+
+
+def run(client: Client, row: Row, seed: int, photographs: Path, folder: Path, *, quick: bool) -> Run:
     """Train a row with a seed, and its pre-training before it."""
-    more = {"seed": seed, **(_TINY if quick else {})}
-    fields, before = {**row.fields, "data": str(data["photographs"]), **more}, 0.0
+    more = {"seed": seed, **(TINY if quick else {})}
+    fields, before = {**row.fields, "data": str(photographs), **more}, 0.0
     if quick and row.pretrained:
         fields["head_epochs"] = 1
     if row.pretrained:
-        first = trained(client, f"rotations-{seed}", {**_ROTATIONS, "data": str(data["rotations"]), **more})
+        first = rotated(client, seed, photographs, folder, quick=quick)
         fields["weights"], before = f"job:{first.id}", _seconds(client, first)
     job = trained(client, f"{row.name}-{seed}", fields)
     evaluation, epochs = client.evaluation(job), client.metrics(job)
@@ -235,7 +241,6 @@ def measured(
     folder: Path, photographs: Path, *, seeds: Sequence[int] = SEEDS, quick: bool = False
 ) -> Iterator[list[Run]]:
     """Yield the runs that there are after each one that was missing."""
-    data = {"photographs": photographs, "rotations": rotations(photographs, folder / "rotations")}
     file = folder / "runs.json"
     runs = known(file)
     done = {(one.row, one.seed) for one in runs}
@@ -243,7 +248,7 @@ def measured(
     if missing:
         with installation(folder / "home") as client:
             for row, seed in missing:
-                runs.append(run(client, row, seed, data=data, quick=quick))
+                runs.append(run(client, row, seed, photographs, folder, quick=quick))
                 keep(file, runs)
                 yield runs
     yield runs

@@ -83,5 +83,5 @@ def test_rotations_are_of_training_pictures_alone_and_each_is_in_one_split(tmp_p
 
 
 def test_what_fine_tuning_begins_with_fits_its_network() -> None:
-    parts = [{name: fields.get(name) for name in results._NETWORK} for fields in (results._ROTATIONS, results._FINE)]
+    parts = [{name: fields.get(name) for name in results.NETWORK} for fields in (results._ROTATIONS, results._FINE)]
     assert parts[0] == parts[1]

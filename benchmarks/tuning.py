@@ -1,0 +1,157 @@
+"""P12: the time until a fine-tuning is as accurate as plain full fine-tuning gets, from the same weights.
+
+python -m benchmarks.tuning [--quick] [--write]
+
+The weights have learned to tell how the training pictures were turned: `benchmarks.results` trains them, and keeps
+them. The peer's best accuracy on the validation pictures is the target, and the time until it had that is the peer's;
+ours is the time from the claim of a queued job's training until the database has the first epoch that reaches it. One
+that never does counts as infinite. Needs the photographs of ORCH_TEST_PHOTOS.
+"""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import loading, measure, place, results
+from orchestrator import Client, config
+from orchestrator.core import jobs
+from orchestrator.core.states import JobState, Stage
+from orchestrator.service import context
+
+#: The head alone on features that are computed once, then the whole network at a rate that rises and falls.
+OURS: Mapping[str, Any] = {
+    **results.NETWORK,
+    "pipeline": "fast",
+    "crop_scale": (0.35, 1.0),
+    "head_epochs": 3,
+    "head_lr": 3e-3,
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "lr": 1e-3,
+    "schedule": "one-cycle",
+    "epochs": 9,
+    "batch_size": 32,
+}
+
+#: Epochs of the plain loop.
+EPOCHS = 10
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Where both sides train: an installation, the photographs, and the job whose weights they begin with."""
+
+    client: Client
+    settings: config.Settings
+    photographs: Path
+    weights_of: str
+    quick: bool
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What both sides train, by ours."""
+        return {**OURS, **(results.TINY | {"head_epochs": 1} if self.quick else {})}
+
+
+def figures(*, quick: bool = False) -> list[measure.Figure]:
+    """Measure seed by seed; nothing where no photographs are named."""
+    if not quick and loading.named() is None:
+        sys.stderr.write("P12 needs the photographs: ORCH_TEST_PHOTOS\n")
+        return []
+    ours, theirs = [], []
+    with scene(quick=quick) as here:
+        for seed in SEEDS[:1] if quick else SEEDS:
+            epochs = plain(here, seed)
+            target = max(accuracy for _, accuracy in epochs)
+            theirs.append(reached(epochs, target))
+            ours.append(reached(queued(here, seed), target))
+    return [
+        measure.Figure(
+            id="P12",
+            what="fine-tuning to the accuracy that the peer reaches, from the same weights of another task",
+            peer=f"plain full fine-tuning, {EPOCHS} epochs",
+            ours=tuple(ours),
+            theirs=tuple(theirs),
+            reach=0.3,
+        )
+    ]
+
+
+@contextmanager
+def scene(*, quick: bool) -> Iterator[Scene]:
+    """Make or find the installation of the results, and the weights in it."""
+    with tempfile.TemporaryDirectory(prefix="orch-bench-") as scratch:
+        folder = Path(scratch) if quick else results.FOLDER
+        archive = loading.named()
+        if quick or archive is None:
+            photographs = place.sample(folder / "photographs", train=24, val=8)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            photographs = results.unpacked(archive, folder / "photographs")
+        with results.installation(folder / "home") as client:
+            first = results.rotated(client, 0, photographs, folder, quick=quick)
+            settings = config.load(home=str(folder / "home"))
+            yield Scene(client=client, settings=settings, photographs=photographs, weights_of=first.id, quick=quick)
+
+
+def plain(here: Scene, seed: int) -> list[tuple[float, float]]:
+    """Return seconds and accuracy of each epoch of the plain loop, in a fresh process."""
+    with context.opened(here.settings) as opened:
+        best = next(one for one in opened.store.checkpoints(here.weights_of) if one.best)
+    recipe, weights = here.recipe, here.settings.artifact_dir / best.path
+    options = {
+        "network": recipe["network"],
+        "size": recipe["image_size"],
+        "batch": recipe["batch_size"],
+        "epochs": 2 if here.quick else EPOCHS,
+        "seed": seed,
+    }
+    named = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.plain_tuning", str(here.photographs), str(weights), *named],
+        cwd=place.ROOT,
+        env=place.clean_environment(),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return [(taken, accuracy) for taken, accuracy in json.loads(done.stdout)]
+
+
+def queued(here: Scene, seed: int) -> list[tuple[float, float]]:
+    """Return seconds and accuracy of each epoch of ours, from its training's claim to when the database has it."""
+    fields = {**here.recipe, "data": str(here.photographs), "weights": f"job:{here.weights_of}", "seed": seed}
+    job = here.client.submit(**fields, name=f"tuned-{seed}", force=True)
+    measure.wait_for(lambda: _trains(here.client.get(job)), seconds=600, every=0.05)
+    start, found = time.monotonic(), list[tuple[float, float]]()
+    while True:
+        has_ended = here.client.get(job).final
+        rows = [row for row in here.client.metrics(job) if row.split == "val"]
+        found += [(time.monotonic() - start, row.accuracy) for row in rows[len(found) :]]
+        if has_ended:
+            here.client.wait(job)  # raises where it failed
+            return found
+        time.sleep(0.1)
+
+
+def _trains(job: jobs.Job) -> bool:
+    return job.final or (job.stage is not Stage.DOWNLOAD and job.state is not JobState.QUEUED)
+
+
+def reached(epochs: list[tuple[float, float]], target: float) -> float:
+    """Return the seconds of the first epoch that has an accuracy; infinite where none has."""
+    return next((taken for taken, accuracy in epochs if accuracy >= target), math.inf)
+
+
+if __name__ == "__main__":
+    measure.command("benchmarks.tuning", figures)
