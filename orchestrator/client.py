@@ -117,9 +117,8 @@ class Client:
         What to train is a whole `spec`, or `fields` of one (`epochs=5, lr=1e-4`), over a `recipe` where one is named.
         `after` are jobs whose success it waits for, as text also `JOB:any` for any end. `device` (cpu, gpu, or a part
         of a GPU's name), `gpu_memory` ("10GB", or bytes) and `labels` are what its worker must have. A known
-        `idempotency_key` returns the earlier job. `notify` are URLs that are told how it ends, else the settings';
-        `notify_on` is what they are told. Workers find a job by themselves where the broker is away. A job that has
-        succeeded with the same spec, data and versions is returned and nothing queued, unless `force` is given.
+        `idempotency_key` returns the earlier job. `notify` are URLs that are told `notify_on`, else the settings'. A
+        job that has succeeded with the same spec, data and versions is returned, unless `force` is given.
 
         Raises:
             InvalidSpec: it cannot be run; every fault of it is named.

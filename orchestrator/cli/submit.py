@@ -150,27 +150,36 @@ def submit(
         bell.prepared(settings) as ring,
         options.opened(context) as opened,
     ):
-        from orchestrator.service import query  # the bell is to begin its imports first
-
         new = replace(
             new,
             after=service.dependencies(opened.store, after or []),
             provenance=provenance.known(resolved.origins, question),
         )
         done = service.submit(opened.store, new, ring=ring, require_broker=require_broker, reuse=not force)
-        workers = query.living(opened.store)
-        told = list(notes(done, workers, opened.settings))
-        if not done.same:
-            told += _advice(resolved.spec, workers, command, fields, opened=opened)
-        tell(done, told, quiet=quiet, to=to)
-        if follow:
-            from orchestrator.cli import watch
+        tell(done, list(_all_notes(opened, done, command, fields)), quiet=quiet, to=to)
+        if follow or wait:
+            _stay(opened, done.job.id, follow=follow, to=to)
 
-            watch.follow(opened, done.job.id, to=to)
-        elif wait:
-            from orchestrator.cli import wait as waiting
 
-            waiting.until_ended(opened, [done.job.id], to=to)
+def _all_notes(opened: "Context", done: "Submitted", command: list[str], fields: dict[str, Any]) -> Iterator[str]:
+    from orchestrator.service import query
+
+    workers = query.living(opened.store)
+    yield from notes(done, workers, opened.settings)
+    if not done.same:
+        yield from _advice(done.job.spec, workers, command, fields, opened=opened)
+
+
+def _stay(opened: "Context", job_id: str, *, follow: bool, to: render.Mode) -> None:
+    """Return when the job has ended, with its code."""
+    if follow:
+        from orchestrator.cli import watch
+
+        watch.follow(opened, job_id, to=to)
+    else:
+        from orchestrator.cli import wait
+
+        wait.until_ended(opened, [job_id], to=to)
 
 
 def _read(jobfile: str) -> "JobFile":
