@@ -26,6 +26,7 @@ QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "get": lambda store, job_id: store.get(job_id),
     "held_back": lambda store, _: store.held_back(),
     "history": lambda store, job_id: store.history(job_id),
+    "hosts": lambda store, _: store.hosts(),
     "jobs": lambda store, _: store.jobs(jobs.JobFilter()),
     "logs": lambda store, job_id: store.logs(job_id),
     "provenance": lambda store, job_id: store.provenance(job_id),
