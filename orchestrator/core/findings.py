@@ -17,6 +17,7 @@ class Kind(StrEnum):
     STEPS = "steps"  #: a step on the line is missing
     REPEATED = "repeated"  #: more steps were repeated than a checkpoint allows
     EVALUATION = "evaluation"  #: a job succeeded without a valid evaluation
+    DEVICE = "device"  #: an attempt has more or fewer devices than its job trains on, or one that another has
     CHECKPOINT = "checkpoint"  #: a checkpoint that the database lists is not whole on disk
     RETENTION = "retention"  #: other checkpoints are kept, or marked, than the rule says
     LEFTOVER = "leftover"  #: a file that nobody needs any more

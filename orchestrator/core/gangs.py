@@ -5,6 +5,7 @@ no later job, until they are enough. So no stream of small jobs keeps a large on
 """
 
 import functools
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -125,6 +126,11 @@ def named(devices: Iterable[Device]) -> str:
     """Return several devices for people, equal ones counted."""
     names = [device.name for device in devices]
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+
+
+def counted(label: str) -> int:
+    """Return how many devices an attempt's label names: those of `named`, else the one of its slot."""
+    return sum(map(int, re.findall(r"(?:^|, )(\d+) x ", label))) or 1
 
 
 def _is(name: str, device: Device) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from orchestrator.core import jobs, retention, states, stopping
+from orchestrator.core import gangs, jobs, retention, states, stopping
 from orchestrator.core.findings import Finding, Kind
 
 #: Kind of the event that says why a checkpoint was passed over.
@@ -190,6 +190,15 @@ def _attempts(history: History) -> Iterator[Finding]:
             yield history.finding(Kind.ATTEMPT, f"attempt {row.attempt} has ended, but {said}")
 
 
+def _devices(history: History) -> Iterator[Finding]:
+    """Yield attempts that were given another number of devices than their stage takes."""
+    for row in history.attempts:
+        wanted, given = history.job.demand.at(row.stage).gpus, gangs.counted(row.device)
+        if given != wanted:
+            said = f"attempt {row.attempt} ({row.stage}) was given {row.device}"
+            yield history.finding(Kind.DEVICE, f"{said}, and its stage takes {wanted}")
+
+
 def _numbers(history: History) -> Iterator[int]:
     """Yield the numbers that its attempts have: none is left out but where it came from a backup."""
     first = 1
@@ -339,4 +348,4 @@ def _retention(history: History) -> Iterator[Finding]:
         )
 
 
-RULES = (_chain, _ends, _fence, _attempts, _line, _epochs, _steps, _repeated, _evaluation, _retention)
+RULES = (_chain, _ends, _fence, _attempts, _devices, _line, _epochs, _steps, _repeated, _evaluation, _retention)

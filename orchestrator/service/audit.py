@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable, Iterator
 
 from orchestrator import config, errors
-from orchestrator.core import history
+from orchestrator.core import history, states
 from orchestrator.core.findings import Finding, Kind
 from orchestrator.core.jobs import JobFilter
-from orchestrator.service import leftovers
+from orchestrator.service import holds, leftovers
 from orchestrator.store.base import Store
 
 #: Seconds between the two looks: longer than a claim needs to clear what earlier attempts left, or a rename.
@@ -37,12 +37,16 @@ def _look(settings: config.Settings, store: Store, promised: tuple[str, ...]) ->
     missing = set(promised) - known
     for job_id in sorted(missing - store.deleted(missing)):
         yield Finding(kind=Kind.MISSING, job=job_id, sentence="it was promised, and there is no such job")
+    running = []
     for job in reversed(jobs):
         try:
             rows = store.history(job.id)
         except errors.NotFound:  # it was deleted meanwhile
             continue
+        if rows.job.state is states.JobState.RUNNING:
+            running.append(rows)
         yield from history.check(rows)
         yield from leftovers.checkpoints(settings, rows)
         yield from leftovers.of_job(settings, rows)
+    yield from holds.check(settings, running)
     yield from leftovers.of_nobody(settings, store, jobs)

@@ -103,14 +103,20 @@ def _fault(root: Path, point: Checkpoint) -> str | None:
 
 
 def _processes(history: History, folder: Path) -> Iterator[Finding]:
-    """Yield the process that still works in an ended attempt's folder: its output goes to the log there."""
+    """Yield the process that still works in an ended attempt's folder."""
+    pid = process_in(folder)
+    if pid is not None:
+        yield history.finding(Kind.PROCESS, f"process {pid} still works in {folder.name}, which has ended")
+
+
+def process_in(folder: Path) -> int | None:
+    """Return the process that works in an attempt's folder here: its output goes to the log there."""
     try:
         pid = int((folder / _PID).read_text(encoding="ascii"))
         opened = {Path(f"/proc/{pid}/fd/{number}").readlink().parent for number in (1, 2)}
     except (OSError, ValueError):
-        return
-    if folder.resolve() in opened:
-        yield history.finding(Kind.PROCESS, f"process {pid} still works in {folder.name}, which has ended")
+        return None
+    return pid if folder.resolve() in opened else None
 
 
 def _held(lock: Path) -> bool:

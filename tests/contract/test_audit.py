@@ -203,6 +203,7 @@ DAMAGES: list[tuple[Kind, Callable[[Scene], object]]] = [
     (Kind.ATTEMPT, lambda s: s.change(models.attempts, "attempt = 1", ended_at=None, outcome=None)),
     (Kind.ATTEMPT, lambda s: s.delete(models.attempts, "attempt = 1")),
     (Kind.ATTEMPT, lambda s: s.change(models.attempts, "attempt = 3", stage="evaluate")),
+    (Kind.DEVICE, lambda s: s.change(models.attempts, "attempt = 3", device="2 x CPU")),
     (Kind.LINE, lambda s: s.change(models.attempts, "attempt = 3", line_end=None)),
     (Kind.LINE, lambda s: s.change(models.attempts, "attempt = 4", resumed_from=None)),
     (Kind.LINE, lambda s: s.add(models.checkpoints, _A_CHECKPOINT, step=10)),  # passed over in silence

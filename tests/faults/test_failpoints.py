@@ -73,7 +73,7 @@ EXCEPTIONS = {
     "orchestrator/service/jobfile.py:_content": "a person's own file, read before anything is stored",
     "orchestrator/service/leftovers.py:_fault": "the audit only looks: what it cannot read, it says",
     "orchestrator/service/leftovers.py:_held": "the same",
-    "orchestrator/service/leftovers.py:_processes": "the same",
+    "orchestrator/service/leftovers.py:process_in": "the same",
     "orchestrator/service/node.py:_read_pid": "behind up.pid; every failure means that there is none",
     "orchestrator/service/node.py:_no_start": "words for an error that is raised already",
     "orchestrator/service/recipes.py:load": "reads the package's own files, named before anything is stored",

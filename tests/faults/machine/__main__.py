@@ -1,4 +1,4 @@
-"""A state machine over the real store on a real SQLite file: people, three workers, a lossy queue, and time.
+"""A state machine over the real store on a real SQLite file: people, two nodes, a lossy queue, and time.
 
 Only the work of the processes is made up, and the clock. What orch says is compared with an account of our own; at the
 end all that is frozen is left behind, new workers come, and every job that is not paused has to end, once.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator import config
 from orchestrator.store import sql
-from tests.faults.machine import rules
+from tests.faults.machine import play
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     sys.stdout.flush()
     with tempfile.TemporaryDirectory() as home:
         sql.open_store(config.Settings(home=Path(home))).close()
-        rules.run(Path(home) / "orch.db", examples=given.examples, steps=given.steps, seed=given.seed)
+        play.run(Path(home) / "orch.db", examples=given.examples, steps=given.steps, seed=given.seed)
     sys.stdout.write(f"{given.examples} histories of up to {given.steps} steps: all holds\n")
 
 

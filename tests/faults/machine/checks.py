@@ -76,6 +76,7 @@ class Account:
         self.deleted: set[str] = set()
         self.priorities: dict[str, int] = {}
         self.needs: dict[str, dependencies.Dependency] = {}  #: what jobs were told to wait for
+        self.slots: dict[str, int] = {}  #: how many each worker has, with a device each
         self.crashed: set[str] = set()  #: workers
         self.away = 0.0  #: seconds without the database
         self.signs: dict[tuple[str, int], float] = {}  #: when an attempt's lease was last seen to move, by its holder
@@ -114,6 +115,11 @@ class Account:
             assert row.attempt == self._attempt[row.id]
         running = sorted((row.id, row.attempt) for row in now.jobs if row.state is State.RUNNING)
         assert sorted((row.job_id, row.attempt) for row in now.open_attempts) == running
+        taken: Counter[str] = Counter()
+        for row in now.jobs:
+            if row.state is State.RUNNING:
+                taken[row.worker] += row.spec["gpus"] if row.stage is states.Stage.TRAIN else 1
+        assert all(count <= self.slots[worker] for worker, count in taken.items()), f"devices are held twice: {taken}"
 
     def look_at_the_end(self) -> None:
         """Each run has ended once, and the rules of the audit find nothing in any history."""

@@ -1,4 +1,4 @@
-"""What may happen, in any order: people, three workers, the queue and time, against one store."""
+"""What may happen, in any order: people, two nodes with three slots, the queue and time, against one store."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import hypothesis
 from hypothesis import stateful
 from hypothesis import strategies as st
 
@@ -15,13 +14,15 @@ from orchestrator.core import dependencies, jobs, states
 from orchestrator.service import query, reconcile
 from tests.contract import parts
 from tests.faults.machine.checks import FINAL, LEADS, LEASE
-from tests.faults.machine.workers import EPOCHS, SPEC, STAY, STEPS_PER_EPOCH, Worker
+from tests.faults.machine.workers import EPOCHS, SPECS, STAY, STEPS_PER_EPOCH, Node, Worker
 from tests.faults.machine.world import World
 
 State, Stage, Reason = states.JobState, states.Stage, states.Reason
 
 BEAT = 5.0
-WORKERS = st.integers(0, 2)
+#: How many slots each node has.
+NODES = (1, 2)
+WORKERS = st.integers(0, sum(NODES) - 1)
 STAGES = st.sampled_from(Stage)
 VERBS = st.sampled_from(["", "", "pause", "cancel"])
 ANY = st.integers(0, 7)  #: one of the jobs, whichever there are
@@ -45,7 +46,7 @@ class Machine(stateful.RuleBasedStateMachine):
         self.store, self.clock, self.queue = self.world.store, self.world.clock, self.world.queue
         self.account = self.world.account
         self.names = 0
-        self.workers = [self._new_worker() for _ in range(3)]
+        self.workers = self._new_workers(*NODES)
 
     # ---- people
 
@@ -63,15 +64,21 @@ class Machine(stateful.RuleBasedStateMachine):
         behind=st.none() | ANY,
         rule=st.sampled_from(states.After),
         priority=st.sampled_from([0, 0, 1, 2]),
+        gpus=st.sampled_from([1, 1, *SPECS]),
     )
     def submit(
-        self, lost: bool, behind: int | None = None, rule: states.After = states.After.OK, priority: int = 0
+        self,
+        lost: bool,
+        behind: int | None = None,
+        rule: states.After = states.After.OK,
+        priority: int = 0,
+        gpus: int = 1,
     ) -> None:
         """Submit; whoever loses the answer repeats it with the same key, and has submitted once."""
         needed = None if behind is None else self._pick(behind)
         need = dependencies.Dependency(needs=needed, rule=rule) if needed else None
         new = parts.new_job(
-            spec=SPEC,
+            spec=SPECS[gpus],
             priority=priority,
             idempotency_key=f"key {len(self.account.promised)}",
             after=(need,) if need else (),
@@ -218,10 +225,10 @@ class Machine(stateful.RuleBasedStateMachine):
                 helper.work(1)
         self.clock.move(seconds=STAY)
         with self._draining(worker):
-            worker.reconciler.sweep()
+            worker.node.reconciler.sweep()
             if goes:
                 self._steer(job_id, goes)
-                worker.reconciler.sweep()
+                worker.node.reconciler.sweep()
             if worker.claim is not None and then:
                 self._steer(worker.claim.id, then)
             if obeys:
@@ -242,13 +249,13 @@ class Machine(stateful.RuleBasedStateMachine):
     def oversleep(self, number: int, pace: int, ends: bool, in_time: bool) -> None:
         """Freeze a worker until others have taken its job over, or are just about to, then let it write on."""
         sleeper = _one_of(self._that("busy"), number)
-        sleeper.frozen = True
+        sleeper.node.frozen = True
         for _ in range(int(LEASE / BEAT) + 2):
             self.clock.move(seconds=BEAT)
             for other in (worker for worker in self.workers if not worker.frozen):
                 self.reconcile(self.workers.index(other), in_the_nick_of_time=in_time)
                 other.go_on(pace)
-        sleeper.frozen = False
+        sleeper.node.frozen = False
         if ends:
             sleeper.end(parts.DRAINED)
         else:
@@ -256,16 +263,18 @@ class Machine(stateful.RuleBasedStateMachine):
 
     @stateful.rule(number=WORKERS, how=st.sampled_from(["freeze", "thaw", "crash", "crash and restart"]))
     def hurt(self, number: int, how: str) -> None:
-        """Stop a worker in the middle of everything, let it go on as if no time had passed, or kill it.
+        """Stop a node in the middle of everything, let it go on as if no time had passed, or kill it.
 
         Another comes in the place of a dead one; on the same host it releases at once what that one held.
         """
-        self.workers[number].frozen = how == "freeze"
+        node = self.workers[number].node
+        node.frozen = how == "freeze"
         if how.startswith("crash"):
-            self.account.crashed.add(self.workers[number].id)
-            self.workers[number] = worker = self._new_worker()
+            self.account.crashed.add(node.id)
+            first, slots = self.workers.index(node.workers[0]), len(node.workers)
+            self.workers[first : first + slots] = self._new_workers(slots)
             if how == "crash and restart":
-                self.store.release_host(actor=worker.id, host="host-a", alive=self.account.lives)
+                self.store.release_host(actor=self.workers[first].id, host="host-a", alive=self.account.lives)
 
     @stateful.rule(number=WORKERS, in_the_nick_of_time=st.booleans())
     def reconcile(self, number: int, in_the_nick_of_time: bool) -> None:
@@ -290,7 +299,7 @@ class Machine(stateful.RuleBasedStateMachine):
         self.account.look()
 
     def teardown(self) -> None:
-        """Leave what is frozen or away behind, let three new workers come, and wait for every end."""
+        """Leave what is frozen or away behind, let new nodes come, and wait for every end."""
         try:
             if sys.exc_info()[0] is None:
                 self._recover()
@@ -301,7 +310,7 @@ class Machine(stateful.RuleBasedStateMachine):
 
     def _recover(self) -> None:
         self.queue.away = False
-        self.workers = [self._new_worker() for _ in range(3)]
+        self.workers = self._new_workers(*NODES)
         for _ in range(600):
             there = self.store.jobs(jobs.JobFilter())
             unfinished = [
@@ -348,7 +357,7 @@ class Machine(stateful.RuleBasedStateMachine):
             holder = next((w for w in self.workers if w.claim and (w.claim.id, w.claim.attempt) == held), None)
             if holder is None or not in_the_nick_of_time:
                 return take_back(lease, **said)
-            holder.frozen = False
+            holder.node.frozen = False
             holder.beat()
             beaten = self.account.signs.get(held) == self.account.up()
             taken = take_back(lease, **said)
@@ -357,13 +366,15 @@ class Machine(stateful.RuleBasedStateMachine):
 
         self.store.take_back = beaten_to_it  # type: ignore[method-assign]
         try:
-            worker.reconciler.sweep()
+            worker.node.reconciler.sweep()
         finally:
             self.store.take_back = take_back  # type: ignore[method-assign]
 
-    def _new_worker(self) -> Worker:
-        self.names += 1
-        return Worker(self.world, f"worker-{self.names}")
+    def _new_workers(self, *slots: int) -> list[Worker]:
+        """Let nodes come with so many slots each; return the slots."""
+        first, self.names = self.names + 1, self.names + len(slots)
+        nodes = (Node(self.world, f"worker-{number}", count) for number, count in enumerate(slots, first))
+        return [worker for node in nodes for worker in node.workers]
 
     def _that(self, are: str) -> list[Worker]:
         return [worker for worker in self.workers if getattr(worker, are)]
@@ -371,31 +382,3 @@ class Machine(stateful.RuleBasedStateMachine):
     def _pick(self, which: int) -> str | None:
         there = self.account.there
         return _one_of(there, which) if there else None
-
-
-def run(template: Path, *, examples: int, steps: int, seed: int | None = None) -> None:
-    """Run so many histories of so many steps; without a seed, always the same ones."""
-    chosen = type("SeededMachine", (Machine,), {"template": template})
-    settings = hypothesis.settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        derandomize=seed is None,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        print_blob=True,
-    )
-    if seed is not None:
-        chosen = hypothesis.seed(seed)(chosen)
-    stateful.run_state_machine_as_test(chosen, settings=settings)
-
-
-@contextmanager
-def played(template: Path) -> Iterator[Machine]:
-    """Yield a machine for a history that is written down; at its end all must hold."""
-    machine: Machine = type("WrittenMachine", (Machine,), {"template": template})()
-    try:
-        yield machine
-        machine.all_holds()
-    finally:
-        machine.teardown()

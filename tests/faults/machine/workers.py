@@ -1,4 +1,4 @@
-"""Workers with one slot each: what they believe, which may be long out of date, and what they do."""
+"""Nodes and their slots: what they believe, which may be long out of date, and what they do."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,35 +11,36 @@ from tests.contract import parts
 from tests.contract.test_fences import EVALUATION
 from tests.faults.machine.checks import LEASE
 from tests.faults.machine.world import World
+from tests.support import pools
 
 Stage, Wish = states.Stage, states.Wish
 
 EPOCHS, STEPS_PER_EPOCH = 3, 2
-SPEC = specs.JobSpec(epochs=EPOCHS, preemptible=True)
+#: What jobs on so many devices are.
+SPECS = {gpus: specs.JobSpec(epochs=EPOCHS, preemptible=True, gpus=gpus) for gpus in (1, 2)}
 STAY = 3.0  #: seconds
 YIELDED = jobs.Outcome(kind="yielded")
 
 
-class Worker:
-    """A node with one slot."""
+class Node:
+    """A node with some slots, each with a device of its own."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, slots: int) -> None:
         self.id = name
         self.frozen = False
-        self.claim: jobs.Claim | None = None
-        self.outcome: jobs.Outcome | None = None  #: said, and not known to have been heard
-        self._wish = Wish.RUN
-        self._step = self._saved = 0
-        self._store, self._queue, self._account, self._world = world.store, world.queue, world.account, world
+        self.devices = pools.Devices(slots)
+        self.workers = [Worker(world, self, number) for number in range(slots)]
+        world.account.slots[name] = slots
         self.reconciler = reconcile.Reconciler(
             store=world.store, clock=world.clock, lease_seconds=LEASE, actor=name, stay_seconds=STAY
         )
         now = world.clock.now()
-        self._store.register(
+        world.store.register(
             jobs.Worker(
                 identity=parts.identity(name),
                 state=states.WorkerState.ACTIVE,
-                devices=("cpu",),
+                devices=("cpu",) * slots,
+                slots=self.devices.offer.devices,
                 versions={},
                 artifact_root=parts.ROOT,
                 started_at=now,
@@ -47,6 +48,25 @@ class Worker:
                 beat_at=now,
             )
         )
+
+
+class Worker:
+    """One slot of a node."""
+
+    def __init__(self, world: World, node: Node, number: int) -> None:
+        self.node = node
+        self.id = node.id
+        self.claim: jobs.Claim | None = None
+        self.outcome: jobs.Outcome | None = None  #: said, and not known to have been heard
+        self._number = number
+        self._wish = Wish.RUN
+        self._step = self._saved = 0
+        self._store, self._queue, self._account, self._world = world.store, world.queue, world.account, world
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its node stands still."""
+        return self.node.frozen
 
     @property
     def idle(self) -> bool:
@@ -83,9 +103,17 @@ class Worker:
         """Claim what there is, and go on from its newest checkpoint but so many."""
         if not self.idle:
             return
-        claim = self._store.claim(worker=parts.identity(self.id), device="cpu", stages=stages, artifact_root=parts.ROOT)
+        claim = self._store.claim(
+            worker=parts.identity(self.id),
+            device="cpu",
+            stages=stages,
+            artifact_root=parts.ROOT,
+            pool=self.node.devices.slot(self._number),
+        )
         if claim is None:
+            self.node.devices.free(self._number)
             return
+        self._check_devices(claim)
         assert (claim.id, claim.attempt) not in self._account.handed_out, "an attempt was handed out twice"
         self._account.handed_out.add((claim.id, claim.attempt))
         self._account.signs[claim.id, claim.attempt] = self._account.up()
@@ -173,6 +201,16 @@ class Worker:
             assert self.claim.id in self._account.deleted, "an end that was said is not known"
         self._let_go()
 
+    def _check_devices(self, claim: jobs.Claim) -> None:
+        given = {device.id for device in claim.devices}
+        wanted = claim.job.spec.gpus if claim.job.stage is Stage.TRAIN else 1
+        assert len(given) == len(claim.devices) == wanted, (
+            f"{claim.job.stage} on {wanted} was given {len(given)} devices"
+        )
+        for other in self.node.workers:
+            if other is not self and other.claim is not None:
+                assert not given & {device.id for device in other.claim.devices}, "a device is held by two attempts"
+
     def _resume(self, claim: jobs.Claim, found: tuple[jobs.Checkpoint, ...]) -> None:
         self._step = self._saved = found[0].step if found else 0
         source = found[0].attempt if found else None
@@ -197,6 +235,7 @@ class Worker:
 
     def _let_go(self) -> None:
         self.claim, self.outcome, self._wish = None, None, Wish.RUN
+        self.node.devices.free(self._number)
 
     def _fenced(self, write: Callable[[jobs.Claim], Any]) -> Any:
         """Write with its claim, which must succeed where it holds the job, and only there."""

@@ -1,0 +1,49 @@
+"""Which devices the attempts that run on this host hold, as the kernel knows it: a lock each that a process holds."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from orchestrator import config
+from orchestrator.core import states
+from orchestrator.core.findings import Finding, Kind
+from orchestrator.core.history import History
+from orchestrator.service import leftovers
+
+#: Ending of the lock of a worker's device, which is handed on to the processes of the job.
+_DEVICE = ".device"
+
+
+def check(settings: config.Settings, running: Iterable[History]) -> Iterator[Finding]:
+    """Yield jobs that hold more or fewer devices than they train on, and devices that two jobs hold."""
+    holders: dict[Path, History] = {}
+    for history in running:
+        job = history.job
+        held = None if job.stage is states.Stage.DOWNLOAD else _held(settings, history)
+        if held is None:
+            continue
+        wanted, given = job.demand.at(job.stage).gpus, sum(lock.name.endswith(_DEVICE) for lock in held)
+        if given != wanted:
+            yield history.finding(
+                Kind.DEVICE, f"attempt {job.attempt} holds {given} devices, and its stage takes {wanted}"
+            )
+        for lock in sorted(held):
+            other = holders.setdefault(lock, history).job
+            if other.id != job.id:
+                yield history.finding(
+                    Kind.DEVICE,
+                    f"attempt {job.attempt} holds {lock.stem}, which attempt {other.attempt} of {other.id} holds",
+                )
+
+
+def _held(settings: config.Settings, history: History) -> set[Path] | None:
+    """Return the locks that the process of a running attempt holds; None where no such process is here."""
+    job = history.job
+    pid = leftovers.process_in(settings.artifact_dir / job.id / f"attempt-{job.attempt:04d}")
+    if pid is None:
+        return None
+    try:
+        opened = {descriptor.readlink() for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:  # it has ended meanwhile, or is another user's
+        return None
+    lock_dir = settings.lock_dir.resolve()
+    return {path for path in opened if path.name.endswith(_DEVICE) or path.parent == lock_dir}
