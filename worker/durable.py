@@ -3,12 +3,15 @@
 import contextlib
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 from orchestrator import failpoints
 
+Bytes: TypeAlias = bytes | memoryview
 
-def write(content: bytes, path: Path, *, place: str) -> None:
-    """Write a file durably, whole or not at all; its folder exists. `place` begins the names of its failpoints.
+
+def write(*pieces: Bytes, path: Path, place: str) -> None:
+    """Write a file of pieces durably, whole or not at all; its folder exists. `place` begins its failpoints' names.
 
     One process at a time writes it: who comes after one that was killed writes over what that one left.
 
@@ -21,7 +24,7 @@ def write(content: bytes, path: Path, *, place: str) -> None:
         failpoints.reach(f"{place}.open")
         with temporary.open("wb") as file:
             failpoints.reach(f"{place}.write")
-            file.write(content)
+            file.writelines(pieces)
             file.flush()
             failpoints.reach(f"{place}.fsync")
             os.fsync(file.fileno())

@@ -284,7 +284,8 @@ def _repeated(history: History) -> Iterator[Finding]:
 def repeats(history: History) -> Iterator[tuple[jobs.Attempt, int, int]]:
     """Yield each training that went on, with the steps that it repeated and how many it may.
 
-    None after a drain or a pause; else as many as lie between two checkpoints, where that is known and all are listed.
+    None after a drain or a pause; else as many as lie between three checkpoints, where that is known and all are
+    listed: those behind the last one, and those that were made while the next one was being written.
     """
     per_epoch = next((row.step for row in history.epochs if row.epoch == 1), None)
     between = [steps for steps in (history.job.spec.checkpoint_steps, per_epoch) if steps]
@@ -293,7 +294,7 @@ def repeats(history: History) -> Iterator[tuple[jobs.Attempt, int, int]]:
     for row in history.trainings:
         repeated = max(0, reached - (row.first_step or 0))
         if before is not None and not history.passed_over(row.attempt) and not history.forgotten(before, row):
-            most = min(between, default=repeated) if not history.gave_up(before) else repeated
+            most = 2 * min(between) if between and not history.gave_up(before) else repeated
             yield row, repeated, 0 if _drained(history, before) else most
         reached = max(row.first_step or 0, row.last_step or 0)
         before = row

@@ -55,12 +55,13 @@ def _block(shape: networks.Shape, channels: int, layers: int, mode: networks.Mem
 def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int:
     """Return the bytes that the process of a training on the CPU has at its peak, its loading processes left out.
 
-    Of several that train together it is each one's. The process itself, what the optimizer has of each parameter, what
-    is kept, and what backward works in, fitted to training processes under the fork server's allocator settings.
+    Of several that train together it is each one's. The process itself, what a checkpoint has of each parameter, twice,
+    what is kept, and what backward works in, fitted to training processes under the fork server's allocator settings.
     """
     shape = spec.shape
     parameters = networks.cost(shape, image_size=spec.image_size, classes=classes).parameters
-    per_parameter = 2 + (2 if spec.optimizer != "sgd" else 1 if spec.momentum else 0) + (1 if spec.ema else 0)
+    kept_of_each = 1 + (2 if spec.optimizer != "sgd" else 1 if spec.momentum else 0) + (1 if spec.ema else 0)
+    per_parameter = 1 + 2 * kept_of_each  # its gradient; what a checkpoint has, and the copy that is being written
     largest, together = largest_maps(shape, image_size=spec.image_size)
     copies, concatenated = _WORK[mode]
     work = _FLOAT * (copies * largest + concatenated * together)

@@ -214,7 +214,7 @@ DAMAGES: list[tuple[Kind, Callable[[Scene], object]]] = [
     (Kind.STEPS, lambda s: s.delete(models.step_metrics, "attempt = 3 AND step = 8")),
     (Kind.STEPS, lambda s: s.delete(models.step_metrics, "attempt = 4 AND step = 12")),
     (Kind.STEPS, lambda s: s.delete(models.step_metrics, "attempt = 2")),
-    (Kind.REPEATED, lambda s: s.change(models.attempts, "attempt = 3", last_step=13)),
+    (Kind.REPEATED, lambda s: s.change(models.attempts, "attempt = 3", last_step=20)),
     (Kind.REPEATED, lambda s: s.change(models.attempts, "attempt = 2", last_step=7)),  # it drained at 6
     (Kind.EVALUATION, lambda s: s.delete(models.evaluations, "attempt = 5")),
     (Kind.EVALUATION, lambda s: s.change(models.evaluations, "attempt = 5", checkpoint_sha256="0" * 64)),

@@ -113,6 +113,7 @@ EXCEPTIONS = {
     "worker/training/export.py:export": "a person's own file: it is compared before it gets its name",
     "worker/training/export.py:_read_back": "the same",
     "worker/training/export.py:_write_safetensors": "the same",
+    "worker/training/saving.py:__exit__": "shuts down its own thread",
     "worker/training/samples.py:_square": "draws a person's own file",
 }
 

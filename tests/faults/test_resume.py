@@ -34,7 +34,9 @@ def test_a_kill_in_the_write_of_a_checkpoint_costs_the_steps_since_the_one_befor
     driver = bench.train(tmp_path, spec, [driving.Blow(how="place", count=2, place=place)])
     killed, second = driver.attempts
     assert killed.killed
-    assert (killed.steps, second.resumed_at, driver.repeated) == (3, 2, [1])
+    assert second.resumed_at == 2
+    assert killed.steps in {3, 4}  # the next step goes on meanwhile
+    assert driver.repeated == [killed.steps - 2]
 
 
 def test_a_densenet121_that_is_killed_ends_as_one_that_is_not(fork_server: Path, tmp_path: Path) -> None:

@@ -347,7 +347,7 @@ class Cache:
         root = imagefolder.discover(staging / "archive").root
         root.rename(staging / "data")
         shutil.rmtree(staging / "archive", ignore_errors=True)
-        durable.write(_json(manifest), staging / "manifest.json", place="manifest")
+        durable.write(_json(manifest), path=staging / "manifest.json", place="manifest")
         final = self.sets / manifest.hash
         with self.lock(manifest.hash):
             if self.known_set(manifest.hash) is None:
@@ -361,7 +361,7 @@ class Cache:
         (self.locks / f"{source.key}.progress").unlink(missing_ok=True)  # whoever dies behind the record leaves none
         failpoints.reach("source.mkdir")
         self.sources.mkdir(parents=True, exist_ok=True)
-        durable.write(_json(record), self.sources / f"{source.key}.json", place="source")
+        durable.write(_json(record), path=self.sources / f"{source.key}.json", place="source")
 
 
 def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: once.Reporter) -> Manifest:

@@ -238,7 +238,7 @@ class Decoded:
         try:
             failpoints.reach("pixels.fsync")
             os.fsync(self._descriptor())
-            durable.write(_packed(self._head["file"][0], tail, rows), self._folder / _INDEX, place="decoded")
+            durable.write(_packed(self._head["file"][0], tail, rows), path=self._folder / _INDEX, place="decoded")
         except OSError as error:
             self._give_up(error)
         else:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 from orchestrator import errors, failpoints
 from orchestrator.core import specs, states
 from worker import durable, protocol
-from worker.training import metrics, numerics
+from worker.training import divergence, metrics, numerics, packing
 
 #: Key of the state in the file's metadata. There is one key only: with several, their order would be random.
 _STATE = "orch"
@@ -84,13 +84,28 @@ class Checkpoint:
         return self.part("ema") or self.part("model")
 
 
-def packed(checkpoint: Checkpoint) -> bytes:
-    """Return a checkpoint as its file has it."""
-    return safetensors.torch.save(checkpoint.tensors, {_STATE: checkpoint.state.model_dump_json()})
+@dataclass(frozen=True, kw_only=True)
+class Snapshot(Checkpoint):
+    """A training as it was at one moment; its tensors are held until the next one is taken."""
+
+    held: packing.Held
+
+    def pieces(self) -> tuple[bytes, memoryview]:
+        """Return the pieces of its file, in order.
+
+        Raises:
+            StageFailed: diverged, when something in it is not finite.
+
+        """
+        self.held.arrived()
+        if not self.held.finite():
+            said = f"Weights or optimizer are not finite after step {self.state.step}."
+            raise divergence.failure(said, lr=self.state.optimizer[0]["lr"])
+        return self.held.file({_STATE: self.state.model_dump_json()})
 
 
 def unpacked(content: bytes) -> Checkpoint:
-    """Return the checkpoint that was packed.
+    """Return the checkpoint that these bytes of a file are.
 
     Raises:
         Damaged: it is none.
@@ -106,25 +121,29 @@ def unpacked(content: bytes) -> Checkpoint:
     return Checkpoint(state=state, tensors=tensors)
 
 
-def write(checkpoint: Checkpoint, folder: Path) -> tuple[Path, int, str]:
+def write(snapshot: Snapshot, folder: Path) -> tuple[Path, int, str]:
     """Write a checkpoint into `folder`, durably, and return its path, size in bytes and sha256.
 
     Raises:
-        StageFailed: disk_full, when the disk has no room or does not keep what it is given; nothing is left behind.
+        StageFailed: diverged, when something in it is not finite; disk_full, when the disk has no room or does not keep
+            what it is given; nothing is left behind.
 
     """
-    content = packed(checkpoint)
-    path = folder / f"step-{checkpoint.state.step:07}.safetensors"
+    pieces = snapshot.pieces()
+    size, digest = sum(map(len, pieces)), hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    path = folder / f"step-{snapshot.state.step:07}.safetensors"
     try:
-        _write_durably(content, path)
+        _write_durably(pieces, size, path)
     except OSError as error:
         raise errors.StageFailed(
-            f"The checkpoint of step {checkpoint.state.step} could not be written.",
+            f"The checkpoint of step {snapshot.state.step} could not be written.",
             reason=states.Reason.DISK_FULL,
-            why=f"{len(content):,} bytes to {folder}: {error.strerror or error}.",
+            why=f"{size:,} bytes to {folder}: {error.strerror or error}.",
             hint=_HINT,
         ) from error
-    return path, len(content), hashlib.sha256(content).hexdigest()
+    return path, size, digest.hexdigest()
 
 
 def check_room(size: int, folder: Path) -> None:
@@ -236,9 +255,9 @@ def _require_room(size: int, folder: Path) -> None:
         raise OSError(f"{free:,} bytes are free, and {_MARGIN:,} of them are kept for logs and the database")
 
 
-def _write_durably(content: bytes, path: Path) -> None:
+def _write_durably(pieces: Sequence[durable.Bytes], size: int, path: Path) -> None:
     failpoints.reach("checkpoint.mkdir")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _require_room(len(content), path.parent)
+    _require_room(size, path.parent)
     durable.sync_folder(path.parent.parent)  # the attempt's folder: `path.parent` may be new in it
-    durable.write(content, path, place="checkpoint")
+    durable.write(*pieces, path=path, place="checkpoint")

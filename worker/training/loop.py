@@ -1,5 +1,6 @@
 """The epoch loop: train, measure, checkpoint; stop where it is told to."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,10 +9,10 @@ from pathlib import Path
 from orchestrator.core import stopping
 from worker import protocol
 from worker.data import loader
-from worker.training import checkpoint, evaluate, features, parts, report, trainer, usage
+from worker.training import checkpoint, evaluate, features, parts, report, saving, trainer, usage
 
 #: Writes a checkpoint into a folder; returns its path, size in bytes and sha256.
-Write = Callable[[checkpoint.Checkpoint, Path], tuple[Path, int, str]]
+Write = Callable[[checkpoint.Snapshot, Path], tuple[Path, int, str]]
 
 
 class Loop:
@@ -47,10 +48,15 @@ class Loop:
         self._steps_pace = report.Pace(report.STEPS_EVERY)
         self._saved = (learner.epoch, learner.step)
         self._saved_at = time.monotonic()
+        self._writing = saving.Writing()
         self._has_room = not self._ranks.leads  #: for a checkpoint, as far as anybody has looked
 
     def run(self) -> protocol.Ended:
         """Train to the last epoch, or to the next step after a stop; the state is on disk when this returns."""
+        with self._writing:
+            return self._run()
+
+    def _run(self) -> protocol.Ended:
         learner = self._trainer
         self._meter.tell(**self._position())
         try:
@@ -69,6 +75,7 @@ class Loop:
         except report.Stopped:
             self._save()
             return protocol.Ended(how="stopped", last_step=learner.step)
+        self._writing.wait()
         if early := stopping.said(self._spec, learner.watched):
             self._link.send(protocol.Note(kind="stopped_early", detail=early))
         return protocol.Ended(how="done", last_step=learner.step)
@@ -131,7 +138,11 @@ class Loop:
         return time.monotonic() - self._saved_at >= self._spec.checkpoint_minutes * 60
 
     def _save(self, rows: tuple[protocol.EpochMetrics, ...] = (), *, best: bool = False) -> None:
-        """Write a checkpoint unless this very state is on disk, then say so; of several ranks one does that."""
+        """See that a checkpoint is written, unless this very state was; of several ranks one does that.
+
+        Training stands still while the state is copied, and before that until the checkpoint before is on disk: the
+        copies are all made in the same memory.
+        """
         learner = self._trainer
         self._settle()  # so that step losses are told of before the checkpoint that stands behind them
         if not self._ranks.leads:
@@ -139,11 +150,18 @@ class Loop:
             return
         if (learner.epoch, learner.step) == self._saved:
             return
-        path, size, sha256 = self._write(learner.capture(), self._folder)
+        self._writing.wait()
+        self._writing.begin(functools.partial(self._keep, learner.capture(), rows, best=best))
+        self._saved = (learner.epoch, learner.step)
+        self._saved_at = time.monotonic()
+
+    def _keep(self, snapshot: checkpoint.Snapshot, rows: tuple[protocol.EpochMetrics, ...], *, best: bool) -> None:
+        """Write a checkpoint, then say so: in a thread of its own."""
+        path, size, sha256 = self._write(snapshot, self._folder)
         info = protocol.CheckpointInfo(
             attempt=self._attempt,
-            epoch=learner.epoch,
-            step=learner.step,
+            epoch=snapshot.state.epoch,
+            step=snapshot.state.step,
             path=path.relative_to(self._root).as_posix(),
             bytes=size,
             sha256=sha256,
@@ -151,8 +169,6 @@ class Loop:
             accuracy=rows[-1].accuracy if rows else None,
         )
         self._link.send(protocol.CheckpointWritten(checkpoint=info, metrics=rows))
-        self._saved = (learner.epoch, learner.step)
-        self._saved_at = time.monotonic()
 
     def _settle(self) -> None:
         rows = self._trainer.settle()
@@ -162,6 +178,7 @@ class Loop:
             self._trainer.check_finite()
 
     def _advance(self, images: int) -> None:
+        self._writing.look()
         if self._steps_pace.due():
             self._settle()
         self._meter.advance(images, **self._position())

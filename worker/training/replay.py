@@ -136,10 +136,11 @@ class _Compared:
         if value != recorded and self._loss is None:
             self._loss = {"step": step, "recorded": recorded, "replayed": value}
 
-    def look(self, found: checkpoint.Checkpoint, folder: Path) -> tuple[Path, int, str]:
+    def look(self, found: checkpoint.Snapshot, folder: Path) -> tuple[Path, int, str]:
         """Compare a checkpoint in place of writing it, where it is the one."""
         until = self._request.until
         if until is not None and (found.state.step, found.state.epoch) == (until.step, until.epoch):
+            found.held.arrived()
             self._tensors = _others(found, self._recorded(until))
         return folder / f"step-{found.state.step}", 0, ""
 

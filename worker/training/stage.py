@@ -18,7 +18,19 @@ from orchestrator.core import specs, states
 from worker import protocol, stage
 from worker.data import cache, loader, shares
 from worker.models import densenet, zoo
-from worker.training import checkpoint, environment, evaluate, kernels, loop, numerics, ranks, report, start, trainer
+from worker.training import (
+    checkpoint,
+    divergence,
+    environment,
+    evaluate,
+    kernels,
+    loop,
+    numerics,
+    ranks,
+    report,
+    start,
+    trainer,
+)
 
 #: A stage's work, once its data is on this host.
 Work = Callable[[protocol.DatasetInfo, protocol.Assignment, report.Link], protocol.Ended]
@@ -67,7 +79,7 @@ def train(
 
 def joined(learner: trainer.Trainer, data: protocol.DatasetInfo, link: report.Link, team: ranks.Team) -> report.Link:
     """Let the other ranks begin where `learner` stands, and return the link by which all stop at the same step."""
-    learner.join(team.gather(data, lambda: checkpoint.packed(learner.capture()), learner.device))
+    learner.join(team.gather(data, lambda: b"".join(learner.capture().pieces()), learner.device))
     return link if team.share.ranks == 1 else report.Agreed(link, learner.world.agreed)
 
 
@@ -154,12 +166,8 @@ def measure(data: protocol.DatasetInfo, assignment: protocol.Assignment, link: r
     except report.Stopped:
         return protocol.Ended(how="stopped", last_step=info.step)
     if not math.isfinite(measured.sums.loss):
-        raise errors.StageFailed(
-            f"The loss on the validation split is not finite with the checkpoint of step {info.step}.",
-            reason=states.Reason.DIVERGED,
-            why=f"The training diverged at a learning rate of {spec.lr:g}.",
-            hint="Try a smaller --lr.",
-        )
+        said = f"The loss on the validation split is not finite with the checkpoint of step {info.step}."
+        raise divergence.failure(said, lr=spec.lr)
     link.send(evaluate.report(measured, step=info.step, sha256=info.sha256, classes=data.classes))
     return protocol.Ended(how="done", last_step=info.step)
 

@@ -8,10 +8,23 @@ from torch import nn
 from torch.nn import functional
 
 from orchestrator import errors, failpoints
-from orchestrator.core import specs, states, stopping
+from orchestrator.core import specs, stopping
 from worker.data import loader
 from worker.models import densenet, synchronised, zoo
-from worker.training import checkpoint, ema, kernels, metrics, mixing, numerics, optim, parts, schedules, world
+from worker.training import (
+    checkpoint,
+    divergence,
+    ema,
+    kernels,
+    metrics,
+    mixing,
+    numerics,
+    optim,
+    packing,
+    parts,
+    schedules,
+    world,
+)
 
 #: Values of one step, by name; they are read when the step is settled.
 Values = dict[str, torch.Tensor]
@@ -44,6 +57,7 @@ class Trainer:
         self.epoch = 0  #: epochs completed
         self._begin_part()
         self.use(kernels.DEFAULT)
+        self._room = packing.Room(device)
         self.world = world.ALONE
         self.step = 0  #: optimizer steps completed, over the whole training
         self.sums = metrics.Sums()  #: training split, the epoch in work
@@ -173,12 +187,7 @@ class Trainer:
 
     def diverged(self, said: str) -> errors.StageFailed:
         """Return the failure of a training whose numbers are not finite; `said` names the step."""
-        return errors.StageFailed(
-            said,
-            reason=states.Reason.DIVERGED,
-            why=f"The training diverged at a learning rate of {self.lr:g}.",
-            hint="Try a smaller --lr.",
-        )
+        return divergence.failure(said, lr=self.lr)
 
     def close_epoch(self, measured: metrics.Sums) -> bool:
         """Count the epoch as completed, with its validation; return whether its accuracy is the best so far."""
@@ -218,20 +227,13 @@ class Trainer:
             tensors |= {f"ema.{name}": value for name, value in self.average.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-        return {name: value.contiguous() for name, value in tensors.items()}
+        return tensors
 
-    def capture(self) -> checkpoint.Checkpoint:
-        """Return the settled state as it stands, sharing memory with it.
-
-        Raises:
-            StageFailed: diverged, when something in it is not finite.
-
-        """
-        tensors = self._tensors()
-        if not torch.stack([value.isfinite().all() for value in tensors.values()]).all():
-            raise self.diverged(f"Weights or optimizer are not finite after step {self.step}.")
-        tensors |= {f"rng.{name}": value for name, value in numerics.generator_tensors(self.device).items()}
-        return checkpoint.Checkpoint(
+    def capture(self) -> checkpoint.Snapshot:
+        """Return a copy of the settled state, good until the next one: all are made in the same memory."""
+        generators = {f"rng.{name}": value for name, value in numerics.generator_tensors(self.device).items()}
+        held = self._room.hold(self._tensors() | generators)
+        return checkpoint.Snapshot(
             state=checkpoint.State(
                 spec=self.spec,
                 data_hash=self.data_hash,
@@ -246,7 +248,8 @@ class Trainer:
                 numerics=numerics.Numerics.here(self.device, self.kernels, ranks=self.world.share.ranks),
                 scaler=self._scaler.state_dict(),
             ),
-            tensors=tensors,
+            tensors=held.tensors,
+            held=held,
         )
 
     def restore(self, found: checkpoint.Checkpoint) -> None:

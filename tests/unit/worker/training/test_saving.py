@@ -1,0 +1,192 @@
+"""Checkpoints are written beside the training: of their moment, one at a time, and no failure is lost."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from orchestrator import errors
+from orchestrator.core import states
+from tests.unit.worker.training import support
+from worker import protocol
+from worker.training import checkpoint, loop, packing, saving, stage, trainer
+
+CPU = torch.device("cpu")
+#: Three steps; the first checkpoint is that of step 1.
+SPEC = support.spec(epochs=1, checkpoint_steps=1, ema=0.9)
+
+
+def train(
+    data: protocol.DatasetInfo, root: Path, write: loop.Write, follower: support.Follower | None = None
+) -> tuple[support.Follower, protocol.Ended]:
+    follower = follower or support.Follower()
+    told = support.assignment(root, SPEC)
+    learner, batches = stage.prepared(data, told, follower)
+    with batches:
+        run = loop.Loop(learner, batches, follower, root=root, folder=root / "checkpoints", attempt=1, write=write).run
+        return follower, run()
+
+
+def numbers(path: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(path)
+
+
+def test_a_file_has_the_bytes_that_safetensors_would_write(data: protocol.DatasetInfo, root: Path) -> None:
+    seen = []
+
+    def look(snapshot: checkpoint.Snapshot, folder: Path) -> tuple[Path, int, str]:
+        metadata = {"orch": snapshot.state.model_dump_json()}
+        seen.append(b"".join(snapshot.pieces()) == safetensors.torch.save(snapshot.tensors, metadata))
+        return checkpoint.write(snapshot, folder)
+
+    train(data, root, look)
+    assert seen == [True] * 3
+
+
+def test_the_training_goes_on_while_a_checkpoint_is_written_which_is_of_its_moment(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(data, root / "undisturbed", checkpoint.write)
+    stepped, whole = threading.Event(), trainer.Trainer.train_step
+
+    def step(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor, *, of: int | None = None) -> None:
+        whole(self, images, targets, of=of)
+        if self.step == 2:
+            stepped.set()
+
+    def slow(snapshot: checkpoint.Snapshot, folder: Path) -> tuple[Path, int, str]:
+        assert stepped.wait(10)
+        return checkpoint.write(snapshot, folder)
+
+    monkeypatch.setattr(trainer.Trainer, "train_step", step)
+    follower, _ = train(data, root, slow)
+    told = follower.of(protocol.CheckpointWritten)
+    assert [message.checkpoint.step for message in told] == [1, 2, 3]
+    for message in told:
+        name = Path(message.checkpoint.path).name
+        assert support.same(numbers(root / "checkpoints" / name), numbers(root / "undisturbed" / "checkpoints" / name))
+
+
+def test_the_next_one_is_not_taken_before_the_last_is_written(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, whole = threading.Semaphore(0), trainer.Trainer.capture
+
+    def capture(self: trainer.Trainer) -> checkpoint.Snapshot:
+        taken.release()
+        return whole(self)
+
+    def slow(snapshot: checkpoint.Snapshot, folder: Path) -> tuple[Path, int, str]:
+        assert taken.acquire(timeout=10)  # this one
+        assert not taken.acquire(timeout=0.1)
+        return checkpoint.write(snapshot, folder)
+
+    monkeypatch.setattr(trainer.Trainer, "capture", capture)
+    _, ended = train(data, root, slow)
+    assert ended.last_step == 3
+
+
+def test_a_stop_waits_for_the_last_one(data: protocol.DatasetInfo, root: Path) -> None:
+    written = []
+
+    def slow(snapshot: checkpoint.Snapshot, folder: Path) -> tuple[Path, int, str]:
+        time.sleep(0.1)  # longer than the way to the end
+        written.append(snapshot.state.step)
+        return checkpoint.write(snapshot, folder)
+
+    follower = support.Follower(lambda follower: bool(follower.steps))
+    _, ended = train(data, root, slow, follower)
+    assert ended == protocol.Ended(how="stopped", last_step=1)
+    assert written == [1]
+    assert [message.checkpoint.step for message in follower.of(protocol.CheckpointWritten)] == [1]
+
+
+def test_a_failed_one_ends_the_training_at_its_next_step(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = errors.StageFailed("The disk is full.", reason=states.Reason.DISK_FULL)
+    whole = saving.Writing.begin
+
+    def begin(self: saving.Writing, write: object) -> None:
+        whole(self, write)  # type: ignore[arg-type]  # as it comes
+        assert self._under_way is not None
+        self._under_way.exception()  # it has ended before the next step begins
+
+    def fails(_snapshot: checkpoint.Snapshot, _folder: Path) -> tuple[Path, int, str]:
+        raise said
+
+    monkeypatch.setattr(saving.Writing, "begin", begin)
+    follower = support.Follower()
+    with pytest.raises(errors.StageFailed) as failed:
+        train(data, root, fails, follower)
+    assert failed.value is said
+    assert [step for step, name, _ in follower.steps if name == "loss"] == [1]
+    assert not follower.of(protocol.CheckpointWritten)
+
+
+def test_the_earlier_failure_is_the_one_that_is_told() -> None:
+    def fails() -> None:
+        time.sleep(0.1)  # it is still at it when the training has failed
+        raise OSError("the writing")
+
+    def trains() -> None:
+        with saving.Writing() as writing:
+            writing.begin(fails)
+            raise RuntimeError("the training, a step later")
+
+    with pytest.raises(OSError, match="the writing"):
+        trains()
+
+
+def test_a_failure_is_raised_at_a_look_and_once() -> None:
+    def fails() -> None:
+        raise OSError("the writing")
+
+    go = threading.Event()
+
+    def waits() -> None:
+        assert go.wait(10)
+
+    with saving.Writing() as writing:
+        writing.begin(waits)
+        writing.look()
+        go.set()
+        writing.begin(fails)
+        with pytest.raises(OSError, match="the writing"):
+            writing.wait()
+        writing.look()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+def test_one_number_that_is_not_finite_is_found_anywhere(dtype: torch.dtype, value: str) -> None:
+    room = packing.Room(CPU)
+    tensors = {"a": torch.ones(3, dtype=dtype), "count": torch.ones((), dtype=torch.int64), "z": torch.zeros(2, 2)}
+    assert room.hold(tensors).finite()
+    for index in range(3):
+        spoilt = torch.ones(3, dtype=dtype)
+        spoilt[index] = float(value)
+        assert not room.hold(tensors | {"a": spoilt}).finite()
+    assert not room.hold(tensors | {"z": torch.full((2, 2), float(value))}).finite()
+
+
+def test_memory_is_used_again_and_made_anew_where_other_tensors_come() -> None:
+    room = packing.Room(CPU)
+    first = room.hold({"a": torch.zeros(2, 3), "b": torch.zeros(1, dtype=torch.uint8)})
+    again = room.hold({"a": torch.ones(2, 3), "b": torch.zeros(1, dtype=torch.uint8)})
+    assert again.content.data_ptr() == first.content.data_ptr()
+    assert torch.equal(first.tensors["a"], torch.ones(2, 3))
+    last_channels = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    other = room.hold({"b": torch.zeros(1, dtype=torch.uint8), "a": last_channels})
+    assert list(other.tensors) == ["b", "a"]
+    assert torch.equal(other.tensors["a"], last_channels)
+    assert other.tensors["a"].is_contiguous()
+
+
+def test_copying_leaves_the_threads_as_they_were() -> None:
+    torch.set_num_threads(2)
+    packing.Room(CPU).hold({"a": torch.zeros(2)})
+    assert torch.get_num_threads() == 2

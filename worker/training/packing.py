@@ -1,0 +1,137 @@
+"""Tensors as a file has them: copied into memory that is laid out like the file, and is used again for the next ones.
+
+The format is safetensors', https://huggingface.co/docs/safetensors: eight bytes with the header's length, the header in
+JSON, then the tensors one behind the other, those of large numbers first, so that all are aligned.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from worker.training import numerics
+
+_WORDS = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+#: The header is filled up with spaces to a multiple of so many bytes.
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Where a tensor lies: bytes from `start` on, up to `end`."""
+
+    name: str
+    dtype: torch.dtype
+    shape: torch.Size
+    start: int
+    end: int
+
+    def entry(self) -> str:
+        """Return its entry of the header."""
+        told = {"dtype": _WORDS[self.dtype], "shape": list(self.shape), "data_offsets": [self.start, self.end]}
+        return f"{_json(self.name)}:{_json(told)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Copies of tensors, as they were; to be used before the next ones are held in the same room.
+
+    `arrived` returns once they are there: a GPU copies while the program goes on.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    arrived: Callable[[], object]
+    content: torch.Tensor  #: all their bytes, as they lie in the file
+    parts: tuple[_Part, ...]
+    entries: str  #: of the header
+
+    def finite(self) -> bool:
+        """Whether every number is finite; looked at by NumPy, whose one thread leaves torch's to the training."""
+        with np.errstate(invalid="ignore"):
+            for dtype, group in itertools.groupby(self.parts, lambda part: part.dtype):
+                first, *others = group
+                numbers = self.content[first.start : (others or [first])[-1].end].view(dtype)
+                if dtype.is_floating_point and len(numbers):  # one that is not finite is an extreme, or makes both NaN
+                    extremes = numbers.numpy().min(), numbers.numpy().max()
+                    if not all(map(math.isfinite, extremes)):
+                        return False
+        return True
+
+    def file(self, metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+        """Return the pieces of the file, with these words in its header; the second is no copy."""
+        header = f'{{"__metadata__":{_json(dict(metadata))},{self.entries}}}'.encode()
+        header += b" " * (-len(header) % _ALIGNMENT)
+        # Before Python 3.12 no type says that an array gives its bytes away.
+        return len(header).to_bytes(8, "little") + header, memoryview(self.content.numpy())  # type: ignore[arg-type]
+
+
+class Room:
+    """Memory for copies of tensors on a device; made for the first ones, and again where others come than before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known: list[tuple[str, torch.dtype, torch.Size]] = []
+        self._views: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def hold(self, tensors: Mapping[str, torch.Tensor]) -> Held:
+        """Copy tensors, over those that were held before.
+
+        A GPU copies into memory that the kernel leaves in place, in the order of its work: the next step waits for
+        that, for it is about to change the statistics of BatchNorm, and the program does not.
+        https://docs.pytorch.org/docs/stable/notes/cuda.html; never run.
+        """
+        known = [(name, value.dtype, value.shape) for name, value in tensors.items()]
+        if known != self._known:
+            self._lay_out(known)
+        # Memory is what limits the copying: to wake other threads for each of thousands of tensors takes longer.
+        with numerics.one_thread():
+            for view, value in zip(self._views.values(), tensors.values(), strict=True):
+                view.copy_(value, non_blocking=True)
+        arrived: Callable[[], object] = _at_once
+        if self._device.type == "cuda":
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            event.record()
+            arrived = event.synchronize
+        return Held(
+            tensors=self._views,
+            arrived=arrived,
+            content=self._content,
+            parts=self._parts,
+            entries=self._entries,
+        )
+
+    def _lay_out(self, known: list[tuple[str, torch.dtype, torch.Size]]) -> None:
+        self._views, self._content = {}, torch.empty(0, dtype=torch.uint8)  # the old memory goes before the new comes
+        parts, end = [], 0
+        for name, dtype, shape in sorted(known, key=lambda each: (-each[1].itemsize, each[0])):
+            start, end = end, end + shape.numel() * dtype.itemsize
+            parts.append(_Part(name=name, dtype=dtype, shape=shape, start=start, end=end))
+        content = torch.empty(end, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        placed = {part.name: part for part in parts}
+        for name, dtype, shape in known:
+            part = placed[name]
+            self._views[name] = content[part.start : part.end].view(dtype).view(shape)
+        self._known, self._content, self._parts = known, content, tuple(parts)
+        self._entries = ",".join(part.entry() for part in parts)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _at_once() -> None:
+    """Return: what a CPU has copied is there."""
