@@ -66,6 +66,7 @@ bench-memory: $(STAMP) ## measure what leaner modes keep and take and write thei
 	@$(RUN) python -m benchmarks.memory --write $(if $(QUICK),--quick)
 
 results: $(STAMP) ## train on the photographs of ORCH_TEST_PHOTOS for docs/results.md, for hours; QUICK=1 a tiny run
+	@$(RUN) python -m benchmarks.modes $(if $(QUICK),--quick)
 	@$(RUN) python -m benchmarks.results $(if $(QUICK),--quick)
 
 golden: $(STAMP) ## write the golden files of what --json prints, and docs/json.md

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import measure, results
+from benchmarks import measure, modes, results
 from docs import markers
 from tests.support import pictures
 
@@ -85,3 +85,16 @@ def test_rotations_are_of_training_pictures_alone_and_each_is_in_one_split(tmp_p
 def test_what_fine_tuning_begins_with_fits_its_network() -> None:
     parts = [{name: fields.get(name) for name in results.NETWORK} for fields in (results._ROTATIONS, results._FINE)]
     assert parts[0] == parts[1]
+
+
+def test_a_mode_differs_where_its_seeds_are_further_off_than_noise() -> None:
+    def ends(*accuracies: float) -> list[modes.Ended]:
+        return [modes.Ended(accuracy=one, loss=1 - one) for one in accuracies]
+
+    plain = ends(0.90, 0.91, 0.92)
+    found = {"plain": plain, "alike": ends(0.905, 0.915, 0.91), "worse": ends(0.80, 0.81, 0.82)}
+    _, _, _, alike, worse, _, _ = modes.table(found).splitlines()
+    assert alike.endswith("| within noise |")
+    assert "| -0.1000 | 0.0163 |" in worse
+    assert worse.endswith("| **differs** |")
+    assert markers.read("modes", file=results.PAGE)
