@@ -31,19 +31,17 @@ def stepped(network: str) -> trainer.Trainer:
     return learner
 
 
-def orch(learner: trainer.Trainer, folder: Path) -> tuple[float, float]:
+def orch(learner: trainer.Trainer, writing: saving.Writing, folder: Path) -> tuple[float, float]:
     """Return the seconds of the engine's own checkpoint, and its CPU seconds."""
 
     def write(snapshot: checkpoint.Snapshot) -> None:
         path, _, _ = checkpoint.write(snapshot, folder / "checkpoints")
         path.unlink()
 
-    with saving.Writing() as writing:
+    def save() -> None:
+        writing.begin(functools.partial(write, learner.capture()))
 
-        def save() -> None:
-            writing.begin(functools.partial(write, learner.capture()))
-
-        return _taken(save, writing.wait)
+    return _taken(save, writing.wait)
 
 
 def plain(learner: trainer.Trainer, folder: Path) -> tuple[float, float]:
@@ -70,8 +68,8 @@ def _taken(save: Callable[[], None], end: Callable[[], None]) -> tuple[float, fl
 def main(network: str) -> None:
     """Write one after the other, of a training after its first step; the first ones make the memory that stays."""
     learner = stepped(network)
-    with tempfile.TemporaryDirectory(prefix="orch-bench-") as folder:
-        sides = [functools.partial(side, learner, Path(folder)) for side in (orch, plain)]
+    with tempfile.TemporaryDirectory(prefix="orch-bench-") as folder, saving.Writing() as writing:
+        sides = functools.partial(orch, learner, writing, Path(folder)), functools.partial(plain, learner, Path(folder))
         measure.in_turns(*sides, pairs=1)
         print(json.dumps([list(zip(*side, strict=True)) for side in measure.in_turns(*sides)]))
 

@@ -381,6 +381,12 @@ def talk_on_loopback() -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 
 
+def keep_compiled(folder: Path) -> None:
+    """Let torch.compile keep what it makes in a folder, and compile in this process: it would leave others behind."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+
+
 def set_visible_gpus(uuids: Sequence[str]) -> None:
     """Set CUDA_VISIBLE_DEVICES of this process; torch reads it at its first CUDA call."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)

@@ -158,6 +158,9 @@ class Environment(_Message):
     layout: str
     precision: str
     seed: int
+    compiled: bool = False
+    tf32: bool = False
+    cudnn_benchmark: bool = False
 
 
 class DataReady(_Message):

@@ -116,6 +116,8 @@ def _facts(shown: "Shown") -> Iterator[tuple[object, ...]]:
     for attempt in shown.trained:
         if (used := attempt.environment) is not None:
             numbers = (f"threads={used.threads}", used.layout, used.precision, f"seed={used.seed}")
+            modes = ("compiled", "tf32", "cudnn_benchmark")
+            switched = tuple(f"{name}={'on' if getattr(used, name) else 'off'}" for name in modes)
             where = (attempt.host, used.device, used.cpu, used.instructions)
-            yield "attempt", attempt.attempt, *where, *numbers
+            yield "attempt", attempt.attempt, *where, *numbers, *switched
             yield "version", attempt.attempt, *(f"{name}={version}" for name, version in sorted(used.versions.items()))

@@ -23,7 +23,7 @@ PANELS = {
     ),
     "Network": ("network", *networks.FIELDS),
     "Checkpoints and retries": ("checkpoint_minutes", "checkpoint_steps", "keep", "max_duration", "retries"),
-    "Speed and memory": ("memory", "layout", "precision"),
+    "Speed and memory": ("memory", "layout", "precision", "compile"),
     options.PLACE: ("gpus", "preemptible"),
     "Start": ("weights", "weights_sha256", "train", "head_epochs", "head_lr"),
 }

@@ -14,7 +14,7 @@ from orchestrator.core import limits, masking, networks, retry, weights
 from orchestrator.core.states import Reason
 
 #: Raised when a spec means something else to the worker than before; older workers decline newer specs.
-SPEC_VERSION = 5
+SPEC_VERSION = 6
 
 #: Version 1's fields. Later ones are kept and hashed only where they differ from their defaults: so a spec that says
 #: nothing new keeps its digest, and an older worker can read the checkpoints of a job that was its own.
@@ -215,6 +215,11 @@ class JobSpec(BaseModel):
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32", description="fp32, or mixed with bf16 or fp16; auto: what the device is fast at; measured in fp32"
     )
+    compile: bool = Field(
+        default=False,
+        description="compile the training pass by torch.compile before the first step, minutes on a CPU; where that "
+        "fails it trains without, and an event says why; for one device, memory plain and a network that all learns",
+    )
     gpus: int = Field(
         1,
         ge=1,
@@ -362,6 +367,21 @@ class JobSpec(BaseModel):
             raise ValueError(
                 f"batch_size {self.batch_size} is for all {self.gpus} gpus together, and each needs {LEAST_SHARE} "
                 f"pictures of it: at least {LEAST_SHARE * self.gpus}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_compiled(self) -> Self:
+        needs = {
+            f"gpus {self.gpus}": self.gpus == 1,
+            f"memory {self.memory}": self.memory == "plain",
+            f"train {self.train}": self.train == "all",
+            f"head_epochs {self.head_epochs}": not self.head_epochs,
+        }
+        if self.compile and not all(needs.values()):
+            against = next(name for name, holds in needs.items() if not holds)
+            raise ValueError(
+                f"compile is for one device, memory plain and a network that all learns, not for {against}"
             )
         return self
 

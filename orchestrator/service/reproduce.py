@@ -178,7 +178,7 @@ def _ran_otherwise(store: Store, manifest: bundle.Manifest, job: Job) -> Iterato
         return
     before, now = manifest.environments[-1], here[-1]
     yield from provenance.differences(before.versions, now.versions)
-    for name in ("device", "cpu", "instructions", "threads", "layout", "precision"):
+    for name in ("device", "cpu", "instructions", "threads", "layout", "precision", "compiled", "tf32"):
         if getattr(before, name) != getattr(now, name):
             yield f"{name}: {getattr(before, name)}, {getattr(now, name)}"
 

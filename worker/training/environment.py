@@ -2,7 +2,7 @@
 
 from orchestrator import config
 from worker import identity, picks, processor, protocol
-from worker.training import numerics, trainer
+from worker.training import kernels, numerics, trainer
 
 #: Looked up at the import, which a fork server does once.
 _VERSIONS = identity.versions()
@@ -20,6 +20,8 @@ def here(learner: trainer.Trainer) -> protocol.Environment:
         layout=used.layout,
         precision=used.precision,
         seed=learner.spec.seed,
+        compiled=used.compiled,
+        **kernels.gpu_switches(learner.device),
     )
 
 

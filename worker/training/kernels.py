@@ -6,6 +6,7 @@ measured stay in fp32. On a GPU none of this has been run.
 """
 
 import copy
+import operator
 import statistics
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from orchestrator.core import specs
@@ -40,6 +41,8 @@ class Kernels(BaseModel):
 
     layout: Layout = "contiguous"
     precision: Precision = "fp32"
+    #: Whether the pass of a whole batch is torch.compile's; left out where it is not, as by earlier versions.
+    compiled: bool = Field(default=False, exclude_if=operator.not_)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -104,6 +107,13 @@ def set_up_gpu() -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def gpu_switches(device: torch.device) -> dict[str, bool]:
+    """Return what of these is on for a device, by torch's own word; on a CPU they mean nothing."""
+    cudnn, on_gpu = torch.backends.cudnn, device.type == "cuda"
+    tf32 = cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    return {"tf32": on_gpu and tf32, "cudnn_benchmark": on_gpu and cudnn.benchmark}
 
 
 def _measured(

@@ -53,7 +53,7 @@ class Numerics(kernels.Kernels):
     @property
     def kernels(self) -> kernels.Kernels:
         """What the steps were computed with."""
-        return kernels.Kernels(layout=self.layout, precision=self.precision)
+        return kernels.Kernels(layout=self.layout, precision=self.precision, compiled=self.compiled)
 
 
 def use(device: str, *, threads: int, rank: int = 0) -> torch.device:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from orchestrator import errors
 from worker import answers, protocol
-from worker.training import checkpoint, environment, kernels, loop, ranks, report, stage, trainer
+from worker.training import checkpoint, environment, loop, ranks, report, stage, trainer
 
 _CHOSEN = ("layout", "precision")
 
@@ -67,7 +67,10 @@ def _work(
 ) -> protocol.Ended:
     learner, batches = stage.prepared(data, assignment, link, team.share)
     if request.ran_on is not None and not assignment.checkpoints:  # a choice by the clock may come out differently
-        learner.use(kernels.Kernels(**request.ran_on.model_dump(include=set(_CHOSEN))))
+        before = learner.kernels.model_copy(update=request.ran_on.model_dump(include=set(_CHOSEN)))
+        if before != learner.kernels:
+            learner.use(before)
+            stage.compile_pass(learner, assignment, link)
     compared.begin(learner)
     return loop.Loop(
         learner,

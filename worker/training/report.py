@@ -1,7 +1,9 @@
 """Between the work and whoever follows it: progress at its own pace, and the wish to stop."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -11,6 +13,10 @@ from worker import protocol
 #: Seconds between two messages of a kind.
 PROGRESS_EVERY = 0.5
 STEPS_EVERY = 1.0
+
+#: Seconds between two signs of life of what tells nothing by itself, and how many it gives.
+_SIGN_EVERY = 20.0
+_SIGNS = 180
 
 _Item = TypeVar("_Item")
 
@@ -105,6 +111,26 @@ class Meter:
             protocol.Progress(done=done, total=total, unit=self._unit, epoch=epoch, epochs=epochs, rate=rate)
         )
         self._images, self._since = 0, now
+
+
+@contextmanager
+def alive(link: Link, progress: protocol.Progress) -> Iterator[None]:
+    """Say again and again how far things are while something takes long, as long as nobody would call it hung."""
+    over = threading.Event()
+
+    def tell() -> None:
+        for _ in range(_SIGNS):
+            if over.wait(_SIGN_EVERY):
+                return
+            link.send(progress)
+
+    telling = threading.Thread(target=tell, name="alive", daemon=True)
+    telling.start()
+    try:
+        yield
+    finally:
+        over.set()
+        telling.join()
 
 
 def unless_stopped(items: Iterable[_Item], link: Link, *, looks: int = 0) -> Iterator[_Item]:

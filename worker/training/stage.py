@@ -20,6 +20,7 @@ from worker.data import cache, loader, shares
 from worker.models import densenet, zoo
 from worker.training import (
     checkpoint,
+    compiling,
     divergence,
     environment,
     evaluate,
@@ -234,6 +235,7 @@ def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: repo
         learner.use(chosen)
         if said is not None:
             _note(link, "kernels", said)
+        compile_pass(learner, assignment, link)
         return
     info, saved = found
     learner.restore(saved)
@@ -241,10 +243,21 @@ def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: repo
     before = saved.state.numerics
     if before.ranks == share.ranks:  # with other ranks the bits are others anyway, and threads are shared out anew
         numerics.keep_threads(before.threads)
+    compile_pass(learner, assignment, link)
     here = numerics.Numerics.here(learner.device, learner.kernels, ranks=share.ranks)
     differences = here.differences(before)
     if differences:
         _note(link, "numerics_changed", "; ".join(differences) + ": the last bits may differ from here on")
+
+
+def compile_pass(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link) -> None:
+    """Compile the training pass where the job asks for it, or go on without; a stop waits, and it is no standstill."""
+    if not learner.spec.compile:
+        return
+    here = protocol.Progress(done=learner.step, total=learner.total)
+    with report.alive(link, here):
+        said = learner.compile(Path(assignment.data_dir) / compiling.FOLDER)
+    _note(link, "compile", said)
 
 
 def _measure(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from worker.data import loader
 from worker.models import densenet, synchronised, zoo
 from worker.training import (
     checkpoint,
+    compiling,
     divergence,
     ema,
     kernels,
@@ -70,8 +72,24 @@ class Trainer:
         """Compute what follows with these, from the first step on or from that of a checkpoint."""
         self.kernels = chosen
         self._scaler = chosen.scaler(self.device)
+        self._pass: compiling.Pass | None = None  #: of whole batches, where it is compiled
         for network in (self.model, *([self.average.network] if self.average else [])):
             network.to(memory_format=chosen.memory_format)
+
+    def compile(self, folder: Path) -> str:
+        """Compile the pass of whole batches, which `kernels` says from here on; return how that went.
+
+        Where it cannot be, or backward is to keep less than all, it is not, and the training goes on without.
+        """
+        if self.model.memory != "plain":
+            self.use(self.kernels.model_copy(update={"compiled": False}))
+            return f"not compiled, and computed the usual way: memory is {self.model.memory}"
+        parts.set_training(self.model, self.part)
+        shape = (self.spec.batch_size, 3, self.spec.image_size, self.spec.image_size)
+        made, said = compiling.attempt(self.model, shape, self.kernels, self.device, folder=folder)
+        self.use(self.kernels.model_copy(update={"compiled": made is not None}))
+        self._pass = made
+        return said
 
     def join(self, ranks: world.World) -> None:
         """Train together with others from here on: each step's numbers are those of all ranks' pictures."""
@@ -144,7 +162,7 @@ class Trainer:
         losses, corrects = [], []
         for pixels, truth in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
             with self.kernels.autocast(self.device):
-                logits = self._learning(self.model)(pixels)
+                logits = self._forward(pixels)
             if len(pixels):
                 loss = functional.cross_entropy(logits.float(), truth, label_smoothing=self.spec.label_smoothing)
                 loss = loss * (len(pixels) / count)
@@ -211,6 +229,14 @@ class Trainer:
     def _learning(self, network: densenet.DenseNet) -> nn.Module:
         """Return what batches go through: all of a network, or its classifier where that learns alone, on features."""
         return network.linear if self.part == "head" else network
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a batch, whose pass may be compiled where it is a whole one."""
+        whole = (self.spec.batch_size, 3, self.spec.image_size, self.spec.image_size)
+        if self._pass is not None and pixels.shape == whole:
+            return self._pass(pixels)
+        logits: torch.Tensor = self._learning(self.model)(pixels)
+        return logits
 
     def _as_weights_lie(self, value: torch.Tensor) -> torch.Tensor:
         convolution = value.ndim == 4  # noqa: PLR2004 - (outputs, inputs, height, width)

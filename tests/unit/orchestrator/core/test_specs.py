@@ -57,6 +57,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"lr": float("inf")}, "lr"),
     ({"lr": "fast"}, "lr"),
     ({"batch_size": 1}, "batch_size"),  # BatchNorm needs two
+    ({"compile": True, "memory": "lean"}, "not for memory lean"),
+    ({"compile": True, "gpus": 2}, "not for gpus 2"),
+    (
+        {"compile": True, "train": "head", "weights": "imagenet", "network": "densenet121_imagenet"},
+        "not for train head",
+    ),
+    ({"compile": "often"}, "compile"),
     ({"seed": -1}, "seed"),
     ({"data": ""}, "data"),
     ({"data_sha256": "abc"}, "64 hexadecimal"),

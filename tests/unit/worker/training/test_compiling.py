@@ -1,0 +1,149 @@
+"""`compile`: the pass that the steps take is the compiler's, and a compiler that fails costs the job nothing.
+
+The compiler itself takes minutes on a busy machine: what stands for it here runs the graph that torch has captured.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.worker.training import support
+from worker import protocol
+from worker.training import checkpoint, compiling, stage, trainer
+
+#: Three steps an epoch, the last of which is smaller.
+STEPS = 6
+RECIPE: dict[str, Any] = {"epochs": 2, "seed": 3}
+
+Graph = Callable[..., Any]
+
+
+class Compiler:
+    """Hands back the graph that it is given, and counts how often it is made and run."""
+
+    def __init__(self) -> None:
+        self.made = self.ran = 0
+
+    def __call__(self, graph: Graph, _inputs: Sequence[torch.Tensor]) -> Graph:
+        self.made += 1
+
+        def run(*values: Any) -> Any:
+            self.ran += 1
+            return graph(*values)
+
+        return run
+
+
+def missing(_graph: Graph, _inputs: Sequence[torch.Tensor]) -> Graph:
+    raise RuntimeError("No working C++ compiler found in PATH\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    torch.compiler.reset()
+    found = Compiler()
+    monkeypatch.setattr(compiling, "BACKEND", found)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # which the engine sets in its own process
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
+    return found
+
+
+def train(
+    data: protocol.DatasetInfo, root: Path, *earlier: support.Follower, stop: int = 10_000, **fields: Any
+) -> support.Follower:
+    follower = support.Follower(support.stop_at(stop))
+    recipe = support.spec(**RECIPE | fields)
+    stage.train(data, support.assignment(root, recipe, attempt=len(earlier) + 1, earlier=earlier), follower)
+    return follower
+
+
+def compiled(root: Path, follower: support.Follower) -> bool:
+    info, _ = follower.last(root)
+    state = checkpoint.read(root / info.path, size=info.bytes, sha256=info.sha256).state
+    (told,) = follower.of(protocol.Environment)
+    assert told.compiled == state.numerics.compiled
+    return told.compiled
+
+
+def losses(follower: support.Follower) -> list[float]:
+    return [value for _, name, value in follower.steps if name == "loss"]
+
+
+def said(follower: support.Follower) -> list[str]:
+    return [note.detail for note in follower.of(protocol.Note) if note.kind == "compile"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"accumulate": 2, "layout": "channels_last", "dropout": 0.2}], ids=str)
+def test_whole_batches_go_through_what_was_compiled_once_and_the_rest_the_usual_way(
+    data: protocol.DatasetInfo, root: Path, compiler: Compiler, fields: dict[str, Any]
+) -> None:
+    plain = train(data, root / "plain", **fields)
+    assert compiler.made == 0
+    on = train(data, root / "on", compile=True, **fields)
+    whole = 2 * 2  # of three batches an epoch, one has two pictures
+    assert (compiler.made, compiler.ran) == (1, 1 + whole)
+    assert losses(on) == pytest.approx(losses(plain), rel=1e-5)
+    assert (compiled(root / "plain", plain), compiled(root / "on", on)) == (False, True)
+    assert said(plain) == []
+    assert said(on)[0].startswith("compiled for batches of 4 at 8 pixels in ")
+
+
+def test_it_resumes_to_the_same_bits(data: protocol.DatasetInfo, root: Path, compiler: Compiler) -> None:
+    whole = train(data, root / "whole", compile=True)
+    first = train(data, root / "again", compile=True, stop=3)
+    torch.compiler.reset()  # as another process would begin
+    again = train(data, root / "again", first, compile=True)
+    assert [*first.steps, *again.steps] == whole.steps
+    assert support.same(again.last(root / "again")[1], whole.last(root / "whole")[1])
+    assert said(again)
+    assert compiled(root / "again", again)
+    assert compiler.ran > 3
+
+
+def test_a_compiler_that_fails_is_told_and_the_training_is_the_plain_one(
+    data: protocol.DatasetInfo, root: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(data, root / "plain")
+    first = train(data, root / "with", compile=True, stop=5)
+    monkeypatch.setattr(compiling, "BACKEND", missing)
+    torch.compiler.reset()
+    without = train(data, root / "without", compile=True)
+    assert without.steps == plain.steps
+    assert not compiled(root / "without", without)
+    (detail,) = said(without)
+    assert detail.startswith("not compiled, and computed the usual way: ")
+    assert "No working C++ compiler" in detail
+    assert "TORCHDYNAMO" not in detail
+    torch.compiler.reset()
+    elsewhere = train(data, root / "with", first, compile=True)
+    assert compiler.made
+    assert not compiled(root / "with", elsewhere)
+    kinds = {note.kind: note.detail for note in elsewhere.of(protocol.Note)}
+    assert "compiled: False, before True" in kinds["numerics_changed"]
+    assert elsewhere.steps[-1][0] == STEPS
+
+
+def test_an_attempt_that_keeps_less_for_backward_is_not_compiled(
+    data: protocol.DatasetInfo, root: Path, compiler: Compiler
+) -> None:
+    follower = support.Follower()
+    told = support.assignment(root, support.spec(**RECIPE, compile=True), memory="lean")
+    stage.train(data, told, follower)
+    assert said(follower) == ["not compiled, and computed the usual way: memory is lean"]
+    assert compiler.made == 0
+
+
+def test_trying_changes_neither_network_nor_generators(compiler: Compiler, tmp_path: Path) -> None:
+    spec = support.spec(dropout=0.5, compile=True)
+    learner = trainer.Trainer(spec, data_hash="", classes=("a", "b"), device=torch.device("cpu"), steps_per_epoch=3)
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    drawn = torch.get_rng_state()
+    learner.compile(tmp_path / "made")
+    assert compiler.ran == 1
+    assert support.same(before, dict(learner.model.state_dict()))
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert all(parameter.grad is None for parameter in learner.model.parameters())
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
