@@ -17,8 +17,8 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-EPOCHS = 10
-#: Seconds that each of its 200 steps waits, so that a fault comes before its end on a fast machine as well.
+EPOCHS = 6
+#: Seconds that each of its 120 steps waits, so that a fault comes before its end on a fast machine as well.
 STEP_SECONDS = 0.04
 
 
@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def spec(data: str) -> specs.JobSpec:
-    """A training of 200 steps, with a checkpoint at every third."""
+    """A training of 120 steps, with a checkpoint at every third."""
     return specs.JobSpec(
         data=data,
         network="densenet_tiny",
@@ -176,7 +176,7 @@ def _strike(
     fault: Callable[[running.Installation, jobs.Job], None], installed: running.Installation, job: jobs.Job
 ) -> None:
     """Do the fault once the training has come through some epochs."""
-    until(lambda: len(installed.store.epochs(job.id)) >= 4, seconds=60)
+    until(lambda: len(installed.store.epochs(job.id)) >= 2, seconds=60, every=0.005)
     fault(installed, installed.store.get(job.id))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.core import clock as clocks
-from orchestrator.service import careviews, checks, context, doctor
+from orchestrator.service import careviews, checks, context, doctor, files
 from orchestrator.store import base, sql
 from tests.conftest import HandClock
 from tests.contract import parts
@@ -26,7 +26,10 @@ def found(name: str, settings: config.Settings, clock: clocks.Clock | None = Non
 
 
 @pytest.mark.usefixtures("store")
-def test_doctor_warns_of_what_is_merely_not_started(orch: Orch, settings: config.Settings) -> None:
+def test_doctor_warns_of_what_is_merely_not_started(
+    orch: Orch, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MEMORY", frozenset())  # where the homes of tests lie
     heard_of(settings)
     ran = orch("doctor")
     levels = {row[1]: row[0] for row in ran.rows}

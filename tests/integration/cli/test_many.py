@@ -155,14 +155,14 @@ def test_a_note_is_kept_and_shown(orch: Orch, store: sql.SqlStore) -> None:
     assert orch("note", "nothere0", "x").code == 3
 
 
-def test_two_thousand_jobs_are_cancelled_in_seconds(any_store: sql.SqlStore) -> None:
-    crowd.fill(any_store, 2500)
-    ids = [job.id for job in any_store.jobs(jobs.JobFilter(states=(State.QUEUED,), limit=2000))]
+def test_hundreds_of_jobs_are_cancelled_in_a_moment(any_store: sql.SqlStore) -> None:
+    crowd.fill(any_store, 600)
+    ids = [job.id for job in any_store.jobs(jobs.JobFilter(states=(State.QUEUED,), limit=400))]
     began = time.process_time()
     done = any_store.steer(verbs.Change(verb=verbs.Verb.CANCEL), ids, actor="ada")
     took = time.process_time() - began
     assert {one.job.state for one in done if one.job} == {State.CANCELLED}
-    assert len(done) == 2000
-    assert any_store.counts().states[State.CANCELLED] == 2000
+    assert len(done) == 400
+    assert any_store.counts().states[State.CANCELLED] == 400
     assert parts.kinds(any_store, ids[-1])[-1] == "cancelled"
-    assert took < 20  # seconds of this process; two at most on a quiet machine
+    assert took < 5  # seconds of this process; half a one at most on a quiet machine
