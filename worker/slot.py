@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from orchestrator import errors, log
-from orchestrator.core import jobs, limits, states
+from orchestrator.core import jobs, limits, nearness, states
 from orchestrator.store import base
 from worker.permits import Permits
 from worker.pool import UNPOOLED, Pool, Unpooled
@@ -62,6 +62,32 @@ class Slot:
                 _log.warning("database away", why=error.why)
             except Exception:  # noqa: BLE001 - the edge: a job's trouble must not end the slot's thread
                 _log.exception("a job could not be served")
+
+    def hear(self) -> None:
+        """Answer a doorbell: serve; where another host has the data of what is next, ring on, for it to serve first."""
+        with self._busy:
+            stage = self._for_another()
+            if stage is not None:
+                self._ring(stage)  # this slot hears nothing meanwhile
+                self._draining.wait(nearness.HEAD_START)
+        self.serve()
+
+    def _for_another(self) -> states.Stage | None:
+        """Return the stage of a job that another host should begin, where there is one."""
+        try:
+            with self._pool.in_use():
+                return self._store.for_another(
+                    worker=self._worker,
+                    stages=self._stages,
+                    artifact_root=self._artifact_root,
+                    limits=self._limits,
+                    pool=self._pool,
+                )
+        except errors.DatabaseUnavailable as error:
+            _log.warning("database away", why=error.why)
+        except Exception:  # noqa: BLE001 - the edge: what is only better must not keep a slot from serving
+            _log.exception("nobody knows which host has the data")
+        return None
 
     def look_every(self, seconds: float) -> None:
         """Serve at once, and again every `seconds`, until the worker drains: no doorbell is needed for a job to run.

@@ -1,7 +1,7 @@
 """Why a job waits: its place, what it waits for, why each worker does not take it, and when it begins."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from orchestrator import config
@@ -62,6 +62,8 @@ def answer(
         _verdict(settings, worker, job, training, _Devices(host=hosts.get(worker.id), kept_for=held.get(worker.id)))
         for worker in (workers if waits else ())
     )
+    if waits and job.stage is not Stage.EVALUATE:
+        verdicts = _with_data(verdicts, store.copies(job))
     taking = (
         [one.worker for one in verdicts if one.takes]
         if waits
@@ -122,6 +124,16 @@ def _verdict(settings: config.Settings, worker: Worker, job: Job, training: list
     if job.stage is Stage.DOWNLOAD or devices.host is None:
         return Verdict(worker=worker, takes=True, why="takes it when it is its turn")
     return Verdict(worker=worker, takes=True, why=_when(devices.host, job, training, devices.kept_for))
+
+
+def _with_data(verdicts: tuple[Verdict, ...], having: frozenset[str]) -> tuple[Verdict, ...]:
+    """Say of the workers that take a job which have its data, where some do and others do not."""
+    takers = [one for one in verdicts if one.takes]
+    has = {one.worker.id: one.worker.identity.host in having for one in takers}
+    if len(set(has.values())) < 2:  # noqa: PLR2004 - all are alike
+        return verdicts
+    said = {True: "its host has the data", False: "its host fetches the data first"}
+    return tuple(replace(one, why=f"{one.why}; {said[has[one.worker.id]]}") if one.takes else one for one in verdicts)
 
 
 def _when(host: gangs.Host, job: Job, training: list[Job], kept_for: Job | None) -> str:

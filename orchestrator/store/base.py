@@ -211,6 +211,10 @@ class Places(Protocol):
         """Return the jobs that run at a stage, in the order of submission."""
         ...
 
+    def copies(self, job: Job) -> frozenset[str]:
+        """Return the hosts that have the job's data, which need not be stored, as far as jobs have told."""
+        ...
+
     def dependencies(self, job_id: str) -> list[Dependency]:
         """Return what the job waits for, or has waited for."""
         ...
@@ -237,6 +241,21 @@ class Supervisors(Protocol):
         holds them from then on, and as a training it keeps to `limits`. Where a job that needs more devices than are
         free is next, and this worker is the one that holds back for it (`core.gangs`), no later one is claimed. A
         worker that is unhealthy or is to drain gets nothing.
+        """
+        ...
+
+    def for_another(
+        self,
+        *,
+        worker: WorkerIdentity,
+        stages: Sequence[Stage],
+        artifact_root: str,
+        limits: Limits = NONE,
+        pool: Pool = ALONE,
+    ) -> Stage | None:
+        """Return the stage of the job that such a claim would be of, where that is for another host by `core.nearness`.
+
+        That one has its data, which this host lacks, as far as jobs have told, and free devices for it.
         """
         ...
 

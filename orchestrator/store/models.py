@@ -377,6 +377,18 @@ class DatasetColumns(TypedColumns):
 datasets = Table("datasets", metadata, DatasetColumns, comment="Data sets by content.")
 
 
+class CopyColumns(TypedColumns):
+    """Columns of `copies`."""
+
+    host: Named[str] = Column(Text, primary_key=True, comment="its name")
+    hash: Named[str] = Column(String(80), primary_key=True, comment="content hash")
+    source: Named[str] = Column(Text, comment="where jobs say that it is from, secrets masked")
+    seen_at: Named[datetime] = Column(columns.UtcDateTime, comment="when a job had it there")
+
+
+copies = Table("copies", metadata, CopyColumns, comment="Which hosts have which data sets, as jobs have told.")
+
+
 class EvaluationColumns(TypedColumns):
     """Columns of `evaluations`."""
 

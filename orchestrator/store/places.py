@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import clock, dependencies, gangs, ids, jobs, ordering, states
-from orchestrator.store import base, claims, engine, held, models, people, rows
+from orchestrator.store import base, claims, copies, engine, held, models, people, rows
 from orchestrator.store import dependencies as stored
 
 
@@ -66,6 +66,11 @@ class Places(base.Places):
     def running(self, connection: Connection, stage: states.Stage) -> list[jobs.Job]:
         """Return the jobs that run at a stage, in the order of submission."""
         return [rows.job(row) for row in claims.at_stage(connection, stage)]
+
+    @engine.reads
+    def copies(self, connection: Connection, job: jobs.Job) -> frozenset[str]:
+        """Return the hosts that have the job's data, as far as jobs have told."""
+        return copies.hosts_of(connection, job.data_hash, job.spec.masked().data)
 
     @engine.reads
     def dependencies(self, connection: Connection, job_id: str) -> list[dependencies.Dependency]:

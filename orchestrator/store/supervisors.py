@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from orchestrator import errors
 from orchestrator.core import clock, gangs, jobs, provenance, retention, states
 from orchestrator.core import limits as core_limits
-from orchestrator.store import base, claims, engine, line, models, moves, people, rows, starts, waiting
+from orchestrator.store import base, claims, copies, engine, line, models, moves, people, rows, starts, waiting
 
 _jobs = models.jobs.c
 _attempts = models.attempts.c
@@ -73,6 +73,21 @@ class Supervisors(base.Supervisors):
         # Another slot of the same worker may have made the same attempt, where ours was undone: not at the same moment.
         this = (_attempts.job_id == claim.id, _attempts.attempt == claim.attempt, _attempts.started_at == began)
         return connection.execute(select(_jobs.id).where(*_fence(claim), exists().where(*this))).first() is not None
+
+    @engine.reads
+    def for_another(
+        self,
+        connection: Connection,
+        *,
+        worker: jobs.WorkerIdentity,
+        stages: Sequence[states.Stage],
+        artifact_root: str,
+        limits: core_limits.Limits = core_limits.NONE,
+        pool: gangs.Pool = gangs.ALONE,
+    ) -> states.Stage | None:
+        """Return the stage of what is next for a worker, where it lets one of another host begin that."""
+        asker = claims.Asker(worker=worker.id, root=artifact_root, limits=limits, pool=pool)
+        return copies.for_another(connection, asker, worker.host, stages, self.clock.now())
 
     @engine.reads
     def _is_worth_it(self, connection: Connection, asker: claims.Asker, stages: Sequence[states.Stage]) -> bool:
@@ -202,7 +217,8 @@ class Supervisors(base.Supervisors):
     @engine.writes
     def record_dataset(self, connection: Connection, claim: jobs.Claim, dataset: jobs.Dataset) -> None:
         """Store the data set and fix the job to its content hash."""
-        _own(connection, claim, data_hash=dataset.hash)
+        job = _own(connection, claim, data_hash=dataset.hash)
+        copies.keep(connection, job, dataset.hash, now=self.clock.now())
         values = asdict(dataset) | {"created_at": dataset.created_at or self.clock.now()}
         adding = engine.insert(connection, models.datasets).values(values)
         where_it_is = {"source": dataset.source, "path": dataset.path}
@@ -250,6 +266,8 @@ def end(
     last_step = _last_step(connection, job, outcome)
     ended = {"ended_at": now, "outcome": how, "reason": outcome.reason, "last_step": last_step}
     connection.execute(update(models.attempts).where(*mine).values(ended))
+    if how == "done" and job.stage is states.Stage.TRAIN and job.data_hash is not None:
+        copies.keep(connection, job, job.data_hash, now=now)  # what was not there it has fetched
     return moves.apply(connection, job, moves.after(job, outcome, now=now), actor=actor, now=now)
 
 

@@ -100,7 +100,7 @@ class Slot:
 
         slot._ring = ring
         while not self._draining.is_set():
-            slot.serve()
+            slot.hear()
             with self._rung:
                 self._rung.wait(_LOOK)
 

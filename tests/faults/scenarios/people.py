@@ -15,6 +15,7 @@ from tests.faults.scenarios import work
 #: What people ask of the store.
 QUESTIONS: dict[str, Callable[[base.Store, str], object]] = {
     "attempts": lambda store, job_id: store.attempts(job_id),
+    "copies": lambda store, job_id: store.copies(store.get(job_id)),
     "checkpoints": lambda store, job_id: store.checkpoints(job_id),
     "dataset": lambda store, _: store.dataset("0" * 64),
     "dependencies": lambda store, job_id: store.dependencies(job_id),

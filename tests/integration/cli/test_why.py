@@ -99,6 +99,19 @@ def test_what_is_waited_for_is_named(orch: Orch, store: sql.SqlStore) -> None:
     assert ["needs", first.id, "any", ""] in orch("why", second.id).rows
 
 
+def test_who_has_the_data_is_told_where_others_have_not(orch: Orch, store: sql.SqlStore) -> None:
+    known = worker("worker-b")
+    store.register(replace(known, identity=replace(known.identity, host="elsewhere")))
+    store.register(living_worker())
+    parts.submit(store)
+    held = parts.claimed(store, Stage.DOWNLOAD)
+    data = jobs.Dataset(hash="h", source="x", classes=("a", "b"), counts={"train": 1}, bytes=1, path="x")
+    store.record_dataset(held, data)
+    said = {one.worker: one.why for one in ask(orch, parts.submit(store)).workers}
+    takes = "takes it when it is its turn; its host"
+    assert said == {"worker-a": f"{takes} has the data", "worker-b": f"{takes} fetches the data first"}
+
+
 @pytest.mark.parametrize("verb", ["pause", "cancel"])
 def test_a_job_that_does_not_wait_says_so(orch: Orch, store: sql.SqlStore, verb: str) -> None:
     job = parts.submit(store)
