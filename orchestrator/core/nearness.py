@@ -11,7 +11,7 @@ from orchestrator.core import gangs
 from orchestrator.core.resources import Demand
 
 #: Seconds that a host with the data has, to hear the doorbell and to claim.
-HEAD_START = 0.25
+HEAD_START = 0.5
 
 
 def lets_another(
