@@ -6,7 +6,9 @@ from orchestrator.core import memory, networks, specs
 
 #: Network, pixels, batch, mode, and the peak in MiB of a training process that was measured: two steps of Adam under
 #: the fork server's variables, torch 2.14 on x86-64, two threads. Leaner modes were measured in processes with imports
-#: of their own, whose first row was 257 MiB above that of a forked one: so much is taken off.
+#: of their own, whose first row was 257 MiB above that of a forked one: so much is taken off. No checkpoint was taken
+#: then; the copy that one is written from has since added 53 MiB to the first row and 75 MiB to the one at 224 pixels,
+#: of 80 that are predicted.
 MEASURED: list[tuple[str, int, int, networks.Memory, int]] = [
     ("densenet121", 64, 4, "plain", 1492),
     ("densenet121", 64, 12, "plain", 2884),

@@ -143,5 +143,10 @@ def test_a_gpu_computes_fp32_as_ieee_has_it() -> None:
         cudnn.allow_tf32 = matmul.allow_tf32 = True
         kernels.set_up_gpu()
         assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (True, False, False)
+        gpu = torch.device("cuda")
+        assert kernels.gpu_switches(gpu) == {"tf32": False, "cudnn_benchmark": True}
+        assert kernels.gpu_switches(CPU) == {"tf32": False, "cudnn_benchmark": False}
+        matmul.allow_tf32 = True
+        assert kernels.gpu_switches(gpu)["tf32"]
     finally:
         cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
