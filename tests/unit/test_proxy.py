@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support import proxy
@@ -198,8 +199,10 @@ def test_both_sides_may_be_unix_sockets(server: proxy.Place, tmp_path: Path) -> 
 
 
 def test_what_is_accepted_at_the_end_leaves_no_socket(server: proxy.Place) -> None:
+    before = psutil.Process().num_fds()
     for _ in range(20):
         with ExitStack() as clients, proxy.Proxy(server) as standing:
             for _ in range(3):
                 clients.enter_context(_connected(standing))
     gc.collect()  # what was left would be found here, and warned of
+    assert psutil.Process().num_fds() == before

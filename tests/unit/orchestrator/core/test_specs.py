@@ -234,7 +234,8 @@ def test_specs_survive_the_database(epochs: int, lr: float, seed: int, blocks: l
 )
 def test_nothing_but_our_own_error_comes_out(given_fields: dict[str, Any]) -> None:
     with contextlib.suppress(errors.InvalidSpec):
-        specs.parse(given_fields)
+        spec = specs.parse(given_fields)
+        assert specs.JobSpec.restored(spec.kept()) == spec
 
 
 @pytest.mark.parametrize(("given", "keep"), [(3, 3), ("5", 5), (" all", "all"), ("all", "all")])

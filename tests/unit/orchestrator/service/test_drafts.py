@@ -27,8 +27,10 @@ def test_files_get_their_names_at_the_end_and_replace_what_is_there(tmp_path: Pa
 
 
 def test_the_longest_name_has_a_draft(tmp_path: Path) -> None:
-    with drafts.drafts(tmp_path / f"{'x' * 251}.png") as (draft,):
+    path = tmp_path / f"{'x' * 251}.png"
+    with drafts.drafts(path) as (draft,):
         draft.touch()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nothing_is_left_of_what_fails(tmp_path: Path) -> None:
