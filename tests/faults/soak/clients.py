@@ -31,6 +31,9 @@ _DATABASE_AWAY = 4
 _MOST_OPEN = 6
 _LOOK_SECONDS = 1.5
 
+#: What jobs are beside usual, and how often: preemptible, urgent, or on both devices of a node.
+_FLAGS = {(): 3, ("--preemptible",): 6, ("--priority", "5"): 2, ("--gpus", "2", "--batch-size", "4"): 2}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
@@ -77,8 +80,9 @@ class Client:
             self._ask("resume", job, job=job)
 
     def _submit(self, key: str) -> None:
+        flags = self._dice.choices(list(_FLAGS), list(_FLAGS.values()))[0]
         while True:
-            told = self._ask("submit", self._spec, "--idempotency-key", key, key=key)
+            told = self._ask("submit", self._spec, *flags, "--idempotency-key", key, key=key)
             if told.code == 0 and told.job is not None:
                 self._mine.append(told.job)
                 self._open.append(told.job)

@@ -41,6 +41,7 @@ class Outcome:
     found: Sequence[Finding]  #: by the audit
     states: Counter[str]
     attempts: Counter[str]
+    gangs: int  #: attempts on two devices
     nodes: int
     taken_back: Sequence[float]  #: seconds from a blow to the end of the attempt that it hit
     recovered: Sequence[float]  #: seconds from a blow to the next claim, where no backoff is due
@@ -125,6 +126,7 @@ def _figures(outcome: Outcome) -> Iterator[tuple[str, object]]:
     yield "attempts", f"{sum(outcome.attempts.values())}: {_counted(outcome.attempts)}"
     yield "seconds from a deadly blow to the end of its attempt", percentiles(outcome.taken_back)
     yield "seconds from a deadly blow to the next claim, where no backoff is due", percentiles(outcome.recovered)
+    yield "trainings on two devices; that made room for urgent ones", f"{outcome.gangs}; {outcome.attempts['yielded']}"
     yield "steps repeated", _repeats(outcome.repeated)
     yield "seed", outcome.plan.seed
     yield "seconds", f"{outcome.seconds:.0f}"

@@ -13,8 +13,9 @@ from typing import Any
 
 from orchestrator import errors
 from orchestrator.cli import jobpipe
-from orchestrator.core import history, jobs, states
-from orchestrator.service import audit, query
+from orchestrator.core import gangs, history, jobs, states
+from orchestrator.core.findings import Finding
+from orchestrator.service import audit, holds, query
 from orchestrator.store import migrations
 from tests.faults.soak import clients, testimony
 from tests.faults.soak.killer import Blow, Killer
@@ -44,6 +45,10 @@ loader_workers = 0
 lr = 0.01
 """
 
+#: Seconds between two looks at what processes hold, one of which may just be ending.
+_LOOK_SECONDS = 0.3
+
+_RUNNING = jobs.JobFilter(states=(states.JobState.RUNNING,))
 _UNFINISHED = jobs.JobFilter(states=tuple(set(states.JobState) - states.FINAL))
 
 
@@ -54,6 +59,7 @@ def soak(plan: Plan, *, folder: Path) -> Outcome:
             "slots_per_device": SLOTS,
             "heartbeat": 0.5,
             "sweep": 0.5,
+            "stay": 0.2,
             "data_roots": (folder,),
             "log_max_bytes": 65536,
         }
@@ -79,6 +85,7 @@ class Soak:
     plan: Plan
     server: postgres.Server | None
     nodes: int = 0  #: that were started
+    misheld: set[Finding] = dataclasses.field(default_factory=set)  #: devices, while jobs ran
 
     def run(self) -> Outcome:
         """Go through with it."""
@@ -109,7 +116,20 @@ class Soak:
                     moved, ended = time.monotonic(), now
             if len(killer.blows) < share * (ended + _AT_WORK):
                 killer.strike()
+                with contextlib.suppress(errors.Unavailable):
+                    self._look_at_devices()
             time.sleep(dice.uniform(0, 2 * self.plan.every))
+
+    def _look_at_devices(self) -> None:
+        """Keep what is wrong with the devices that are held: at two looks, since a process may just be ending."""
+        found = self._held_wrongly()
+        if found:
+            time.sleep(_LOOK_SECONDS)
+            self.misheld |= found & self._held_wrongly()
+
+    def _held_wrongly(self) -> set[Finding]:
+        running = [self.installed.store.history(job.id) for job in self.installed.store.jobs(_RUNNING)]
+        return set(holds.check(self.installed.settings, running))
 
     def _keep_nodes(self) -> None:
         """Start another node for each that has ended, as a service manager would."""
@@ -185,9 +205,10 @@ class Soak:
             blows=blows,
             told=told,
             untrue=[*dead, *untrue],
-            found=found,
+            found=[*found, *self.misheld],
             states=Counter(str(row.job.state) for row in rows),
             attempts=Counter(str(attempt.outcome) for row in rows for attempt in row.attempts),
+            gangs=sum(gangs.counted(attempt.device) > 1 for row in rows for attempt in row.attempts),
             nodes=self.nodes,
             taken_back=taken_back,
             recovered=recovered,
