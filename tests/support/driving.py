@@ -131,7 +131,8 @@ class Driver:
 
 def _listen(process: launcher.Process, attempt: Attempt, blow: Blow) -> None:
     """Hear the process to its end, and strike it on the way."""
-    written, asked, started = 0, False, time.monotonic()
+    written, asked = 0, False
+    started = heard = time.monotonic()
     while True:
         if blow.how == "place" and written == blow.count - 1:
             (attempt.folder / counted.FAILPOINTS / blow.place).write_text("kill", encoding="ascii")
@@ -142,11 +143,12 @@ def _listen(process: launcher.Process, attempt: Attempt, blow: Blow) -> None:
         if blow.how == "moment" and time.monotonic() - started >= blow.seconds:
             process.kill()
         if not connection.wait([process.connection], timeout=0.002):
-            assert time.monotonic() - started < _SILENCE_SECONDS, f"silent: {blow}"
+            assert time.monotonic() - heard < _SILENCE_SECONDS, f"silent: {blow}"
             continue
         try:
             message = protocol.receive_up(process.connection)
         except (EOFError, OSError):
             return
+        heard = time.monotonic()
         attempt.said.messages.append(message)
         written += isinstance(message, protocol.CheckpointWritten) and blow.how == "place"
