@@ -184,11 +184,12 @@ def _stay(opened: "Context", job_id: str, *, follow: bool, to: render.Mode) -> N
 
 def _read(jobfile: str) -> "JobFile":
     from orchestrator.service import jobfile as jobfiles
+    from orchestrator.service import jobtext
 
     if jobfile == "-":
         if sys.stdin is None:
             raise errors.InvalidSpec("There is no standard input to read a job from.", why="It is closed.")
-        return jobfiles.parse(sys.stdin.buffer.read(jobfiles.MAX_BYTES + 1), origin="stdin")
+        return jobfiles.parse(sys.stdin.buffer.read(jobtext.MAX_BYTES + 1), origin="stdin")
     return jobfiles.load(Path(jobfile))
 
 

@@ -1,11 +1,6 @@
 """Job files (TOML or YAML) and flags, merged into one spec whose every value knows where it comes from."""
 
-import errno
-import os
 import re
-import select
-import stat
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +10,7 @@ from orchestrator import config, errors
 from orchestrator.core import masking, networks, resources, specs, weburl, weights
 from orchestrator.core.jobs import MAX_NAME, MAX_PRIORITY
 from orchestrator.core.telling import Occasion
-from orchestrator.service import recipes
+from orchestrator.service import jobtext, recipes
 
 #: Key of a job file that names the recipe it stands on.
 RECIPE_KEY = "recipe"
@@ -69,9 +64,6 @@ QUEUE_KEYS: dict[str, dict[str, Any]] = {
 #: Where a value comes from that nobody gave.
 DEFAULT = "default"
 
-#: No recipe is longer: whatever is, was meant for something else.
-MAX_BYTES = 100_000
-
 #: What begins a whole path, or the URL of one: the worker judges it.
 _SOURCE = re.compile(r"file:/|/", re.IGNORECASE)
 _WEB = re.compile(r"https?:", re.IGNORECASE)
@@ -79,13 +71,7 @@ _WEB = re.compile(r"https?:", re.IGNORECASE)
 #: Endings of files of weights: no job is meant by such a word.
 _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
-#: Seconds that a pipe named as job file may stay silent.
-PIPE_PATIENCE = 5.0
-
-_DEEPEST = 10  # a stream, a document, a table, a list; reading ten thousand levels takes an hour
-_TOO_DEEP = "It is nested too deep."
-
-_HINT = "`orch submit --help` lists the keys: they are the long flags, with _ for -."
+_HINT = jobtext.HINT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +117,7 @@ class Resolved:
 def load(path: Path) -> JobFile:
     """Read the job file at `path`; raises InvalidSpec where it is none."""
     try:
-        content = _content(path)
+        content = jobtext.content(path)
     except (OSError, ValueError) as error:
         why = f"{error.strerror}." if isinstance(error, OSError) else "No path has a NUL."
         raise errors.InvalidSpec(
@@ -144,15 +130,15 @@ def load(path: Path) -> JobFile:
 
 def parse(content: bytes, *, origin: str) -> JobFile:
     """Return what a job file of this content says; raises InvalidSpec where it is none."""
-    if len(content) > MAX_BYTES:
+    if len(content) > jobtext.MAX_BYTES:
         raise errors.InvalidSpec(
-            f"{origin} is no job file.", why=f"It is larger than {MAX_BYTES // 1000} kB.", hint=_HINT
+            f"{origin} is no job file.", why=f"It is larger than {jobtext.MAX_BYTES // 1000} kB.", hint=_HINT
         )
     try:
         text = content.decode("utf-8-sig")  # Windows editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise errors.InvalidSpec(f"{origin} is no job file.", why="It is not text in UTF-8.", hint=_HINT) from error
-    values = _table(text, origin)
+    values = jobtext.table(text, origin)
     known = [*specs.JobSpec.model_fields, *QUEUE_KEYS]
     for key in values:
         if key not in known:
@@ -311,86 +297,6 @@ def _origin(name: str, layers: Mapping[str, Mapping[str, Any]], given: Mapping[s
         if key in given and name in specs.presets({key: given[key]}):
             return f"{key} {given[key]}"
     return DEFAULT
-
-
-def _table(text: str, origin: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        as_toml = _toml_fault(error)
-    if origin.endswith(".toml"):
-        raise errors.InvalidSpec(f"{origin} is not valid TOML.", why=as_toml, hint=_HINT)
-    values = _from_yaml(text, origin)
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise errors.InvalidSpec(f"{origin} is no job file.", why="It must be a table of keys and values.", hint=_HINT)
-    return values
-
-
-def _from_yaml(text: str, origin: str) -> Any:
-    import yaml  # noqa: PLC0415 - most jobs come without a YAML file, and the import costs 30 ms
-
-    try:
-        unfit = _unfit(yaml.parse(text))
-        if unfit is not None:
-            raise errors.InvalidSpec(f"{origin} is no job file.", why=unfit, hint=_HINT)
-        document = yaml.compose(text)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise errors.InvalidSpec(f"{origin} is neither TOML nor YAML.", why=_yaml_fault(error), hint=_HINT) from None
-    keys = [str(key.value) for key, _ in document.value] if isinstance(document, yaml.MappingNode) else []
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise errors.InvalidSpec(f"{origin} is no job file.", why=f"The key {twice} stands there twice.", hint=_HINT)
-    return values
-
-
-def _unfit(events: Iterable[Any]) -> str | None:
-    """Return what no job file has: aliases, a few of which, nested, print more than any memory holds; and depth."""
-    depth = 0
-    for event in events:
-        kind = type(event).__name__
-        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
-        if kind == "AliasEvent":
-            return f"It has an alias, *{event.anchor}."
-        if depth > _DEEPEST:
-            return _TOO_DEEP
-    return None
-
-
-def _toml_fault(error: Exception) -> str:
-    if isinstance(error, tomllib.TOMLDecodeError):
-        return f"{error}."
-    return (
-        "It is nested too deep." if isinstance(error, RecursionError) else "It holds a number of thousands of digits."
-    )
-
-
-def _yaml_fault(error: Exception) -> str:
-    """Say what and where; the error's own words quote the line, and a secret with it."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    if problem is None or mark is None:
-        return "Its text cannot be YAML."
-    said = ", ".join(filter(None, (getattr(error, "context", None), problem)))
-    return f"Line {mark.line + 1}, column {mark.column + 1}: {said}."
-
-
-def _content(path: Path) -> bytes:
-    """Return what is in the file; of a pipe, which may have no writer, what comes while something comes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            return file.read(MAX_BYTES + 1)
-        content = b""
-        while len(content) <= MAX_BYTES:
-            if not select.select([file], [], [], PIPE_PATIENCE)[0]:
-                raise TimeoutError(errno.ETIMEDOUT, f"Nobody has written into the pipe for {PIPE_PATIENCE:g} seconds")
-            piece = file.read(MAX_BYTES)
-            if not piece:
-                break
-            content += piece
-        return content
 
 
 def _text(values: Mapping[str, Any], key: str, origin: str) -> str | None:

@@ -70,7 +70,7 @@ EXCEPTIONS = {
     "orchestrator/service/health.py:broker": "a question for people: every failure is an answer",
     "orchestrator/service/health.py:_connect": "the same",
     "orchestrator/service/health.py:_unix": "the same",
-    "orchestrator/service/jobfile.py:_content": "a person's own file, read before anything is stored",
+    "orchestrator/service/jobtext.py:content": "a person's own file, read before anything is stored",
     "orchestrator/service/leftovers.py:_fault": "the audit only looks: what it cannot read, it says",
     "orchestrator/service/leftovers.py:_held": "the same",
     "orchestrator/service/leftovers.py:process_in": "the same",

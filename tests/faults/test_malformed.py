@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator import config, errors
 from orchestrator.core import jobs, specs, states
-from orchestrator.service import jobfile
+from orchestrator.service import jobtext
 from orchestrator.store import base
 from tests.faults.corpus import archives, commands, sets
 from tests.integration.cli.conftest import Orch
@@ -69,7 +69,7 @@ def test_command_line_is_refused_in_three_lines(
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(jobfile, "PIPE_PATIENCE", 0.1)
+    monkeypatch.setattr(jobtext, "PIPE_PATIENCE", 0.1)
     for name, content in case.files.items():
         (here / name).write_bytes(content)
     for name, value in case.environment.items():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import errors
-from orchestrator.service import jobfile
+from orchestrator.service import jobfile, jobtext
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -62,7 +62,7 @@ def test_flags_beat_the_file_which_beats_presets_which_beat_defaults() -> None:
         (b"- epochs", "no job file"),
         (b"a: [1", "neither TOML nor YAML"),
         (b"\xff\xfe", "not text in UTF-8"),
-        (b"#" * (jobfile.MAX_BYTES + 1), "larger than 100 kB"),
+        (b"#" * (jobtext.MAX_BYTES + 1), "larger than 100 kB"),
         (b"a: &a [1]\nb: *a\n", "an alias, *a"),
         (b"lr: 1\nepochs: 2\nlr: 3\n", "The key lr stands there twice"),
         (b"tags: " + b"[" * 5000, "nested too deep"),
