@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
@@ -20,8 +20,7 @@ from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
-from worker import app, children, devices, health, identity, presence, protocol, recorder, remains, teller
-from worker.children import Child
+from worker import app, devices, health, identity, parts, presence, protocol, recorder, remains, teller
 from worker.permits import Permits
 
 _log = log.get("node")
@@ -67,8 +66,8 @@ class Node:
         self._socket = sockets.path(settings, f"fork-{os.getpid()}-{key}.sock")  # `service.node` looks for it
         self._permits = self._make_permits(max_jobs, settings.run_dir / f"{key}.permits")
         resources.callback(presence.forget, settings, key)
-        self._fork_server = self._make_fork_server()
-        self._slots = self._make_slots()
+        self._fork_server = parts.fork_server(settings, self._socket)
+        self._slots = parts.slots(settings, self._plan(), self._devices)
 
     def run(self) -> int:
         """Work until a signal, or until there is nothing left to do where that is asked for; return the exit code.
@@ -333,44 +332,19 @@ class Node:
             return Permits(None, store=self._store, worker=self._identity.id)
         return Permits.create(path, limit, store=self._store, worker=self._identity.id)
 
-    def _make_fork_server(self) -> Child:
-        return Child(
-            "fork server",
-            "worker.forkserver",
-            environment=config.child_environment(self._settings, **children.FORK_SERVER_ENVIRONMENT),
-            arguments=["--socket", str(self._socket)],
-        )
-
-    def _make_slots(self) -> list[Child]:
-        downloads = [f"{app.DOWNLOAD}.{number}" for number in range(self._settings.download_slots)]
-        threads = self._settings.threads or max(1, len(os.sched_getaffinity(0)) // max(1, len(self._devices)))
-        return [self._make_slot(slot, (states.Stage.DOWNLOAD,), (), threads=1) for slot in downloads] + [
-            self._make_slot(device.slot, (states.Stage.EVALUATE, states.Stage.TRAIN), self._devices, threads=threads)
-            for device in self._devices
-        ]
-
-    def _make_slot(
-        self, slot: str, stages: tuple[states.Stage, ...], own: Sequence[devices.Device], *, threads: int
-    ) -> Child:
-        plan = app.Plan(
-            slot=slot,
+    def _plan(self) -> app.Plan:
+        """Return what all slots are told alike; as it stands, that of one for downloads."""
+        return app.Plan(
+            slot="",
             worker=self._identity,
-            stages=stages,
-            devices=tuple(own),
+            stages=(states.Stage.DOWNLOAD,),
+            devices=(),
             offer=self._offer,
             locks=self._settings.run_dir / self._key,
-            threads=threads,
+            threads=1,
             artifact_root=self._root,
             fork_server=self._socket,
             permits=self._permits.path,
-        )
-        return Child(
-            slot,
-            "worker.app",
-            environment=config.child_environment(self._settings),
-            arguments=[slot],
-            first_line=plan.model_dump_json(),
-            descriptors=[lock for device in own for lock in device.locks],
         )
 
 

@@ -32,7 +32,7 @@ from orchestrator.service import bell, context, provenance
 from orchestrator.service import submit as submitting
 from orchestrator.store import engine
 from tests.faults import cases, lane
-from worker import app, forkserver, node, recorder, supervisor
+from worker import app, forkserver, node, parts, recorder, supervisor
 
 #: As fast as two busy cores keep up with.
 TIMINGS: dict[str, Any] = {"heartbeat": 0.5, "lease": 2.5, "sweep": 0.5, "drain": 10, "cancel_grace": 1}
@@ -376,7 +376,7 @@ class Home:
             os._exit(code)
 
     def _node(self) -> int:
-        vars(node)["Child"] = Slot
+        vars(parts)["Child"] = Slot
         retry.FIRST_BACKOFF = timedelta(seconds=0.05)
         recorder._RETRY_SECONDS = 0.1
         supervisor._TICK_SECONDS = 0.1
