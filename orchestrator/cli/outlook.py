@@ -20,6 +20,7 @@ _OTHERWISE = {
     "memory": "with another --memory",
     "image_size": "at another size",
     "layout": "in another layout",
+    "compile": "with another --compile",
     "batch_size": "in another batch size",
     "pipeline": "with another --pipeline",
 }

@@ -24,6 +24,7 @@ DOUBTS = {
     "memory": 0.4,
     "image_size": 0.25,
     "layout": 0.25,
+    "compile": 0.25,
     "batch_size": 0.2,
     "pipeline": 0.15,
 }
@@ -53,6 +54,7 @@ class Measured:
     spec: specs.JobSpec
     layout: str
     precision: str
+    compiled: bool = False
     train: tuple[float, ...]  #: seconds a training picture, of each epoch
     val: tuple[float, ...] = ()  #: the same of the validation split
     waiting: float = 0.0  #: share of the time that it waited for pictures
@@ -107,6 +109,7 @@ def differences(spec: specs.JobSpec, one: Measured) -> tuple[str, ...]:
     differs["network"] = spec.shape != one.spec.shape
     differs["layout"] = spec.layout not in {"auto", one.layout}
     differs["precision"] = spec.precision not in {"auto", one.precision}
+    differs["compile"] = spec.compile != one.compiled
     differs["host"] = not one.here
     return tuple(name for name in DOUBTS if differs[name])
 
@@ -147,6 +150,8 @@ def _changes(spec: specs.JobSpec) -> Iterator[dict[str, Any]]:
         yield {"image_size": size, "batch_size": max(LARGER_BATCH, spec.batch_size)}
     if spec.layout == "contiguous":
         yield {"layout": "channels_last"}
+    if not spec.compile:
+        yield {"compile": True}
     if spec.memory != "plain":
         yield {"memory": "plain"}
 

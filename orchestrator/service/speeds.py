@@ -78,7 +78,7 @@ def measured(spec: JobSpec, experience: Experience, where: Place) -> Iterator[sp
 
 
 def _nearest(spec: JobSpec, known: Iterable[Job]) -> list[Job]:
-    fields = ("memory", "layout", "precision", "pipeline", "train", "batch_size", "image_size", "gpus")
+    fields = ("memory", "layout", "precision", "compile", "pipeline", "train", "batch_size", "image_size", "gpus")
     groups: dict[object, list[Job]] = {}
     for job in known:
         if job.spec.train != "head":  # whose epochs are of features
@@ -111,6 +111,7 @@ def _measured(
         spec=spec,
         layout=environment.layout,
         precision=environment.precision,
+        compiled=environment.compiled,
         train=tuple(row.seconds / row.images for row in train),
         val=tuple(row.seconds / row.images for row in whole if row.split == "val")[-forecast.RECENT :],
         waiting=sum(waits) / len(waits) if waits else 0.0,

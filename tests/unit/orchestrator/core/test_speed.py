@@ -15,8 +15,10 @@ def spec(**fields: Any) -> specs.JobSpec:
 
 def measured(*seconds: float, job: str = "job", **fields: Any) -> speed.Measured:
     own = {name: fields.pop(name) for name in ("here", "waiting", "val", "host") if name in fields}
-    layout = fields.get("layout", "contiguous")
-    return speed.Measured(spec=spec(**fields), layout=layout, precision="fp32", train=seconds, job=job, **own)
+    layout, compiled = fields.get("layout", "contiguous"), fields.get("compile", False)
+    return speed.Measured(
+        spec=spec(**fields), layout=layout, precision="fp32", compiled=compiled, train=seconds, job=job, **own
+    )
 
 
 def found(wanted: specs.JobSpec, *seen: speed.Measured) -> speed.Speed:
@@ -45,6 +47,7 @@ def test_nothing_is_known_where_nothing_was_measured() -> None:
         ({"network": "densenet_bc_40_12"}, {"network"}),
         ({"memory": "lean"}, {"memory"}),
         ({"layout": "channels_last"}, {"layout"}),
+        ({"compile": True}, {"compile"}),
         ({"image_size": 32}, {"image_size"}),
         ({"gpus": 2}, {"gpus"}),
         ({"here": False}, {"host"}),
@@ -79,15 +82,16 @@ def test_smaller_sizes_and_a_head_alone_take_less() -> None:
     assert speed.plan(head, one, COUNTS).total.low == pytest.approx(110 * one.val.low)
 
 
-def test_what_would_be_faster_comes_from_measurements() -> None:
-    slow, fast = measured(1.0, job="a"), measured(0.5, job="b", layout="channels_last")
-    (first, *_) = (one for one in speed.faster(spec(), [slow, fast], slow) if "layout" in one.changes)
+@pytest.mark.parametrize("change", [{"layout": "channels_last"}, {"compile": True}], ids=str)
+def test_what_would_be_faster_comes_from_measurements(change: dict[str, Any]) -> None:
+    slow, fast = measured(1.0, job="a"), measured(0.5, job="b", **change)
+    (first, *_) = (one for one in speed.faster(spec(), [slow, fast], slow) if one.changes == change)
     assert (first.times, first.measured, first.why) == (2.0, True, "as the jobs a and b measured")
-    assert not any("layout" in one.changes for one in speed.faster(spec(), [slow], slow))
-    # Jobs on two hosts, or of two batch sizes, compare more than the layout.
+    assert not any(one.changes == change for one in speed.faster(spec(), [slow], slow))
+    # Jobs on two hosts, or of two batch sizes, compare more than the change.
     for other in ({"host": "elsewhere"}, {"batch_size": 32}):
-        unfair = measured(0.5, job="b", layout="channels_last", **other)
-        assert not any("layout" in one.changes for one in speed.faster(spec(), [slow, unfair], slow))
+        unfair = measured(0.5, job="b", **change, **other)
+        assert not any(one.changes == change for one in speed.faster(spec(), [slow, unfair], slow))
 
 
 def test_what_nobody_measured_is_reckoned_by_what_a_picture_costs() -> None:
