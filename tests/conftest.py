@@ -1,5 +1,6 @@
 """What all tests may ask for: settings of their own, a store on each database, a clock that is moved by hand."""
 
+import functools
 import os
 import shutil
 import tempfile
@@ -33,13 +34,17 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - each run makes folders of its own in 
 _ROOM_BYTES = 4 * 2**30
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let the files of tests lie in memory where there is room: they would wait for the disk most of their time.
 
     What only a power failure shows, no test here sees: those of fsync look at who calls it, and when.
     """
-    if _has_room(_MEMORY):
-        os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)  # noqa: TID251 - for the processes that tests start
+    if hasattr(config, "workerinput") or not _has_room(_MEMORY):  # a process of several has the folder of all
+        return
+    folder = tempfile.mkdtemp(prefix="o-", dir=_MEMORY)  # short: sockets lie in it
+    Path(folder).chmod(0o755)  # PostgreSQL, which refuses root, works in it as another user
+    config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
+    os.environ["TMPDIR"] = tempfile.tempdir = folder  # noqa: TID251 - for the processes that tests start
 
 
 def _has_room(folder: Path) -> bool:
