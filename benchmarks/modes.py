@@ -41,6 +41,7 @@ MODES: Mapping[str, Mapping[str, Any]] = {
     "--layout channels_last": {"layout": "channels_last"},
     "--memory balanced": {"memory": "balanced"},
     "--memory lean": {"memory": "lean"},
+    "--compile": {"compile": True},
 }
 
 #: What `--quick` makes of the recipe.

@@ -5,7 +5,8 @@ python -m benchmarks.tuning [--quick] [--write]
 The weights have learned to tell how the training pictures were turned: `benchmarks.results` trains them, and keeps
 them. The peer's best accuracy on the validation pictures is the target, and the time until it had that is the peer's;
 ours is the time from the claim of a queued job's training until the database has the first epoch that reaches it. One
-that never does counts as infinite. Needs the photographs of ORCH_TEST_PHOTOS.
+that never does counts as infinite. Ours finds the pictures of later seeds decoded already, as any second job does.
+Needs the photographs of ORCH_TEST_PHOTOS.
 """
 
 import json

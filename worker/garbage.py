@@ -128,21 +128,21 @@ def _of_downloads(settings: config.Settings, store: base.Store) -> Iterator[Item
 
 
 def _of_bundles(settings: config.Settings, store: base.Store) -> Iterator[Item]:
-    """Yield weights out of bundles that no job begins with any more; new ones may be those of one about to be queued.
+    """Yield weights out of bundles that no job has begun with; new ones may be those of one about to be queued.
 
-    A job that has succeeded is trained no more; any other one may be, by `retry`.
+    One that has succeeded needs them as well: to be cloned, bundled or verified. Their files are named by content.
     """
     there = [path for path in sorted(settings.bundle_dir.glob("*")) if _is_old(path)]
-    unfinished = tuple(set(states.JobState) - {states.JobState.SUCCEEDED})
-    needed = {job.spec.weights for job in store.jobs(jobs.JobFilter(states=unfinished))} if there else set()
+    needed = {Path(job.spec.weights or "").name for job in store.jobs(jobs.JobFilter())} if there else set()
     for path in there:
 
         def remove(path: Path = path) -> bool:
-            path.unlink(missing_ok=True)
-            return True
+            if _is_old(path):  # else one comes in just now that needs it
+                path.unlink(missing_ok=True)
+            return not path.exists()
 
-        if str(path.absolute()) not in needed:
-            why = "it came in a bundle, and no job begins with it"
+        if path.name not in needed:
+            why = "it came in a bundle, and no job has begun with it"
             yield Item(kind="bundled weights", path=path, bytes=_size(path), why=why, remove=remove)
 
 

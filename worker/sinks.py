@@ -101,10 +101,16 @@ class Wandb:
         own = {"id": run.job, "name": run.name} if module == "wandb" else {"name": f"{run.name} {run.job}"}
         begin = importlib.import_module(module).init
         self._run = begin(project=PROJECT, config=dict(run.fields), resume="allow", **own)
+        self._last = 0
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take values of an optimizer step."""
-        self._run.log(dict(values), step=step)
+        """Take values of an optimizer step.
+
+        W&B drops what is of an earlier step than the last one it has seen (https://docs.wandb.ai/ref/python/log), and
+        what closes an epoch may come behind the first steps of the next: it is shown with the step that is there.
+        """
+        self._last = max(self._last, step)
+        self._run.log(dict(values), step=self._last)
 
     def close(self) -> None:
         """Write what is left."""

@@ -54,9 +54,10 @@ class Link:
     def send(self, message: BaseModel) -> None:
         """Send one message; nothing goes out behind the last one. Raises OSError when the supervisor has gone."""
         with self._sending:
-            if not self._ended:
-                protocol.send(self._connection, message)
-                diary.write(message)
+            if self._ended:
+                return
+            protocol.send(self._connection, message)
+        diary.write(message)  # behind the lock: a log on a disk that hangs holds up no other message
 
     def end(self, message: protocol.Ended | protocol.Failed) -> bool:
         """Send the last message; False where it has been sent before."""
@@ -64,8 +65,9 @@ class Link:
             first, self._ended = not self._ended, True
             if first:
                 protocol.send(self._connection, message)
-                diary.write(message)
-            return first
+        if first:
+            diary.write(message)
+        return first
 
     def _watch(self) -> None:
         try:

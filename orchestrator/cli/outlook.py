@@ -39,6 +39,9 @@ def place(rehearsed: "Rehearsal") -> Iterator[str]:
     answer = rehearsed.answer
     if answer is None:
         return
+    if answer.job.idempotency_key is not None:
+        yield f"The idempotency key is known: it is job {answer.job.id}, which is {answer.job.state}."
+        return
     unfit = query.unfit(answer.job, [one.worker for one in answer.verdicts])
     yield from words.unfit(unfit)
     yield f"If you submit it now: {answer.sentence[0].lower()}{answer.sentence[1:]}"

@@ -2,7 +2,8 @@
 
 It never changes whose turn it is. A slot that hears a doorbell lets another host hear it first where that one has the
 data of the job that is next, and a free device for it; `HEAD_START` later it claims whatever is next by the order, and
-asks nothing more. So no job waits longer than that for its data's host, and none for a host that does not come.
+asks nothing more. A slot that looks by itself, without a doorbell, claims at once. So no job waits longer than that for
+its data's host, and none for a host that does not come.
 """
 
 from collections.abc import Collection, Iterable

@@ -26,6 +26,12 @@ _CHOSEN = ("layout", "precision")
 
 _CPUS = Path("/proc/cpuinfo")
 
+#: What decides the bits of a training, of what it ran on, beside the versions.
+_DECISIVE = (
+    *("device", "cpu", "instructions", "threads", "layout", "precision"),
+    *("compiled", "tf32", "cudnn_benchmark"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -178,7 +184,7 @@ def _ran_otherwise(store: Store, manifest: bundle.Manifest, job: Job) -> Iterato
         return
     before, now = manifest.environments[-1], here[-1]
     yield from provenance.differences(before.versions, now.versions)
-    for name in ("device", "cpu", "instructions", "threads", "layout", "precision", "compiled", "tf32"):
+    for name in _DECISIVE:
         if getattr(before, name) != getattr(now, name):
             yield f"{name}: {getattr(before, name)}, {getattr(now, name)}"
 

@@ -188,7 +188,7 @@ class Places(Protocol):
         ...
 
     def rehearse(self, new: NewJob) -> tuple[Job, list[Dependency], Standing]:
-        """Return the job that `submit` would store, what it would wait for, and how it would stand; nothing stays."""
+        """Return what `submit` would, what that job waits for, and how it stands; of a new one nothing stays."""
         ...
 
     def first(self, user: str, stage: Stage, *, limit: int) -> list[Job]:

@@ -1,4 +1,7 @@
-"""Which hosts have which data sets: what jobs have told, as far as nobody has removed one since."""
+"""Which hosts have which data sets: what jobs have told.
+
+What is removed since is not unsaid: a host that has it no more costs another one the time of `core.nearness`.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -81,13 +81,8 @@ class People(base.People):
         mine = select(models.jobs).where(_jobs.id == job_id, _jobs.submitted_at == now, _jobs.spec_hash == digest)
         if again and (stored := connection.execute(mine).first()) is not None:
             return rows.job(stored), True
-        if new.idempotency_key is not None:
-            earlier = connection.execute(
-                select(models.jobs).where(_jobs.idempotency_key == new.idempotency_key)
-            ).first()
-            if earlier is not None:
-                _require_same_spec(connection, earlier, new.spec)
-                return rows.job(earlier), False
+        if (earlier := known(connection, new)) is not None:
+            return rows.job(earlier), False
         stored = insert(connection, new, job_id=job_id, now=now)
         tellings.add(connection, job_id, new.notify)
         sources.add(connection, job_id, new.provenance)
@@ -214,6 +209,16 @@ class People(base.People):
         by_hash = select(models.datasets).where(models.datasets.c.hash == content_hash)
         found = connection.execute(by_hash).first()
         return rows.dataset(found) if found else None
+
+
+def known(connection: Connection, new: NewJob) -> Row[Any] | None:
+    """Return the earlier job with the same key, None where there is none; raises `IdempotencyConflict`."""
+    if new.idempotency_key is None:
+        return None
+    earlier = connection.execute(select(models.jobs).where(_jobs.idempotency_key == new.idempotency_key)).first()
+    if earlier is not None:
+        _require_same_spec(connection, earlier, new.spec)
+    return earlier
 
 
 def insert(connection: Connection, new: NewJob, *, job_id: str, now: datetime) -> Row[Any]:

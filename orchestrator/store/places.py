@@ -36,8 +36,13 @@ class Places(base.Places):
         """Return how a job would stand that is submitted now: it is stored, looked at, and taken back."""
         now = self.clock.now()
         with connection.begin_nested() as undone:
-            row = people.insert(connection, replace(new, idempotency_key=None), job_id=ids.new_id(), now=now)
-            found = rows.job(row), stored.of(connection, row.id), claims.standing(connection, row, now)
+            row = people.known(connection, new)
+            if row is None:  # the key is left out: whoever asks sees by it that the job is an earlier one
+                new = replace(new, idempotency_key=None)
+                row = people.insert(connection, new, job_id=ids.new_id(), now=now)
+            waits = row.state is states.JobState.QUEUED
+            standing = claims.standing(connection, row, now) if waits else ordering.NOWHERE
+            found = rows.job(row), stored.of(connection, row.id), standing
             undone.rollback()
         return found
 

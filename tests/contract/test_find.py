@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from orchestrator import errors
-from orchestrator.core import dependencies, ids, jobs, states, telling
+from orchestrator.core import dependencies, ids, jobs, specs, states, telling
 from orchestrator.store import claims, sql
 from tests.conftest import HandClock
 from tests.contract import parts
@@ -157,4 +157,6 @@ def test_a_rehearsal_stands_where_the_job_would_and_leaves_nothing(any_store: sq
     assert standing == any_store.standing(stored.id)
     assert standing.before == {"bob": 1, "ada": 1}
     assert (imagined.state, imagined.blocked) == (stored.state, True)
-    assert any_store.rehearse(wanted)[0].id != stored.id  # a key that is known is no obstacle
+    assert any_store.rehearse(wanted)[0] == stored
+    with pytest.raises(errors.IdempotencyConflict):
+        any_store.rehearse(replace(wanted, spec=specs.parse({"epochs": 7})))

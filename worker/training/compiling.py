@@ -6,6 +6,8 @@ way. What the compiler makes stays on the host, beside its data sets, for the ne
 """
 
 import contextlib
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,7 +49,7 @@ def attempt(
 def _compiled(
     network: densenet.DenseNet, shape: tuple[int, ...], used: kernels.Kernels, device: torch.device, folder: Path
 ) -> Pass:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the code that lies there is run
+    _own(folder)
     config.keep_compiled(folder)
     images = torch.zeros(shape, device=device).contiguous(memory_format=used.memory_format)
     # In one piece, so that it fails as a whole; for one shape, so that no step compiles anew.
@@ -57,6 +59,14 @@ def _compiled(
             logits = made(images)
         logits.float().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return made
+
+
+def _own(folder: Path) -> None:
+    """Make a folder that nobody else may write in, for the code that lies there is run; raises PermissionError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{folder} belongs to somebody else, or others may write in it")
 
 
 @contextlib.contextmanager

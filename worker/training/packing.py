@@ -65,7 +65,8 @@ class Held:
                 first, *others = group
                 numbers = self.content[first.start : (others or [first])[-1].end].view(dtype)
                 if dtype.is_floating_point and len(numbers):  # one that is not finite is an extreme, or makes both NaN
-                    extremes = numbers.numpy().min(), numbers.numpy().max()
+                    values = (numbers.float() if dtype is torch.bfloat16 else numbers).numpy()  # which knows none
+                    extremes = values.min(), values.max()
                     if not all(map(math.isfinite, extremes)):
                         return False
         return True

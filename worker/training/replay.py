@@ -65,6 +65,9 @@ def _work(
     *,
     team: ranks.Team,
 ) -> protocol.Ended:
+    if request.ran_on is not None and not request.ran_on.compiled:  # it may have had no compiler
+        spec = assignment.spec.model_copy(update={"compile": False})
+        assignment = assignment.model_copy(update={"spec": spec})
     learner, batches = stage.prepared(data, assignment, link, team.share)
     if request.ran_on is not None and not assignment.checkpoints:  # a choice by the clock may come out differently
         before = learner.kernels.model_copy(update=request.ran_on.model_dump(include=set(_CHOSEN)))

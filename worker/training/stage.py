@@ -243,7 +243,8 @@ def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: repo
     before = saved.state.numerics
     if before.ranks == share.ranks:  # with other ranks the bits are others anyway, and threads are shared out anew
         numerics.keep_threads(before.threads)
-    compile_pass(learner, assignment, link)
+    if before.compiled:  # what its first step was computed without, it goes on without
+        compile_pass(learner, assignment, link)
     here = numerics.Numerics.here(learner.device, learner.kernels, ranks=share.ranks)
     differences = here.differences(before)
     if differences:

@@ -82,14 +82,18 @@ class Trainer:
         Where it cannot be, or backward is to keep less than all, it is not, and the training goes on without.
         """
         if self.model.memory != "plain":
-            self.use(self.kernels.model_copy(update={"compiled": False}))
+            self._computes_by(None)
             return f"not compiled, and computed the usual way: memory is {self.model.memory}"
         parts.set_training(self.model, self.part)
         shape = (self.spec.batch_size, 3, self.spec.image_size, self.spec.image_size)
         made, said = compiling.attempt(self.model, shape, self.kernels, self.device, folder=folder)
-        self.use(self.kernels.model_copy(update={"compiled": made is not None}))
-        self._pass = made
+        self._computes_by(made)
         return said
+
+    def _computes_by(self, made: compiling.Pass | None) -> None:
+        """Take a pass for whole batches, with all else as it is: a loss scale that was restored stands."""
+        self.kernels = self.kernels.model_copy(update={"compiled": made is not None})
+        self._pass = made
 
     def join(self, ranks: world.World) -> None:
         """Train together with others from here on: each step's numbers are those of all ranks' pictures."""

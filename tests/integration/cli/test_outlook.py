@@ -74,7 +74,11 @@ def test_a_dry_run_says_where_the_job_would_stand(orch: Orch, store: sql.SqlStor
     said = orch("submit", *RECIPE, "--after", "@latest", "--dry-run").err
     assert f"If you submit it now: it is queued for download, and waits for {store.find('@latest').id}." in said
     assert orch("submit", *RECIPE, "--after", "nobody", "--dry-run").code == 3
-    assert len(store.jobs(jobs.JobFilter())) == 1
+    parts.submit(store, user="ada", idempotency_key="once")
+    assert "The idempotency key is known" in orch("submit", "--idempotency-key", "once", "--dry-run").err
+    assert orch("submit", *RECIPE, "--idempotency-key", "once", "--dry-run").code == 2
+    assert "If you submit it now" in orch("submit", "--idempotency-key", "twice", "--dry-run").err
+    assert len(store.jobs(jobs.JobFilter())) == 2
 
 
 def test_a_dry_run_says_when_the_job_would_begin_and_end(

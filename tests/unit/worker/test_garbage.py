@@ -205,7 +205,7 @@ def test_no_set_goes_that_a_job_or_a_process_needs(
     assert len(list(cache.Cache(settings.data_dir).manifests())) == 3
 
 
-def test_weights_of_bundles_stay_for_jobs_that_may_begin_with_them(
+def test_weights_of_bundles_stay_for_jobs_that_have_begun_with_them(
     collect: Collect, store: sql.SqlStore, settings: config.Settings
 ) -> None:
     _write(settings.bundle_dir, "used.safetensors", "left.safetensors", "new.safetensors")
@@ -219,5 +219,7 @@ def test_weights_of_bundles_stay_for_jobs_that_may_begin_with_them(
     }
     store.cancel(job.id, actor="ada")
     assert collect() == {}  # it may be tried again
+    parts.overwrite(store, job.id, stage=states.Stage.EVALUATE, state=states.JobState.SUCCEEDED)
+    assert collect() == {}  # it may be cloned, bundled or verified
     store.delete(job.id, actor="ada")
     assert set(collect()) == {"bundles/used.safetensors"}

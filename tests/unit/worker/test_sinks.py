@@ -99,6 +99,18 @@ def test_wandb_and_trackio_go_on_with_the_job_s_run(
     assert ended == ("finish",)
 
 
+def test_wandb_is_told_of_no_step_before_the_last_one(
+    settings: config.Settings, claim: jobs.Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It drops such values; those of an epoch come with its checkpoint, which is written while the next steps run."""
+    tracker = Tracker()
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=tracker.init))
+    feed(settings, claim, "wandb", (protocol.Steps(values=((5, "loss", 0.5),)), *SAID[2:]))
+    logged = [call for call in tracker.calls if isinstance(call[0], int)]
+    assert [step for step, _ in logged] == [5] * len(logged)
+    assert logged[-1][1] == EPOCH_VALUES
+
+
 class MlflowClient(Recorded):
     """https://mlflow.org/docs/latest/python_api/mlflow.client.html."""
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator.core import networks
 from tests.unit.worker.training import support
 from worker import protocol
-from worker.training import checkpoint, compiling, stage, trainer
+from worker.training import checkpoint, compiling, kernels, stage, trainer
 
 #: Three steps an epoch, the last of which is smaller.
 STEPS = 6
@@ -101,6 +102,48 @@ def test_it_resumes_to_the_same_bits(data: protocol.DatasetInfo, root: Path, com
     assert said(again)
     assert compiled(root / "again", again)
     assert compiler.ran > 3
+
+
+@pytest.mark.parametrize("memory", ["plain", "lean"])
+def test_a_loss_scale_that_was_restored_stands_where_the_pass_is_compiled_again(
+    compiler: Compiler, tmp_path: Path, memory: networks.Memory
+) -> None:
+    spec = support.spec(precision="fp16", compile=True)
+    learner = trainer.Trainer(spec, data_hash="", classes=("a", "b"), device=torch.device("cpu"), steps_per_epoch=3)
+    learner.use(kernels.Kernels(precision="fp16"))
+    learner.model.use_memory(memory)
+    scaled = learner._scaler.state_dict() | {"scale": 8.0}
+    learner._scaler.load_state_dict(scaled)
+    learner.compile(tmp_path / "made")
+    assert compiler.made == (memory == "plain")
+    assert learner._scaler.state_dict() == scaled
+
+
+def test_a_training_that_began_without_a_compiler_goes_on_without(
+    data: protocol.DatasetInfo, root: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(data, root / "whole")
+    monkeypatch.setattr(compiling, "BACKEND", missing)
+    first = train(data, root / "again", compile=True, stop=3)
+    monkeypatch.setattr(compiling, "BACKEND", compiler)
+    torch.compiler.reset()
+    again = train(data, root / "again", first, compile=True)
+    assert compiler.made == 0
+    assert [*first.steps, *again.steps] == whole.steps
+    assert "numerics_changed" not in {note.kind for note in again.of(protocol.Note)}
+
+
+def test_code_in_a_folder_that_others_may_write_in_is_not_run(
+    data: protocol.DatasetInfo, root: Path, compiler: Compiler
+) -> None:
+    told = support.assignment(root, support.spec(**RECIPE, compile=True))
+    folder = Path(told.data_dir) / compiling.FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o777)
+    follower = support.Follower()
+    stage.train(data, told, follower)
+    assert "others may write in it" in said(follower)[0]
+    assert compiler.made == 0
 
 
 def test_a_compiler_that_fails_is_told_and_the_training_is_the_plain_one(
