@@ -54,7 +54,9 @@ def test_a_process_speaks_over_its_pipe_and_ends(fork_server: Path, attempt_dir:
         assert protocol.receive_up(process.connection) == protocol.Ended(how="done", last_step=1)
         _wait(process)
         assert (process.exit_code, process.killed_by) == (protocol.EXIT_DONE, None)
-    assert (attempt_dir / "log.txt").read_text(encoding="utf-8") == f"attempt 1 of {attempt_dir.parent.name}\n"
+    printed, diary = (attempt_dir / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert printed == f"attempt 1 of {attempt_dir.parent.name}"
+    assert diary.endswith("Z  done at step 1")
     assert int((attempt_dir / PID_FILE).read_text(encoding="ascii")) == process.pid
 
 

@@ -30,8 +30,10 @@ def test_a_job_file_trains_without_queue_and_database(
     job, out = tmp_path / "spec.toml", tmp_path / "out"
     job.write_text(f'data = "{data.path}"\nnetwork = "densenet_tiny"\nimage_size = 8\nepochs = 2\n', encoding="utf-8")
     assert run(monkeypatch, job, out) == 0
-    lines = [line.split()[:3] for line in capfd.readouterr().out.splitlines()]
-    assert lines == [["epoch", str(epoch), split] for epoch in (1, 2) for split in ("train", "val")]
+    lines = [line.split("Z  ")[1].split()[:3] for line in capfd.readouterr().out.splitlines()]
+    assert [line for line in lines if line[0] == "epoch"] == [
+        ["epoch", str(epoch), f"{split}:"] for epoch in (1, 2) for split in ("train", "val")
+    ]
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
         "step-0000003.safetensors",
         "step-0000006.safetensors",
