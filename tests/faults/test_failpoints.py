@@ -110,7 +110,7 @@ EXCEPTIONS = {
     "worker/processor.py:_model": "reads /proc",
     "worker/presence.py:forget": "the last act of a node: what stays behind is removed by the next one",
     "worker/training/__main__.py:assignment": "the engine by itself: no queue, no promise",
-    "worker/training/compiling.py:_compiled": "every failure is a reason not to compile, which is told",
+    "worker/training/compiling.py:_own": "every failure is a reason not to compile, which is told",
     "worker/training/export.py:export": "a person's own file: it is compared before it gets its name",
     "worker/training/export.py:_read_back": "the same",
     "worker/training/export.py:_write_safetensors": "the same",
