@@ -32,7 +32,7 @@ LIVING = frozenset({WorkerState.ACTIVE, WorkerState.SPENT, WorkerState.DRAINING,
 ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 #: How many jobs a glance on a terminal looks at, which shows fewer: to read a hundred thousand takes half a minute.
-GLANCED_AT = 100
+GLANCED_AT = 50
 
 #: How many of the finished jobs a short list shows.
 LAST_FINISHED = 10

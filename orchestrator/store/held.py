@@ -37,10 +37,12 @@ def able(connection: Connection, seq: int, among: Iterable[tuple[gangs.Host, Row
 def hosts(connection: Connection) -> list[tuple[gangs.Host, Row[Any]]]:
     """Return the workers that begin trainings, with their rows."""
     busy = (_jobs.state == states.JobState.RUNNING, _jobs.stage.in_(_ON_DEVICES), _jobs.blocked == false())
-    present = (_attempts.job_id == _jobs.id) & (_attempts.attempt == _jobs.attempt)
-    running = select(_jobs.worker, _jobs.id, _jobs.stage, _jobs.demand, _attempts.devices)
+    present = (_attempts.job_id == _jobs.id, _attempts.attempt == _jobs.attempt)
+    # No join: SQLite would begin with all the attempts there ever were.
+    devices = select(_attempts.devices).where(*present).scalar_subquery().label("devices")
+    running = select(_jobs.worker, _jobs.id, _jobs.stage, _jobs.demand, devices)
     taken = defaultdict[str, list[gangs.Taken]](list)
-    for row in connection.execute(running.join_from(models.jobs, models.attempts, present).where(*busy)):
+    for row in connection.execute(running.where(*busy)):
         demand = resources.of(row.demand).at(row.stage)
         taken[row.worker].append(gangs.Taken(job=row.id, demand=demand, devices=tuple(row.devices or ())))
     ready = (_workers.state == states.WorkerState.ACTIVE, _workers.wish == states.WorkerWish.RUN)

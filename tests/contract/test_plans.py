@@ -126,6 +126,14 @@ def test_list_by_state_walks_its_index_in_order(store: sql.SqlStore, held: jobs.
     assert steps == ["SEARCH jobs USING INDEX ix_jobs_state_seq (state=?)"] * 2
 
 
+def test_what_runs_is_sought_before_its_attempts(store: sql.SqlStore) -> None:
+    crowd.fill(store, 2000)  # with statistics, which may say that little is known of what runs
+    crowd.train(store)
+    steps = [step for step in plans(store, store.hosts) if re.search(r" (jobs|attempts)\b", step)]
+    assert steps
+    assert [step for step in steps if not step.startswith("SEARCH")] == []
+
+
 def test_results_of_a_spec_walk_their_index_in_order(store: sql.SqlStore, held: jobs.Claim) -> None:
     steps = plans(store, lambda: CALLS["results"](store, held))
     assert steps == ["SEARCH jobs USING INDEX ix_jobs_spec_hash (spec_hash=? AND state=?)"]
