@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 STAMP := $(VENV)/.installed
 RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"
+# Else each of the many processes of a demo or a test run would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check soak audit coverage bench bench-loader bench-train bench-memory results golden docs secrets clean
@@ -17,7 +19,8 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "orch needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv "$(VENV)"
 	"$(VENV)/bin/python" -m pip install --quiet --upgrade pip
-	"$(VENV)/bin/python" -m pip install --quiet --editable '.[dev]'
+	"$(VENV)/bin/python" -m pip install --quiet --no-compile --editable '.[dev]'
+	-"$(VENV)/bin/python" -m compileall -qq -j 0 "$(VENV)/lib" orchestrator worker # on all cores; pip takes one
 	@touch "$(STAMP)"
 
 demo: $(STAMP) ## train the packaged digits from submit to prediction

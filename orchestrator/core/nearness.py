@@ -7,12 +7,16 @@ its data's host, and none for a host that does not come.
 """
 
 from collections.abc import Collection, Iterable
+from datetime import timedelta
 
 from orchestrator.core import gangs
 from orchestrator.core.resources import Demand
 
 #: Seconds that a host with the data has, to hear the doorbell and to claim.
 HEAD_START = 0.5
+
+#: For how long a host is taken to have data that no job had there since.
+REMEMBERED = timedelta(days=30)
 
 
 def lets_another(

@@ -1,6 +1,7 @@
 """Which hosts have which data sets: what jobs have told.
 
-What is removed since is not unsaid: a host that has it no more costs another one the time of `core.nearness`.
+What is removed since is not unsaid, but forgotten in time: until then a host that has it no more costs another one the
+head start of `core.nearness`.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ _workers = models.workers.c
 
 
 def keep(connection: Connection, job: Row[Any], content_hash: str, *, now: datetime) -> None:
-    """Note that the host on which a job runs has a data set."""
+    """Note that the host on which a job runs has a data set, and forget what none has had for long."""
+    connection.execute(models.copies.delete().where(_copies.seen_at < now - nearness.REMEMBERED))
     mine = (_attempts.job_id == job.id, _attempts.attempt == job.attempt)
     host = connection.execute(select(_attempts.host).where(*mine)).scalar_one()
     seen = {"source": _source(job), "seen_at": now}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.core import jobs, resources, specs, states
+from orchestrator.core import jobs, nearness, resources, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.contract import parts
@@ -61,6 +61,14 @@ def test_who_has_brought_data_here_has_it(any_store: sql.SqlStore, clock: HandCl
     any_store.record_resumed(held, attempt=None, step=0)
     any_store.finish(held, parts.DONE)
     assert any_store.copies(held.job) == {"host-of-a", "host-of-b"}  # who trains on it has fetched it
+
+
+def test_data_that_no_job_had_for_long_is_forgotten(any_store: sql.SqlStore, clock: HandClock) -> None:
+    first, second = (worker(any_store, clock, name) for name in "ab")
+    downloaded(any_store, first)
+    clock.move(days=nearness.REMEMBERED.days + 1)
+    downloaded(any_store, second, spec=specs.JobSpec(data="/srv/dogs"))
+    assert any_store.copies(parts.submit(any_store, spec=SPEC)) == frozenset()
 
 
 def test_a_slot_lets_who_has_the_data_begin(any_store: sql.SqlStore, clock: HandClock) -> None:
