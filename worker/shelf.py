@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator import failpoints
-from orchestrator.core import retention, specs
+from orchestrator.core import retention, specfields
 from orchestrator.core.jobs import Checkpoint
 
 
@@ -15,7 +15,7 @@ class Shelf:
     `keep` says how many of the newest stay.
     """
 
-    def __init__(self, root: Path, kept: Iterable[Checkpoint], *, keep: specs.Keep) -> None:
+    def __init__(self, root: Path, kept: Iterable[Checkpoint], *, keep: specfields.Keep) -> None:
         self._keep = keep
         self._root = root
         self._listed = {point.path: point for point in kept}  # by a row, or perhaps by one

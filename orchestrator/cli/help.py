@@ -36,10 +36,10 @@ def help_(
         command = main.load(topic)
         typer.echo(command.get_help(typer.Context(command, info_name=f"orch {topic}")))
     else:
-        from orchestrator.core import specs
+        from orchestrator.core import spelling
 
         raise errors.UsageError(
-            f"There is no topic {topic[:20]!a}{specs.nearest(topic, [*TOPICS, *main.COMMANDS])}", hint="orch help"
+            f"There is no topic {topic[:20]!a}{spelling.nearest(topic, [*TOPICS, *main.COMMANDS])}", hint="orch help"
         )
 
 

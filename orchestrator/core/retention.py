@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from orchestrator.core import specs
+from orchestrator.core import specfields, specs
 from orchestrator.core.jobs import Checkpoint
 
 #: The newest ones that stay where a job does not say it, so that a damaged last one costs little.
-USUAL: specs.Keep = specs.JobSpec.model_fields["keep"].default
+USUAL: specfields.Keep = specs.JobSpec.model_fields["keep"].default
 
 
 def marked(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
@@ -21,7 +21,7 @@ def marked(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
     return tuple(replace(checkpoint, best=checkpoint is best, last=checkpoint is line[0]) for checkpoint in line)
 
 
-def superfluous(checkpoints: Iterable[Checkpoint], *, keep: specs.Keep) -> tuple[Checkpoint, ...]:
+def superfluous(checkpoints: Iterable[Checkpoint], *, keep: specfields.Keep) -> tuple[Checkpoint, ...]:
     """Return what may be deleted of a job's winning line: all but the newest, as many as `keep` says, and the best."""
     if keep == "all":
         return ()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import config, errors
-from orchestrator.core import masking, networks, resources, specs, weburl, weights
+from orchestrator.core import masking, networks, presets, resources, specs, spelling, weburl, weights
 from orchestrator.core.jobs import MAX_NAME, MAX_PRIORITY
 from orchestrator.core.telling import Occasion
 from orchestrator.service import jobtext, recipes
@@ -143,7 +143,7 @@ def parse(content: bytes, *, origin: str) -> JobFile:
     for key in values:
         if key not in known:
             raise errors.InvalidSpec(
-                f"{origin}: unknown key {masking.value(key)}{specs.nearest(str(key), known)}", hint=_HINT
+                f"{origin}: unknown key {masking.value(key)}{spelling.nearest(str(key), known)}", hint=_HINT
             )
     return JobFile(
         origin=origin,
@@ -253,7 +253,7 @@ def data_source(data: str) -> str:
                 f"{masking.value(data)} is no URL that can be downloaded.", why=why, hint=weburl.HINT
             )
         return data
-    if not data or data in specs.DATA_PRESETS or _SOURCE.match(data):
+    if not data or data in presets.DATA or _SOURCE.match(data):
         return data
     try:
         path = Path(data).expanduser()
@@ -262,7 +262,7 @@ def data_source(data: str) -> str:
         found = False
     if not found:
         raise errors.InvalidSpec(
-            f"There is no data set {masking.value(data)}{specs.nearest(data, specs.DATA_PRESETS)}",
+            f"There is no data set {masking.value(data)}{spelling.nearest(data, presets.DATA)}",
             why="It is neither a known name, nor an http(s) URL, nor a folder or archive here.",
             hint="Give a URL, or the path of a folder or zip archive.",
         )
@@ -293,8 +293,8 @@ def _origin(name: str, layers: Mapping[str, Mapping[str, Any]], given: Mapping[s
     for origin, fields in layers.items():
         if name in fields:
             return origin
-    for key in ("network", "data", "weights"):  # the stronger preset first, as in specs.presets
-        if key in given and name in specs.presets({key: given[key]}):
+    for key in ("network", "data", "weights"):  # the stronger preset first, as in presets.fields
+        if key in given and name in presets.fields({key: given[key]}):
             return f"{key} {given[key]}"
     return DEFAULT
 

@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 from orchestrator import errors
-from orchestrator.core import masking, specs
+from orchestrator.core import masking, spelling
 
 _FOLDER = resources.files("orchestrator") / "recipes"
 _ENDING = ".toml"
@@ -32,7 +32,7 @@ def load(name: str) -> Recipe:
     known = names()
     if name not in known:
         raise errors.InvalidSpec(
-            f"There is no recipe {masking.value(name)}{specs.nearest(name, known)}",
+            f"There is no recipe {masking.value(name)}{spelling.nearest(name, known)}",
             hint="`orch recipes` lists them; your own is a job file: `orch submit FILE`.",
         )
     text = (_FOLDER / f"{name}{_ENDING}").read_text(encoding="utf-8")

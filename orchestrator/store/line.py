@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, or_, select, update
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import jobs, retention, specs
+from orchestrator.core import jobs, retention, specfields
 from orchestrator.store import models, rows
 
 _attempts = models.attempts.c
@@ -72,7 +72,7 @@ def prune(
     line: tuple[jobs.Checkpoint, ...],
     *,
     held: Container[int],
-    keep: specs.Keep,
+    keep: specfields.Keep,
 ) -> tuple[jobs.Checkpoint, ...]:
     """Delete the rows of the checkpoints that retention lets go, but those of `held` steps, and return the others."""
     let_go = [checkpoint for checkpoint in retention.superfluous(line, keep=keep) if checkpoint.step not in held]

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.core import history, jobs, specs
+from orchestrator.core import history, jobs, specfields, specs
 from orchestrator.core.findings import Kind
 from orchestrator.store import sql
 from tests.contract import parts
@@ -110,7 +110,7 @@ def test_best_and_last_follow_the_checkpoints(any_store: sql.SqlStore) -> None:
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [5]), (3, [5, 4, 3]), ("all", [5, 4, 3, 2, 1])])
-def test_a_job_says_how_many_checkpoints_stay(any_store: sql.SqlStore, keep: specs.Keep, kept: list[int]) -> None:
+def test_a_job_says_how_many_checkpoints_stay(any_store: sql.SqlStore, keep: specfields.Keep, kept: list[int]) -> None:
     held = parts.training(any_store, spec=specs.JobSpec(keep=keep))
     returned = [any_store.record_checkpoint(held, parts.checkpoint(held, step)) for step in range(1, 6)][-1]
     assert [point.step for point in returned] == kept

@@ -20,11 +20,11 @@ from pathlib import Path
 from PIL import Image
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import specs, states
+from orchestrator.core import presets, states
 from worker.data import download, formats, once
 
 #: What the names of these sets begin with.
-PREFIX = specs.TORCHVISION
+PREFIX = presets.TORCHVISION
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from orchestrator import config, errors
-from orchestrator.core import masking, specs, states
+from orchestrator.core import masking, presets, spelling, states
 from worker.data import imagefolder
 
 CATS_AND_DOGS = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
@@ -44,15 +44,15 @@ def parse(data: str) -> Source:
         return Source(kind="url", location=CATS_AND_DOGS, label=data)
     if data == "digits":
         return Source(kind="packaged", location=str(DIGITS), label=data)
-    if data.startswith(specs.TORCHVISION) and data in specs.DATA_PRESETS:
-        return Source(kind="named", location=data.removeprefix(specs.TORCHVISION), label=data)
+    if data.startswith(presets.TORCHVISION) and data in presets.DATA:
+        return Source(kind="named", location=data.removeprefix(presets.TORCHVISION), label=data)
     scheme = data.partition(":")[0].lower()
     if scheme in {"http", "https"}:
         return Source(kind="url", location=data, label=masking.data(data))
     path = _path_of_url(data) if scheme == "file" else data
     if "\0" in path or not path.startswith("/"):
         raise _refused(
-            f"There is no data set {masking.value(data)}{specs.nearest(data, dict(specs.DATA_PRESETS))}",
+            f"There is no data set {masking.value(data)}{spelling.nearest(data, dict(presets.DATA))}",
             why="It is neither a known name, nor an http(s) URL, nor an absolute path.",
             hint="Give the whole path of the folder or zip archive, from / on.",
         )

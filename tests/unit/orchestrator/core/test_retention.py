@@ -1,9 +1,9 @@
 import pytest
 
-from orchestrator.core import jobs, retention, specs
+from orchestrator.core import jobs, retention, specfields
 
 #: Steps of the line, the best one's, how many are kept, and the steps that go.
-RULES: list[tuple[list[int], int | None, specs.Keep, list[int]]] = [
+RULES: list[tuple[list[int], int | None, specfields.Keep, list[int]]] = [
     ([], None, 2, []),
     ([10], 10, 2, []),
     ([10, 20], None, 2, []),
@@ -23,7 +23,7 @@ def point(step: int, *, best: bool) -> jobs.Checkpoint:
 
 
 @pytest.mark.parametrize(("steps", "best", "keep", "gone"), RULES)
-def test_what_retention_lets_go(steps: list[int], best: int | None, keep: specs.Keep, gone: list[int]) -> None:
+def test_what_retention_lets_go(steps: list[int], best: int | None, keep: specfields.Keep, gone: list[int]) -> None:
     line = [point(step, best=step == best) for step in steps]
     for order in (line, line[::-1]):
         assert [checkpoint.step for checkpoint in retention.superfluous(order, keep=keep)] == gone

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import errors
-from orchestrator.core import specs
+from orchestrator.core import presets, specs
 
 
 def test_defaults_are_the_notebook_s() -> None:
@@ -180,7 +180,7 @@ def test_a_spec_that_version_1_stored_means_what_it_meant(
 ) -> None:
     spec = specs.parse(given_fields)
     stored = {name: value for name, value in spec.model_dump(mode="json").items() if name in specs.FIRST_FIELDS}
-    monkeypatch.setitem(specs.DATA_PRESETS, spec.data, {"seed": 99})  # a preset that has grown since
+    monkeypatch.setitem(presets.DATA, spec.data, {"seed": 99})  # a preset that has grown since
     assert specs.JobSpec.restored({**stored, "seed": spec.seed}) == spec
     assert specs.JobSpec.restored({name: value for name, value in stored.items() if name != "seed"}).seed == 0
     assert spec.kept() == stored

@@ -17,7 +17,7 @@ import torchvision.datasets as theirs
 from PIL import Image
 
 from orchestrator import config, errors
-from orchestrator.core import specs
+from orchestrator.core import presets, specs
 from tests.support import httpserver, pictures
 from worker import protocol
 from worker.data import cache, named, sources
@@ -227,7 +227,7 @@ def test_the_nearest_known_name_is_named() -> None:
 
 
 def test_the_table_is_torchvisions() -> None:
-    assert set(named.SETS) == {name.partition(":")[2] for name in specs.DATA_PRESETS if ":" in name}
+    assert set(named.SETS) == {name.partition(":")[2] for name in presets.DATA if ":" in name}
     mnist = [(file.url, file.md5) for file in named.SETS["MNIST"].files]
     assert mnist == [(f"{theirs.MNIST.mirrors[0]}{name}", md5) for name, md5 in theirs.MNIST.resources]
     fashion = [(file.url, file.md5) for file in named.SETS["FashionMNIST"].files]
