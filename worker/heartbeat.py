@@ -5,7 +5,7 @@ from typing import Self
 
 from orchestrator import errors, log
 from orchestrator.core import jobs
-from orchestrator.store import base
+from orchestrator.store import workerbase
 
 _log = log.get("heartbeat")
 
@@ -17,7 +17,9 @@ class Heartbeat:
     and the fence decides when the database is back.
     """
 
-    def __init__(self, store: base.Supervisors, claim: jobs.Claim, *, beat_every: float, look_every: float = 1) -> None:
+    def __init__(
+        self, store: workerbase.Supervisors, claim: jobs.Claim, *, beat_every: float, look_every: float = 1
+    ) -> None:
         self.wish = claim.job.wish
         self.stale = threading.Event()
         self._store = store

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator import failpoints
 from orchestrator.core import jobs, states
-from orchestrator.store import base
+from orchestrator.store import peoplebase
 
 
 @dataclass(kw_only=True)
@@ -27,13 +27,13 @@ class Tally:
 class Permits:
     """A tally under a file lock. Without a file there is no limit."""
 
-    def __init__(self, path: Path | None, *, store: base.People, worker: str) -> None:
+    def __init__(self, path: Path | None, *, store: peoplebase.People, worker: str) -> None:
         self.path = path
         self._store = store
         self._worker = worker
 
     @classmethod
-    def create(cls, path: Path, limit: int, *, store: base.People, worker: str) -> "Permits":
+    def create(cls, path: Path, limit: int, *, store: peoplebase.People, worker: str) -> "Permits":
         """Write a fresh tally and return it."""
         failpoints.reach("permits.create")
         path.write_text(json.dumps(vars(Tally(limit=limit))), encoding="ascii")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator import errors, log
 from orchestrator.core import jobs, limits, nearness, states
-from orchestrator.store import base
+from orchestrator.store import workerbase
 from worker.permits import Permits
 from worker.pool import UNPOOLED, Pool, Unpooled
 from worker.supervisor import Supervisor
@@ -24,7 +24,7 @@ class Slot:
     def __init__(
         self,
         *,
-        store: base.Supervisors,
+        store: workerbase.Supervisors,
         supervisor: Supervisor,
         worker: jobs.WorkerIdentity,
         device: str,

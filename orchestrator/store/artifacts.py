@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator import failpoints
 from orchestrator.core import ids
-from orchestrator.store import base
+from orchestrator.store import peoplebase
 
 ROOT_ID_FILE = ".orch-root"
 
@@ -57,7 +57,7 @@ def remove(root: Path, job_id: str) -> bool:
     return not folder.exists()
 
 
-def sweep(store: base.People, root: Path) -> list[str]:
+def sweep(store: peoplebase.People, root: Path) -> list[str]:
     """Remove what still lies below `root` of deleted jobs, and return their ids.
 
     Only what the database knows as deleted goes: the folder of a job it has never heard of may be another

@@ -7,10 +7,10 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import history
-from orchestrator.store import base, engine, models, rows, starts
+from orchestrator.store import engine, models, peoplebase, rows, starts
 
 
-class Audits(base.Audits):
+class Audits(peoplebase.Audits):
     """What audits read, in SQL."""
 
     database: engine.Database

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import clock, jobs, states
-from orchestrator.store import base, engine, models, rows, supervisors, waiting, yields
+from orchestrator.store import engine, models, rows, supervisors, waiting, workerbase, yields
 
 #: How long workers that ended are still shown.
 SHOWN_AFTER_END = timedelta(days=1)
@@ -20,7 +20,7 @@ _jobs = models.jobs.c
 _workers = models.workers.c
 
 
-class Fleet(base.Fleet):
+class Fleet(workerbase.Fleet):
     """What nodes and reconcilers do, in SQL."""
 
     database: engine.Database

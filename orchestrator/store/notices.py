@@ -7,12 +7,12 @@ from sqlalchemy import Row, null, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import clock, masking, telling
-from orchestrator.store import base, engine, models, moves
+from orchestrator.store import engine, models, moves, workerbase
 
 _notices = models.notices.c
 
 
-class Notices(base.Notices):
+class Notices(workerbase.Notices):
     """What tellers do, in SQL."""
 
     database: engine.Database

@@ -25,13 +25,13 @@ from orchestrator.core.jobs import (
     StepMetric,
 )
 from orchestrator.store import (
-    base,
     claims,
     dependencies,
     engine,
     line,
     models,
     moves,
+    peoplebase,
     rows,
     sources,
     starts,
@@ -51,7 +51,7 @@ MAX_CANDIDATES = 10
 _jobs = models.jobs.c
 
 
-class People(base.People):
+class People(peoplebase.People):
     """What people do, in SQL."""
 
     database: engine.Database

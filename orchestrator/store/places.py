@@ -7,11 +7,11 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import clock, dependencies, gangs, ids, jobs, ordering, states
-from orchestrator.store import base, claims, copies, engine, held, models, people, rows
+from orchestrator.store import claims, copies, engine, held, models, people, peoplebase, rows
 from orchestrator.store import dependencies as stored
 
 
-class Places(base.Places):
+class Places(peoplebase.Places):
     """Where waiting jobs stand, in SQL."""
 
     database: engine.Database

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import clock, history, jobs, ordering, specs, states, stopping, verbs
-from orchestrator.store import base, dependencies, engine, line, models, moves, people, rows, starts, waiting
+from orchestrator.store import dependencies, engine, line, models, moves, people, peoplebase, rows, starts, waiting
 
 #: Jobs that are steered in one transaction, for which others have to wait.
 BATCH = 200
@@ -19,7 +19,7 @@ _jobs = models.jobs.c
 _Verb = verbs.Verb
 
 
-class Steering(base.Steering):
+class Steering(peoplebase.Steering):
     """How jobs are steered, in SQL."""
 
     database: engine.Database

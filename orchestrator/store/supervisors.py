@@ -11,13 +11,13 @@ from sqlalchemy.engine import Connection
 from orchestrator import errors
 from orchestrator.core import clock, gangs, jobs, provenance, retention, states
 from orchestrator.core import limits as core_limits
-from orchestrator.store import base, claims, copies, engine, line, models, moves, people, rows, starts, waiting
+from orchestrator.store import claims, copies, engine, line, models, moves, people, rows, starts, waiting, workerbase
 
 _jobs = models.jobs.c
 _attempts = models.attempts.c
 
 
-class Supervisors(base.Supervisors):
+class Supervisors(workerbase.Supervisors):
     """What supervisors do, in SQL."""
 
     database: engine.Database
