@@ -8,6 +8,7 @@ first batch was asked for, and the accuracy on the validation pictures, as a JSO
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from orchestrator.core import networks
+from orchestrator.core import networks, specs
 from worker.models import densenet
 
 _MEAN, _STD = (0.490, 0.449, 0.411), (0.231, 0.221, 0.230)
 _PREFIX = "model."
 
 
-def network(name: str, weights: Path, classes: int) -> nn.Module:
+def network(shape: networks.Shape, weights: Path, classes: int) -> nn.Module:
     """Return the network with the weights of a checkpoint, and a classifier that knows nothing."""
-    model = densenet.DenseNet(num_classes=classes, **networks.NETWORKS[name])
+    model = densenet.DenseNet(num_classes=classes, **asdict(shape))
     stored = safetensors.torch.load_file(weights)
     own = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items() if name.startswith(_PREFIX)}
     fitting = {name: tensor for name, tensor in own.items() if tensor.shape == model.state_dict()[name].shape}
@@ -62,13 +63,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plain_tuning")
     parser.add_argument("folder", type=Path)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--network", required=True)
+    parser.add_argument("--network", type=json.loads, required=True, help="its fields of a job, in JSON")
     for number in ("size", "batch", "epochs", "seed"):
         parser.add_argument(f"--{number}", type=int, required=True)
     given = parser.parse_args()
     torch.manual_seed(given.seed)
     train, val, classes = loaders(given.folder, given.size, given.batch)
-    model = network(given.network, given.weights, classes)
+    model = network(specs.parse(given.network).shape, given.weights, classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     start, found = time.monotonic(), []
     for _ in range(given.epochs):

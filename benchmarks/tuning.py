@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks import loading, measure, place, results
 from orchestrator import Client, config
-from orchestrator.core import jobs
+from orchestrator.core import jobs, networks
 from orchestrator.core.states import JobState, Stage
 from orchestrator.service import context
 
@@ -111,7 +111,7 @@ def plain(here: Scene, seed: int) -> list[tuple[float, float]]:
         best = next(one for one in opened.store.checkpoints(here.weights_of) if one.best)
     recipe, weights = here.recipe, here.settings.artifact_dir / best.path
     options = {
-        "network": recipe["network"],
+        "network": json.dumps({name: recipe[name] for name in ("network", *networks.FIELDS) if name in recipe}),
         "size": recipe["image_size"],
         "batch": recipe["batch_size"],
         "epochs": 2 if here.quick else EPOCHS,
