@@ -19,6 +19,11 @@ def attempts(job_dir: Path) -> Iterator[tuple[int, Path]]:
             yield int(digits), path
 
 
+def compiled(data_dir: Path) -> Path:
+    """Return where the code lies that was made of networks for trainings that asked for it, a folder for each."""
+    return data_dir / "compiled"
+
+
 def unfinished(data_dir: Path) -> list[Path]:
     """Return what is in the cache for the time of a download only; each name begins with its source's key.
 

@@ -4,6 +4,7 @@ Nodes clear most of it by themselves, behind an attempt and once a minute. What 
 stays, and so does what a process is at: the rules are those of `remains` and of the cache, under the same locks.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from worker.data import cache, decoded, inventory, sources
 
 #: Seconds from when on a file that nobody refers to is wanted by nobody who is about to.
 _NEW_SECONDS = 3600.0
+#: Seconds for which compiled code is kept that no training has begun with: whoever comes later compiles anew.
+_COMPILED_SECONDS = 30 * 86400.0
 
 
 class Request(answers.Request):
@@ -32,7 +35,8 @@ class Request(answers.Request):
 class Item:
     """Something that nobody needs."""
 
-    kind: str  #: deleted job, ended attempts, orphan, partial download, bundled weights, decoded pictures, data set
+    #: deleted job, ended attempts, orphan, partial download, bundled weights, decoded pictures, compiled code, data set
+    kind: str
     path: Path
     bytes: int
     job: str | None = None
@@ -70,6 +74,7 @@ def found(settings: config.Settings, store: base.Store, *, orphans: bool) -> Ite
     yield from _of_downloads(settings, store)
     yield from _of_bundles(settings, store)
     yield from _of_pixels(settings)
+    yield from _of_compiled(settings)
     yield from _of_sets(settings, store)
 
 
@@ -132,7 +137,7 @@ def _of_bundles(settings: config.Settings, store: base.Store) -> Iterator[Item]:
 
     One that has succeeded needs them as well: to be cloned, bundled or verified. Their files are named by content.
     """
-    there = [path for path in sorted(settings.bundle_dir.glob("*")) if _is_old(path)]
+    there = [path for path in sorted(settings.bundle_dir.glob("*")) if path.is_file() and _is_old(path)]
     needed = {Path(job.spec.weights or "").name for job in store.jobs(jobs.JobFilter())} if there else set()
     for path in there:
 
@@ -146,9 +151,9 @@ def _of_bundles(settings: config.Settings, store: base.Store) -> Iterator[Item]:
             yield Item(kind="bundled weights", path=path, bytes=_size(path), why=why, remove=remove)
 
 
-def _is_old(path: Path) -> bool:
+def _is_old(path: Path, *, seconds: float = _NEW_SECONDS) -> bool:
     with suppress(OSError):
-        return path.is_file() and time.time() - path.stat().st_mtime > _NEW_SECONDS
+        return time.time() - path.stat().st_mtime > seconds
     return False
 
 
@@ -162,6 +167,20 @@ def _of_pixels(settings: config.Settings) -> Iterator[Item]:
 
         why = "their data set is not here any more, or they were decoded by other versions"
         yield Item(kind="decoded pictures", path=folder, bytes=size, why=why, remove=remove)
+
+
+def _of_compiled(settings: config.Settings) -> Iterator[Item]:
+    """Yield code that `--compile` made and no training has begun with for long."""
+    for folder in sorted(folders.compiled(settings.data_dir).glob("*")):
+
+        def remove(folder: Path = folder) -> bool:
+            if _is_old(folder, seconds=_COMPILED_SECONDS):
+                shutil.rmtree(folder)
+            return not folder.exists()
+
+        if folder.is_dir() and _is_old(folder, seconds=_COMPILED_SECONDS):
+            why = "no training has begun with it for a month"
+            yield Item(kind="compiled code", path=folder, bytes=_size(folder), why=why, remove=remove)
 
 
 def _of_sets(settings: config.Settings, store: base.Store) -> Iterator[Item]:

@@ -40,7 +40,8 @@ class GarbagePart(views.Part):
     """Something on this host that nobody needs any more."""
 
     kind: str = Field(
-        description="deleted job, ended attempts, orphan, partial download, bundled weights, decoded pictures, data set"
+        description="deleted job, ended attempts, orphan, partial download, bundled weights, decoded pictures, "
+        "compiled code, data set"
     )
     path: str
     bytes: int

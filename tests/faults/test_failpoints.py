@@ -104,6 +104,7 @@ EXCEPTIONS = {
     "worker/durable.py:sync_folder": "its callers name the places",
     "worker/forkserver.py:_work": "opens /dev/null",
     "worker/garbage.py:_of_bundles": "a person's wish: what stays of it the next one finds",
+    "worker/garbage.py:_of_compiled": "the same",
     "worker/identity.py:_state_and_start": "reads /proc",
     "worker/identity.py:_boot_id": "reads /proc",
     "worker/node.py:_beat": "calls `health.touch`, which has it",

@@ -2,10 +2,12 @@
 
 https://docs.pytorch.org/docs/stable/generated/torch.compile.html. It is compiled for whole batches, before the first
 step of an attempt; a smaller last batch, smaller pictures of a beginning and everything that is measured take the usual
-way. What the compiler makes stays on the host, beside its data sets, for the next attempt.
+way. What the compiler makes stays on the host, beside its data sets, for the next attempt: `orch gc` removes what none
+has used for long.
 """
 
 import contextlib
+import hashlib
 import os
 import stat
 import time
@@ -21,9 +23,6 @@ from worker.training import kernels, numerics
 #: Who makes code of the pass: https://docs.pytorch.org/docs/stable/torch.compiler.html
 BACKEND: str | Callable[..., object] = "inductor"
 
-#: Below the host's data cache.
-FOLDER = "compiled"
-
 #: Characters of a compiler's complaint that people are told.
 _SAID = 300
 
@@ -35,11 +34,12 @@ def attempt(
 ) -> tuple[Pass | None, str]:
     """Return the pass for pictures of this shape (N, 3, H, W), None where it cannot be compiled; and what to tell.
 
-    The network is in training mode, and neither it nor any generator is changed.
+    The network is in training mode, and neither it nor any generator is changed. What is made is kept below `folder`.
     """
     began = time.monotonic()
     try:
-        made = _compiled(network, shape, used, device, folder)
+        what = (torch.__version__, network, shape, used, device.type)
+        made = _compiled(network, shape, used, device, folder / hashlib.sha256(repr(what).encode()).hexdigest()[:32])
     except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the network trains without
         said = " ".join(f"{type(error).__name__}: {error}".split("\n\n")[0].split())  # what follows is for developers
         return None, f"not compiled, and computed the usual way: {said[:_SAID]}"
@@ -63,10 +63,12 @@ def _compiled(
 
 def _own(folder: Path) -> None:
     """Make a folder that nobody else may write in, for the code that lies there is run; raises PermissionError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.stat()
-    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{folder} belongs to somebody else, or others may write in it")
+    for one in (folder.parent, folder):
+        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = one.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(f"{one} belongs to somebody else, or others may write in it")
+    os.utime(folder)  # by which `worker.garbage` knows when it was used
 
 
 @contextlib.contextmanager

@@ -15,12 +15,11 @@ import torch
 
 from orchestrator import config, errors
 from orchestrator.core import specs, states
-from worker import protocol, stage
+from worker import folders, protocol, stage
 from worker.data import cache, loader, shares
 from worker.models import densenet, zoo
 from worker.training import (
     checkpoint,
-    compiling,
     divergence,
     environment,
     evaluate,
@@ -257,7 +256,7 @@ def compile_pass(learner: trainer.Trainer, assignment: protocol.Assignment, link
         return
     here = protocol.Progress(done=learner.step, total=learner.total)
     with report.alive(link, here):
-        said = learner.compile(Path(assignment.data_dir) / compiling.FOLDER)
+        said = learner.compile(folders.compiled(Path(assignment.data_dir)))
     _note(link, "compile", said)
 
 

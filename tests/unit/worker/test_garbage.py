@@ -177,6 +177,21 @@ def test_pixels_that_no_training_reads_again_go(
     assert [folder.exists() for folder in (used, older, gone)] == [True, False, True]
 
 
+def test_compiled_code_goes_that_no_training_has_begun_with_for_a_month(
+    collect: Collect, settings: config.Settings
+) -> None:
+    root = folders.compiled(settings.data_dir)
+    old, used = (_made(root / name) for name in ("old", "used"))
+    for folder in (old, used):
+        _write(_made(folder / "fxgraph"), "code.so")
+    os.utime(old, (0, 0))
+    told = collect()
+    assert {path: (item["kind"], item["bytes"], item["removed"]) for path, item in told.items()} == {
+        "data/compiled/old": ("compiled code", 10, True)
+    }
+    assert (old.exists(), used.exists()) == (False, True)
+
+
 def test_a_set_is_told_with_its_pixels(collect: Collect, settings: config.Settings, three_sets: list[str]) -> None:
     folder = _pixels(settings, f"{three_sets[0][:32]}-{decoded._decoder()}")
     assert decoded.taken(settings.data_dir, three_sets[0]) == 20

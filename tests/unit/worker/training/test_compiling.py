@@ -12,7 +12,7 @@ import torch
 
 from orchestrator.core import networks
 from tests.unit.worker.training import support
-from worker import protocol
+from worker import folders, protocol
 from worker.training import checkpoint, compiling, kernels, stage, trainer
 
 #: Three steps an epoch, the last of which is smaller.
@@ -137,7 +137,7 @@ def test_code_in_a_folder_that_others_may_write_in_is_not_run(
     data: protocol.DatasetInfo, root: Path, compiler: Compiler
 ) -> None:
     told = support.assignment(root, support.spec(**RECIPE, compile=True))
-    folder = Path(told.data_dir) / compiling.FOLDER
+    folder = folders.compiled(Path(told.data_dir))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o777)
     follower = support.Follower()
