@@ -16,7 +16,7 @@ from torchvision import datasets, transforms
 
 from orchestrator import config
 from orchestrator.core import specs
-from worker.data import cache, loader
+from worker.data import loader, supply
 
 BATCH_SIZE = 4
 WORKERS = 2
@@ -44,7 +44,7 @@ def orch(pipeline: str, folder: Path, home: Path) -> Epoch:
     """Return orch's, over a data set that has been admitted; threads or processes are chosen in the first epoch."""
     fields = {"data": str(folder), "batch_size": BATCH_SIZE, "loader_workers": WORKERS, "pipeline": pipeline}
     spec, settings = specs.parse(fields), config.Settings(home=home)
-    info = cache.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
+    info = supply.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
     batches = loader.Loader(info, spec, settings=settings)
 
     def epoch(number: int) -> Iterator[torch.Tensor]:

@@ -13,7 +13,7 @@ from benchmarks import measure
 from orchestrator import config
 from orchestrator.core import specs
 from worker import protocol
-from worker.data import cache
+from worker.data import supply
 from worker.training import __main__ as engine
 from worker.training import stage, usage
 
@@ -49,7 +49,7 @@ def figure() -> measure.Figure:
     with tempfile.TemporaryDirectory() as folder:
         spec = specs.parse(RECIPE)
         settings = config.load(home=Path(folder))
-        data = cache.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
+        data = supply.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
 
         def train(gauge: type[usage.Gauge]) -> Callable[[], float]:
             def run() -> float:

@@ -27,7 +27,7 @@ def compiled(data_dir: Path) -> Path:
 def unfinished(data_dir: Path) -> list[Path]:
     """Return what is in the cache for the time of a download only; each name begins with its source's key.
 
-    `worker.data.cache` and `.weights` make them; who looks whether there are any should not have to import it.
+    `worker.data.supply` and `.weights` make them; who looks whether there are any should not have to import it.
     """
     patterns = ("archives/*", "locks/*.progress", "sets/.*", "sources/.*", "weights/*.part", "weights/*.json")
     return [path for pattern in patterns for path in data_dir.glob(pattern)]

@@ -16,7 +16,7 @@ from orchestrator import config, errors
 from orchestrator.core import ids, jobs, states
 from orchestrator.store import artifacts, base, sql
 from worker import answers, folders, remains
-from worker.data import cache, decoded, inventory, sources
+from worker.data import cache, decoded, inventory, sources, supply
 
 #: Seconds from when on a file that nobody refers to is wanted by nobody who is about to.
 _NEW_SECONDS = 3600.0
@@ -121,7 +121,7 @@ def _of_attempts(root: Path, store: base.Store, job: jobs.Job) -> Iterator[Item]
 def _of_downloads(settings: config.Settings, store: base.Store) -> Iterator[Item]:
     wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
     where = cache.Cache(settings.data_dir)
-    for key, path in cache.abandoned([job.spec for job in wanting], settings=settings):
+    for key, path in supply.abandoned([job.spec for job in wanting], settings=settings):
 
         def remove(key: str = key, path: Path = path) -> bool:
             where.drop(key, path)

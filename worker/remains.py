@@ -82,7 +82,7 @@ def sweep(store: base.Store, settings: config.Settings) -> None:
     for job_id in artifacts.sweep(store, settings.artifact_dir):
         _log.info("removed the files of a deleted job", job=job_id)
     if folders.unfinished(settings.data_dir):
-        from worker.data import cache  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
+        from worker.data import supply  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
 
         wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
-        cache.clear_up([job.spec for job in wanting], settings=settings)
+        supply.clear_up([job.spec for job in wanting], settings=settings)

@@ -215,9 +215,9 @@ class Supervisor:
         return recorder.ended
 
     def _drop_partial_download(self, claim: jobs.Claim) -> None:
-        from worker.data import cache  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
+        from worker.data import supply  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
 
-        cache.drop_partial(claim.job.spec, settings=self._settings)
+        supply.drop_partial(claim.job.spec, settings=self._settings)
 
     def _assignment(self, claim: jobs.Claim, attempt_dir: Path) -> protocol.Assignment:
         job = claim.job

@@ -11,12 +11,12 @@ from orchestrator.store import base
 from tests.faults.corpus import archives, commands, sets
 from tests.integration.cli.conftest import Orch
 from tests.support import oracle, pictures, running
-from worker.data import cache
+from worker.data import supply
 
 
 def ensure(data: object, settings: config.Settings) -> None:
     """Do what the download stage does with a job's data."""
-    cache.ensure_data(specs.parse({"data": str(data)}), expected_hash=None, settings=settings, report=lambda _: None)
+    supply.ensure_data(specs.parse({"data": str(data)}), expected_hash=None, settings=settings, report=lambda _: None)
 
 
 def refusal(data: object, settings: config.Settings) -> errors.StageFailed:

@@ -8,7 +8,7 @@ from typing import Literal
 from orchestrator import config, errors
 from orchestrator.core import specs
 from worker import answers, protocol
-from worker.data import cache, decoded, imagefolder, inventory, sheet
+from worker.data import cache, decoded, imagefolder, inventory, sheet, supply
 
 
 class Request(answers.Request):
@@ -38,7 +38,7 @@ def _add(request: Request, say: answers.Say) -> None:
     def tell(progress: protocol.Progress) -> None:
         say({"progress": {"done": progress.done, "total": progress.total, "unit": progress.unit}})
 
-    data = cache.ensure_data(spec, expected_hash=None, settings=config.load(), report=tell)
+    data = supply.ensure_data(spec, expected_hash=None, settings=config.load(), report=tell)
     say(_row(_held(data.hash)))
 
 

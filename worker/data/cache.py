@@ -1,4 +1,4 @@
-"""The host's data sets, shared by all jobs: content-addressed, published whole, one download of a source at a time.
+"""The host's data sets, shared by all jobs: content-addressed, published whole. `worker.data.supply` fills it.
 
     sources/<key>.json     what a source turned out to be; the key is the source's digest
     sets/<hash>/data       an unpacked set, and beside it manifest.json
@@ -11,22 +11,19 @@ A folder as source is used where it is and never copied: only its manifest is he
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator import config, errors, failpoints
-from orchestrator.core import jobs, specs, states
-from worker import durable, folders, protocol
-from worker.data import archive, decoded, download, imagefolder, named, once, sources, weights, zipcheck
-
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+from orchestrator import errors, failpoints
+from orchestrator.core import jobs
+from worker import durable, protocol
+from worker.data import decoded, imagefolder, sources
 
 
 class Manifest(BaseModel):
@@ -43,6 +40,18 @@ class Manifest(BaseModel):
     shared: int = 0  #: pictures of the validation split that the train split has too
     listing: str  #: digest of every picture's path, size and time: whether anything was changed since
 
+    def info(self, root: Path) -> protocol.DatasetInfo:
+        """Return what jobs know of the set, which lies at `root`."""
+        return protocol.DatasetInfo(
+            hash=self.hash,
+            source=self.source,
+            classes=self.classes,
+            counts={str(split): count for split, count in self.counts.items()},
+            bytes=self.bytes,
+            shared=self.shared,
+            path=str(root),
+        )
+
 
 class Record(BaseModel):
     """What a source turned out to be."""
@@ -50,102 +59,6 @@ class Record(BaseModel):
     manifest: Manifest
     archive_sha256: str | None = None
     stamp: str | None = None  #: size and time of a local archive when it was unpacked
-
-
-def ensure_data(
-    spec: specs.JobSpec, *, expected_hash: str | None, settings: config.Settings, report: once.Report
-) -> protocol.DatasetInfo:
-    """Return the job's data set, whole on this host; fetches what is missing.
-
-    `expected_hash` is the content hash that an earlier stage of the job has fixed. `report` is called about twice a
-    second while bytes or pictures go by; an exception of its ends the work, and a download goes on from there later.
-
-    Raises:
-        StageFailed: bad_input, unreachable, disk_full or timeout.
-
-    """
-    source = sources.parse(spec.data)
-    cache = Cache(settings.data_dir)
-    try:
-        if expected_hash is not None and (known := cache.known_set(expected_hash)) is not None:
-            cache.use(source, known.hash)
-            return known
-        sources.check_allowed(source, settings)
-        found = cache.find(source, spec.data_sha256)
-        if found is None:
-            found = cache.fetch(source, spec.data_sha256, settings, report)
-        cache.use(source, found.hash)
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        raise errors.StageFailed(
-            "The disk is full.",
-            reason=states.Reason.DISK_FULL,
-            why=f"Data sets are kept in {settings.data_dir}.",
-            hint=f"Free some space, or set {config.variable('data_cache')} to a larger disk.",
-        ) from error
-    if expected_hash not in {None, found.hash}:
-        raise errors.StageFailed(
-            "The data changed since the job began.",
-            reason=states.Reason.BAD_INPUT,
-            why=f"{source.label} had the content hash {expected_hash}, now it has {found.hash}.",
-            hint="Put the old data back and retry the job, or submit a new one.",
-        )
-    return found
-
-
-@contextlib.contextmanager
-def using(
-    spec: specs.JobSpec, *, expected_hash: str | None, settings: config.Settings, report: once.Report
-) -> Iterator[protocol.DatasetInfo]:
-    """Yield what `ensure_data` returns, which nobody on this host can remove until the end; raises what it raises."""
-    cache = Cache(settings.data_dir)
-    while True:
-        found = ensure_data(spec, expected_hash=expected_hash, settings=settings, report=report)
-        with cache.hold(found) as there:
-            if there:  # else it was removed just now
-                yield found
-                return
-
-
-def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -> protocol.DatasetInfo | None:
-    """Return a job's data set of that content where this host has it; nothing is fetched."""
-    source, cache = sources.parse(spec.data), Cache(settings.data_dir)
-    try:
-        sources.check_allowed(source, settings)
-        found = cache.known_set(content_hash) or cache.find(source, spec.data_sha256)
-    except (OSError, errors.StageFailed):
-        return None
-    return found if found is not None and found.hash == content_hash else None
-
-
-def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
-    """Remove what a cancelled job has downloaded so far, unless another process is at it."""
-    cache, key = Cache(settings.data_dir), sources.parse(spec.data).key
-    cache.drop(key, *cache.archives.glob(f"{key}.*"))
-
-
-def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> None:
-    """Remove what processes that died have left, but for the downloads that jobs of `wanted` specs would go on with."""
-    cache = Cache(settings.data_dir)
-    for key, path in abandoned(wanted, settings=settings):
-        cache.drop(key, path)
-
-
-def abandoned(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> Iterator[tuple[str, Path]]:
-    """Yield what fetching has left, with its source's key, but what jobs of `wanted` specs would go on with.
-
-    A process may be at work on some of it: it holds the lock of the key.
-    """
-    cache = Cache(settings.data_dir)
-    keep = {weights.key(spec) for spec in wanted}
-    for spec in wanted:
-        with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
-            keep.add(sources.parse(spec.data).key)
-    for path in folders.unfinished(settings.data_dir):
-        key = path.name.removeprefix(".").partition(".")[0]
-        if path.parent not in {cache.archives, settings.data_dir / weights.FOLDER} or key not in keep:
-            yield key, path
 
 
 class Cache:
@@ -219,90 +132,11 @@ class Cache:
             record = Record.model_validate_json((self.sources / f"{source.key}.json").read_bytes())
         except (OSError, ValidationError):
             return None
-        if _is_folder(source):
+        if source.is_folder:
             return None if sha256 is not None else _verified(record.manifest, source.path)
-        if record.stamp != _stamp(source) or sha256 not in {None, record.archive_sha256}:
+        if record.stamp != stamp(source) or sha256 not in {None, record.archive_sha256}:
             return None
         return self.known_set(record.manifest.hash)
-
-    def fetch(
-        self, source: sources.Source, sha256: str | None, settings: config.Settings, report: once.Report
-    ) -> protocol.DatasetInfo:
-        """Bring the source here, once a host: whoever comes second waits and gets the result."""
-        progress = self.locks / f"{source.key}.progress"
-        with once.held(self.lock(source.key), progress, report):
-            if (found := self.find(source, sha256)) is not None:
-                return found
-            reporter = once.Reporter(report, progress)
-            try:
-                if _is_folder(source):
-                    return self._take_folder(source, sha256, settings, reporter)
-                return self._take_archive(source, sha256, settings, reporter)
-            finally:
-                failpoints.reach("cache.done")
-                progress.unlink(missing_ok=True)
-
-    def _take_folder(
-        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
-    ) -> protocol.DatasetInfo:
-        if sha256 is not None:
-            raise _no_sha256(source, "It is a folder; data_sha256 is for archives.")
-        layout = imagefolder.discover(source.path)
-        sources.check_links(layout, settings)
-        manifest = _admitted(layout, source, reporter)
-        self._remember(source, Record(manifest=manifest))
-        return _info(manifest, layout.root)
-
-    def _take_archive(
-        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
-    ) -> protocol.DatasetInfo:
-        failpoints.reach("cache.mkdir")
-        self.archives.mkdir(parents=True, exist_ok=True)
-        self.sets.mkdir(parents=True, exist_ok=True)
-        stamp = _stamp(source)
-        packed = self._archive(source, sha256, settings, reporter)
-        staging = self.sets / f".{source.key}"
-        try:
-            failpoints.reach("cache.clear")
-            # A process that was killed here leaves its staging folder; the lock says that nobody works in it.
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(mode=0o700)
-            archive.extract(
-                packed.path,
-                into=staging / "archive",
-                limits=zipcheck.Limits(max_bytes=settings.extract_max_bytes),
-                report=lambda done, total: reporter(done, total, "bytes"),
-            )
-            manifest = _admitted(imagefolder.discover(staging / "archive"), source, reporter)
-            self._publish(staging, manifest)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            if _is_fetched(source):
-                packed.path.unlink(missing_ok=True)
-        self._remember(source, Record(manifest=manifest, archive_sha256=packed.sha256, stamp=stamp))
-        for left in self.archives.glob(f"{source.key}.*"):  # what the archive was made of
-            left.unlink(missing_ok=True)
-        return _info(manifest, self.sets / manifest.hash / "data")
-
-    def _archive(
-        self, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
-    ) -> download.Archive:
-        if source.kind == "named":
-            if sha256 is not None:
-                raise _no_sha256(source, "Its files have checksums of their own; data_sha256 is for archives.")
-            return named.fetch(
-                source.location, folder=self.archives, key=source.key, settings=settings, report=reporter
-            )
-        if source.kind != "url":
-            return download.checked(source.path, sha256=sha256, label=source.label)
-        return download.fetch(
-            source.location,
-            folder=self.archives,
-            name=source.key,
-            sha256=sha256,
-            policy=download.Policy.of(settings),
-            report=lambda done, total: reporter(done, total, "bytes"),
-        )
 
     def records(self) -> Iterator[tuple[Path, Record]]:
         """Yield what every source turned out to be, with the file that says so; what cannot be read is left out."""
@@ -342,7 +176,7 @@ class Cache:
             shutil.rmtree(going, ignore_errors=True)
             decoded.forget(self._folder, content_hash)
 
-    def _publish(self, staging: Path, manifest: Manifest) -> None:
+    def publish(self, staging: Path, manifest: Manifest) -> None:
         """Rename the set to its final place, where it is not already by way of another source."""
         root = imagefolder.discover(staging / "archive").root
         root.rename(staging / "data")
@@ -357,27 +191,12 @@ class Cache:
                 failpoints.reach("cache.folder")
                 durable.sync_folder(self.sets)
 
-    def _remember(self, source: sources.Source, record: Record) -> None:
+    def remember(self, source: sources.Source, record: Record) -> None:
+        """Keep what the source turned out to be."""
         (self.locks / f"{source.key}.progress").unlink(missing_ok=True)  # whoever dies behind the record leaves none
         failpoints.reach("source.mkdir")
         self.sources.mkdir(parents=True, exist_ok=True)
         durable.write(_json(record), path=self.sources / f"{source.key}.json", place="source")
-
-
-def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: once.Reporter) -> Manifest:
-    total = sum(len(pictures) for pictures in layout.pictures.values())
-    listing = imagefolder.listing(layout)  # before the reading, so that a change during it shows later
-    contents = imagefolder.admit(layout, report=lambda done: reporter(done, total, "images"))
-    return Manifest(
-        hash=contents.hash,
-        source=source.label,
-        classes=layout.classes,
-        counts={split: len(pictures) for split, pictures in layout.pictures.items()},
-        folders=layout.folders,
-        bytes=contents.bytes,
-        shared=contents.shared,
-        listing=listing,
-    )
 
 
 def _verified(manifest: Manifest, folder: Path) -> protocol.DatasetInfo | None:
@@ -387,40 +206,12 @@ def _verified(manifest: Manifest, folder: Path) -> protocol.DatasetInfo | None:
         same = imagefolder.listing(layout) == manifest.listing
     except (OSError, errors.StageFailed):
         return None
-    return _info(manifest, layout.root) if same else None
+    return manifest.info(layout.root) if same else None
 
 
-def _info(manifest: Manifest, root: Path) -> protocol.DatasetInfo:
-    return protocol.DatasetInfo(
-        hash=manifest.hash,
-        source=manifest.source,
-        classes=manifest.classes,
-        counts={str(split): count for split, count in manifest.counts.items()},
-        bytes=manifest.bytes,
-        shared=manifest.shared,
-        path=str(root),
-    )
-
-
-def _no_sha256(source: sources.Source, why: str) -> errors.StageFailed:
-    return errors.StageFailed(
-        f"{source.label} has no sha256.",
-        reason=states.Reason.BAD_INPUT,
-        why=why,
-        hint="Leave data_sha256 out.",
-    )
-
-
-def _is_fetched(source: sources.Source) -> bool:
-    return source.kind in {"url", "named"}
-
-
-def _is_folder(source: sources.Source) -> bool:
-    return source.kind == "path" and source.path.is_dir()
-
-
-def _stamp(source: sources.Source) -> str | None:
-    if _is_fetched(source):
+def stamp(source: sources.Source) -> str | None:
+    """Return size and time of an archive on this host, None for a source that is fetched from elsewhere."""
+    if source.is_fetched:
         return None
     failpoints.reach("cache.stamp")
     status = source.path.stat()

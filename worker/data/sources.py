@@ -32,6 +32,16 @@ class Source:
         """Name of the source's files in the cache."""
         return hashlib.sha256(f"{self.kind} {self.location}".encode(errors="surrogateescape")).hexdigest()[:32]
 
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it comes from elsewhere."""
+        return self.kind in {"url", "named"}
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of this host, which is used where it is."""
+        return self.kind == "path" and self.path.is_dir()
+
 
 def parse(data: str) -> Source:
     """Return the source that `data` means; looks at the text alone.

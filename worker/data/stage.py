@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator import config
 from worker import protocol, stage
-from worker.data import cache, weights
+from worker.data import supply, weights
 
 #: Seconds after a stop in which the work may end by itself; a silent server would hold it much longer.
 _STOP_GRACE = 1.0
@@ -31,7 +31,7 @@ def main(assignment: protocol.Assignment, connection: Connection) -> int:
 
         settings = config.load(data_cache=Path(assignment.data_dir))
         try:
-            dataset = cache.ensure_data(
+            dataset = supply.ensure_data(
                 assignment.spec, expected_hash=assignment.data_hash, settings=settings, report=report
             )
             weights.ensure(assignment.spec, settings=settings, report=report)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from orchestrator import config, errors
 from orchestrator.core import jobs
 from worker import answers, protocol
-from worker.data import cache, loader
+from worker.data import loader, supply
 from worker.training import asked, checkpoint, metrics, world
 
 
@@ -107,7 +107,7 @@ def elsewhere(request: Request, saved: checkpoint.Checkpoint, say: answers.Say) 
     torch.set_num_threads(request.threads)
     spec = request.spec.model_copy(update={"data": request.data, "data_sha256": request.data_sha256})
     tell = functools.partial(_tell, say)
-    with cache.using(spec, expected_hash=None, settings=config.load(), report=tell) as data:
+    with supply.using(spec, expected_hash=None, settings=config.load(), report=tell) as data:
         label = torch.tensor(_labels(request.classes, data.classes))
         batches = loader.Loader(data, spec)
         total = data.counts[request.split]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from orchestrator import config, errors
 from worker import answers
-from worker.data import cache, loader
+from worker.data import loader, supply
 from worker.models import densenet
 from worker.training import asked, checkpoint
 
@@ -108,7 +108,7 @@ def _compare(network: Network, exported: Network, request: Request) -> tuple[flo
 
 def _pictures(request: Request) -> tuple[Iterator[Tensor], Literal["validation", "generated"]]:
     """Return batches of pictures of the validation split where this host has it, else of noise."""
-    data = cache.here(request.spec, request.data_hash, settings=config.load())
+    data = supply.here(request.spec, request.data_hash, settings=config.load())
     if data is not None:
         return _of_split(loader.SeededImageFolder(data, request.spec, "val")), "validation"
     side, noise = request.spec.image_size, torch.Generator().manual_seed(request.spec.seed)

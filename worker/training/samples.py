@@ -14,7 +14,7 @@ from pydantic import Field
 
 from orchestrator import config, errors
 from worker import answers, protocol
-from worker.data import cache, imagefolder, loader
+from worker.data import imagefolder, loader, supply
 from worker.training import asked, checkpoint
 
 #: Pixels: a picture's square, its two lines of words, and the gap around both.
@@ -57,7 +57,7 @@ def show(request: Request, saved: checkpoint.Checkpoint, say: answers.Say) -> No
 
     """
     torch.set_num_threads(request.threads)
-    data = cache.here(request.spec, request.data_hash, settings=config.load())
+    data = supply.here(request.spec, request.data_hash, settings=config.load())
     if data is None:
         raise errors.OrchError(
             "The data set of the job is not on this host.",

@@ -16,7 +16,7 @@ import torch
 from orchestrator import config, errors
 from orchestrator.core import specs, states
 from worker import folders, protocol, stage
-from worker.data import cache, loader, shares
+from worker.data import loader, shares, supply
 from worker.models import densenet, zoo
 from worker.training import (
     checkpoint,
@@ -50,7 +50,7 @@ def main_evaluate(assignment: protocol.Assignment, connection: Connection) -> in
 
 def with_data(work: Work, assignment: protocol.Assignment, link: report.Link) -> protocol.Ended:
     """Fetch the data set where this host lacks it, then do the work; return how it ended."""
-    used = cache.using(
+    used = supply.using(
         assignment.spec,
         expected_hash=assignment.data_hash,
         settings=_settings(assignment),

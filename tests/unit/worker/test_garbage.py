@@ -15,7 +15,7 @@ from orchestrator.store import sql
 from tests.contract import parts
 from tests.support import pictures
 from worker import folders, garbage
-from worker.data import cache, decoded, sources
+from worker.data import cache, decoded, sources, supply
 
 Collect = Callable[..., dict[str, dict[str, Any]]]
 
@@ -134,7 +134,7 @@ def three_sets(settings: config.Settings, tmp_path: Path) -> list[str]:
             for name, content in members.items():
                 packed.writestr(name, content)
         spec = specs.parse({"data": str(archive)})
-        data = cache.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
+        data = supply.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
         for path in (*settings.data_dir.glob("sources/*.json"), settings.data_dir / f"sets/{data.hash}/manifest.json"):
             if data.hash in path.read_text("utf-8"):
                 os.utime(path, (1000 + number, 1000 + number))
@@ -212,7 +212,7 @@ def test_no_set_goes_that_a_job_or_a_process_needs(
     store.finish(held, parts.DONE)
     parts.submit(store, spec=specs.parse({"data": str(tmp_path / "0.zip")}))
     spec = specs.parse({"data": str(tmp_path / "2.zip")})
-    with cache.using(spec, expected_hash=None, settings=settings, report=lambda _: None):
+    with supply.using(spec, expected_hash=None, settings=settings, report=lambda _: None):
         told = collect(data_max_bytes=0)
     assert list(told) == [f"data/sets/{three_sets[2]}"]
     assert told[f"data/sets/{three_sets[2]}"]["removed"] is False

@@ -20,7 +20,7 @@ from orchestrator.core import specs, states
 from tests.support import archives, durability, httpserver, pictures
 from tests.unit.worker.data.conftest import Fails
 from worker import protocol
-from worker.data import archive, cache, imagefolder, once, sources
+from worker.data import archive, cache, imagefolder, once, sources, supply
 
 Make = Callable[..., config.Settings]
 Reply = httpserver.Reply
@@ -36,7 +36,7 @@ def ensure(
     report: once.Report = lambda _progress: None,
 ) -> protocol.DatasetInfo:
     spec = specs.parse({"data": str(data), "data_sha256": sha256})
-    return cache.ensure_data(spec, expected_hash=expected, settings=settings, report=report)
+    return supply.ensure_data(spec, expected_hash=expected, settings=settings, report=report)
 
 
 def leftovers(settings: config.Settings) -> list[str]:
@@ -285,9 +285,9 @@ def test_what_a_cancelled_job_downloaded_can_be_dropped(server: httpserver.Serve
     part.write_bytes(b"some")
     (settings.data_dir / "locks").mkdir()
     with filelock.FileLock(settings.data_dir / "locks" / f"{key}.lock"):
-        cache.drop_partial(spec, settings=settings)
+        supply.drop_partial(spec, settings=settings)
         assert part.exists()  # somebody is at it
-    cache.drop_partial(spec, settings=settings)
+    supply.drop_partial(spec, settings=settings)
     assert not part.exists()
 
 
@@ -302,7 +302,7 @@ def test_what_dead_processes_left_is_cleared_up_but_for_downloads_that_go_on(mak
         (settings.data_dir / name).touch()
     (settings.data_dir / "sets" / f".{dead}" / "archive").mkdir(parents=True)
     with filelock.FileLock(settings.data_dir / "locks" / f"{held}.lock"):
-        cache.clear_up([wanted, specs.parse({"data": "nothing of the kind"})], settings=settings)
+        supply.clear_up([wanted, specs.parse({"data": "nothing of the kind"})], settings=settings)
     left = [str(path.relative_to(settings.data_dir)) for path in settings.data_dir.rglob("*") if path.is_file()]
     theirs = [name for name in litter if held in name]
     assert {name for name in left if not name.endswith(".lock")} == {
@@ -352,10 +352,10 @@ def test_threads_on_many_sources_do_not_disturb_each_other(server: httpserver.Se
 def test_a_set_that_is_read_is_not_removed(make_settings: Make, tmp_path: Path) -> None:
     settings, spec = make_settings(), specs.parse({"data": "digits"})
     held = cache.Cache(settings.data_dir)
-    with cache.using(spec, expected_hash=None, settings=settings, report=lambda _: None) as info:
+    with supply.using(spec, expected_hash=None, settings=settings, report=lambda _: None) as info:
         with (
             pytest.raises(errors.OrchError, match="is in use"),
-            cache.using(spec, expected_hash=info.hash, settings=settings, report=lambda _: None),
+            supply.using(spec, expected_hash=info.hash, settings=settings, report=lambda _: None),
         ):
             held.remove(info.hash)
         assert ensure("digits", settings).path == info.path
@@ -363,7 +363,7 @@ def test_a_set_that_is_read_is_not_removed(make_settings: Make, tmp_path: Path) 
     assert not Path(info.path).exists()
     own = pictures.image_folder(tmp_path / "own", size=(12, 10))
     mine = specs.parse({"data": str(own)})
-    with cache.using(mine, expected_hash=None, settings=settings, report=lambda _: None) as info:
+    with supply.using(mine, expected_hash=None, settings=settings, report=lambda _: None) as info:
         held.remove(info.hash)  # it is only forgotten
         assert (Path(info.path), own.is_dir()) == (own, True)
 
@@ -372,7 +372,7 @@ def test_a_set_that_is_removed_just_before_it_is_held_is_fetched_again(
     make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, found = make_settings(), list[str]()
-    first = cache.ensure_data
+    first = supply.ensure_data
 
     def ensure_and_lose(*args: Any, **named: Any) -> protocol.DatasetInfo:
         info = first(*args, **named)
@@ -381,8 +381,8 @@ def test_a_set_that_is_removed_just_before_it_is_held_is_fetched_again(
             cache.Cache(settings.data_dir).remove(info.hash)
         return info
 
-    monkeypatch.setattr(cache, "ensure_data", ensure_and_lose)
-    with cache.using(specs.parse({"data": "digits"}), expected_hash=None, settings=settings, report=print) as info:
+    monkeypatch.setattr(supply, "ensure_data", ensure_and_lose)
+    with supply.using(specs.parse({"data": "digits"}), expected_hash=None, settings=settings, report=print) as info:
         assert Path(info.path).is_dir()
     assert found == [info.hash] * 2
 

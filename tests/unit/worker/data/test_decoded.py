@@ -14,7 +14,7 @@ from orchestrator import config, failpoints
 from orchestrator.core import specs
 from tests.support import pictures
 from worker import protocol
-from worker.data import cache, crews, decoded, loader, pixels
+from worker.data import cache, crews, decoded, loader, pixels, supply
 
 TRAIN, VAL = 8, 4
 
@@ -32,7 +32,7 @@ def info(tmp_path: Path, settings: config.Settings) -> protocol.DatasetInfo:
         picture = pictures.noise(number, size=(61 + number, 43))
         (folder / split / name / "odd.jpg").write_bytes(pictures.encoded(picture, "JPEG"))
     spec = specs.parse({"data": str(folder)})
-    return cache.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
+    return supply.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None)
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_the_set_that_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     for number in range(3):
         folder = pictures.image_folder(tmp_path / f"pets{number}", splits={"train": 2 + number, "validation": 1})
         spec, settings = specs.parse({"data": str(folder)}), config.Settings(home=home)
-        sets.append(cache.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None))
+        sets.append(supply.ensure_data(spec, expected_hash=None, settings=settings, report=lambda _: None))
     taken = [sum(pixels_of(info)) for info in sets]
     room = max(10 * sets[2].bytes, taken[2]) + taken[1] + 5000
     for info, ago in zip(sets[:2], (200, 100), strict=True):

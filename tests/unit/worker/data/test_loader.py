@@ -16,7 +16,7 @@ from orchestrator import config
 from orchestrator.core import specs
 from tests.support import pictures
 from worker import protocol
-from worker.data import cache, crews, loader, pixels
+from worker.data import crews, loader, pixels, supply
 
 Load = Callable[..., loader.Loader]
 
@@ -27,7 +27,7 @@ def info(tmp_path: Path) -> protocol.DatasetInfo:
     folder = pictures.image_folder(tmp_path / "pets", splits={"train": 7, "validation": 3})
     (folder / "validation" / "cats" / "9.png").write_bytes(pictures.encoded(pictures.noise(9), "PNG"))
     spec = specs.parse({"data": str(folder)})
-    return cache.ensure_data(spec, expected_hash=None, settings=config.Settings(home=tmp_path), report=lambda _: None)
+    return supply.ensure_data(spec, expected_hash=None, settings=config.Settings(home=tmp_path), report=lambda _: None)
 
 
 def recipe(**values: Any) -> specs.JobSpec:

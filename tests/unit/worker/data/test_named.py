@@ -20,7 +20,7 @@ from orchestrator import config, errors
 from orchestrator.core import presets, specs
 from tests.support import httpserver, pictures
 from worker import protocol
-from worker.data import cache, named, sources
+from worker.data import named, sources, supply
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 JPEG = [pictures.encoded(pictures.noise(number), "JPEG") for number in range(8)]
@@ -159,7 +159,7 @@ def mirror(name: str, server: httpserver.Server, monkeypatch: pytest.MonkeyPatch
 
 def fetched(name: str, home: Path, **fields: Any) -> protocol.DatasetInfo:
     spec = specs.parse({"data": f"torchvision:{name}", **fields})
-    return cache.ensure_data(spec, expected_hash=None, settings=config.Settings(home=home), report=lambda _: None)
+    return supply.ensure_data(spec, expected_hash=None, settings=config.Settings(home=home), report=lambda _: None)
 
 
 @pytest.mark.parametrize("name", named.SETS)

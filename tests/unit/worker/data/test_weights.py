@@ -12,7 +12,7 @@ from orchestrator.core import weights as named
 from tests.support import httpserver
 from tests.unit.worker.data.conftest import Fails
 from worker import folders
-from worker.data import cache, weights
+from worker.data import supply, weights
 
 Make = Callable[..., config.Settings]
 BODY = b"weights" * 1000
@@ -76,7 +76,7 @@ def test_what_a_broken_download_left_stays_as_long_as_a_job_wants_it(
     for path in left:
         path.write_bytes(b"x")
     (folder / FILE).write_bytes(BODY)
-    cache.clear_up([SPEC] if wanted else [specs.JobSpec()], settings=settings)
+    supply.clear_up([SPEC] if wanted else [specs.JobSpec()], settings=settings)
     assert [path.exists() for path in left] == [wanted, False]
     assert (folder / FILE).exists()
 

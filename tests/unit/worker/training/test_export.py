@@ -13,7 +13,7 @@ import torch
 from orchestrator import errors
 from tests.unit.worker.training import support
 from worker import answers, protocol
-from worker.data import cache
+from worker.data import supply
 from worker.training import asked as asked_of
 from worker.training import checkpoint, export, stage
 
@@ -41,7 +41,7 @@ def asked(data: protocol.DatasetInfo, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(autouse=True)
 def _here(data: protocol.DatasetInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(cache, "here", lambda *_, **__: data)
+    monkeypatch.setattr(supply, "here", lambda *_, **__: data)
 
 
 def exported(asked: dict[str, Any], form: str, path: Path) -> tuple[answers.Answer, export.Request]:
@@ -84,7 +84,7 @@ def test_programs_and_onnx_take_any_number_of_pictures(asked: dict[str, Any], tm
 def test_without_the_data_pictures_are_generated(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "here", lambda *_, **__: None)
+    monkeypatch.setattr(supply, "here", lambda *_, **__: None)
     answer, _ = exported(asked, "safetensors", tmp_path / "a.safetensors")
     assert (answer["images"], answer["pictures"]) == (sum(export.BATCHES), "generated")
 

@@ -1,0 +1,216 @@
+"""The data set of a job: whole on this host, fetched where it is missing, one download of a source at a time."""
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from orchestrator import config, errors, failpoints
+from orchestrator.core import specs, states
+from worker import folders, protocol
+from worker.data import archive, cache, download, imagefolder, named, once, sources, weights, zipcheck
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def ensure_data(
+    spec: specs.JobSpec, *, expected_hash: str | None, settings: config.Settings, report: once.Report
+) -> protocol.DatasetInfo:
+    """Return the job's data set, whole on this host; fetches what is missing.
+
+    `expected_hash` is the content hash that an earlier stage of the job has fixed. `report` is called about twice a
+    second while bytes or pictures go by; an exception of its ends the work, and a download goes on from there later.
+
+    Raises:
+        StageFailed: bad_input, unreachable, disk_full or timeout.
+
+    """
+    source = sources.parse(spec.data)
+    where = cache.Cache(settings.data_dir)
+    try:
+        if expected_hash is not None and (known := where.known_set(expected_hash)) is not None:
+            where.use(source, known.hash)
+            return known
+        sources.check_allowed(source, settings)
+        found = where.find(source, spec.data_sha256)
+        if found is None:
+            found = _fetch(where, source, spec.data_sha256, settings, report)
+        where.use(source, found.hash)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise errors.StageFailed(
+            "The disk is full.",
+            reason=states.Reason.DISK_FULL,
+            why=f"Data sets are kept in {settings.data_dir}.",
+            hint=f"Free some space, or set {config.variable('data_cache')} to a larger disk.",
+        ) from error
+    if expected_hash not in {None, found.hash}:
+        raise errors.StageFailed(
+            "The data changed since the job began.",
+            reason=states.Reason.BAD_INPUT,
+            why=f"{source.label} had the content hash {expected_hash}, now it has {found.hash}.",
+            hint="Put the old data back and retry the job, or submit a new one.",
+        )
+    return found
+
+
+@contextlib.contextmanager
+def using(
+    spec: specs.JobSpec, *, expected_hash: str | None, settings: config.Settings, report: once.Report
+) -> Iterator[protocol.DatasetInfo]:
+    """Yield what `ensure_data` returns, which nobody on this host can remove until the end; raises what it raises."""
+    where = cache.Cache(settings.data_dir)
+    while True:
+        found = ensure_data(spec, expected_hash=expected_hash, settings=settings, report=report)
+        with where.hold(found) as there:
+            if there:  # else it was removed just now
+                yield found
+                return
+
+
+def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -> protocol.DatasetInfo | None:
+    """Return a job's data set of that content where this host has it; nothing is fetched."""
+    source, where = sources.parse(spec.data), cache.Cache(settings.data_dir)
+    try:
+        sources.check_allowed(source, settings)
+        found = where.known_set(content_hash) or where.find(source, spec.data_sha256)
+    except (OSError, errors.StageFailed):
+        return None
+    return found if found is not None and found.hash == content_hash else None
+
+
+def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
+    """Remove what a cancelled job has downloaded so far, unless another process is at it."""
+    where, key = cache.Cache(settings.data_dir), sources.parse(spec.data).key
+    where.drop(key, *where.archives.glob(f"{key}.*"))
+
+
+def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> None:
+    """Remove what processes that died have left, but for the downloads that jobs of `wanted` specs would go on with."""
+    where = cache.Cache(settings.data_dir)
+    for key, path in abandoned(wanted, settings=settings):
+        where.drop(key, path)
+
+
+def abandoned(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> Iterator[tuple[str, Path]]:
+    """Yield what fetching has left, with its source's key, but what jobs of `wanted` specs would go on with.
+
+    A process may be at work on some of it: it holds the lock of the key.
+    """
+    where = cache.Cache(settings.data_dir)
+    keep = {weights.key(spec) for spec in wanted}
+    for spec in wanted:
+        with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
+            keep.add(sources.parse(spec.data).key)
+    for path in folders.unfinished(settings.data_dir):
+        key = path.name.removeprefix(".").partition(".")[0]
+        if path.parent not in {where.archives, settings.data_dir / weights.FOLDER} or key not in keep:
+            yield key, path
+
+
+def _fetch(
+    where: cache.Cache, source: sources.Source, sha256: str | None, settings: config.Settings, report: once.Report
+) -> protocol.DatasetInfo:
+    """Bring the source here, once a host: whoever comes second waits and gets the result."""
+    progress = where.locks / f"{source.key}.progress"
+    with once.held(where.lock(source.key), progress, report):
+        if (found := where.find(source, sha256)) is not None:
+            return found
+        reporter = once.Reporter(report, progress)
+        try:
+            if source.is_folder:
+                return _take_folder(where, source, sha256, settings, reporter)
+            return _take_archive(where, source, sha256, settings, reporter)
+        finally:
+            failpoints.reach("cache.done")
+            progress.unlink(missing_ok=True)
+
+
+def _take_folder(
+    where: cache.Cache, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
+) -> protocol.DatasetInfo:
+    if sha256 is not None:
+        raise _no_sha256(source, "It is a folder; data_sha256 is for archives.")
+    layout = imagefolder.discover(source.path)
+    sources.check_links(layout, settings)
+    manifest = _admitted(layout, source, reporter)
+    where.remember(source, cache.Record(manifest=manifest))
+    return manifest.info(layout.root)
+
+
+def _take_archive(
+    where: cache.Cache, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
+) -> protocol.DatasetInfo:
+    failpoints.reach("cache.mkdir")
+    where.archives.mkdir(parents=True, exist_ok=True)
+    where.sets.mkdir(parents=True, exist_ok=True)
+    stamp = cache.stamp(source)
+    packed = _archive(where, source, sha256, settings, reporter)
+    staging = where.sets / f".{source.key}"
+    try:
+        failpoints.reach("cache.clear")
+        # A process that was killed here leaves its staging folder; the lock says that nobody works in it.
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
+        archive.extract(
+            packed.path,
+            into=staging / "archive",
+            limits=zipcheck.Limits(max_bytes=settings.extract_max_bytes),
+            report=lambda done, total: reporter(done, total, "bytes"),
+        )
+        manifest = _admitted(imagefolder.discover(staging / "archive"), source, reporter)
+        where.publish(staging, manifest)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if source.is_fetched:
+            packed.path.unlink(missing_ok=True)
+    where.remember(source, cache.Record(manifest=manifest, archive_sha256=packed.sha256, stamp=stamp))
+    for left in where.archives.glob(f"{source.key}.*"):  # what the archive was made of
+        left.unlink(missing_ok=True)
+    return manifest.info(where.sets / manifest.hash / "data")
+
+
+def _archive(
+    where: cache.Cache, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
+) -> download.Archive:
+    if source.kind == "named":
+        if sha256 is not None:
+            raise _no_sha256(source, "Its files have checksums of their own; data_sha256 is for archives.")
+        return named.fetch(source.location, folder=where.archives, key=source.key, settings=settings, report=reporter)
+    if source.kind != "url":
+        return download.checked(source.path, sha256=sha256, label=source.label)
+    return download.fetch(
+        source.location,
+        folder=where.archives,
+        name=source.key,
+        sha256=sha256,
+        policy=download.Policy.of(settings),
+        report=lambda done, total: reporter(done, total, "bytes"),
+    )
+
+
+def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: once.Reporter) -> cache.Manifest:
+    total = sum(len(pictures) for pictures in layout.pictures.values())
+    listing = imagefolder.listing(layout)  # before the reading, so that a change during it shows later
+    contents = imagefolder.admit(layout, report=lambda done: reporter(done, total, "images"))
+    return cache.Manifest(
+        hash=contents.hash,
+        source=source.label,
+        classes=layout.classes,
+        counts={split: len(pictures) for split, pictures in layout.pictures.items()},
+        folders=layout.folders,
+        bytes=contents.bytes,
+        shared=contents.shared,
+        listing=listing,
+    )
+
+
+def _no_sha256(source: sources.Source, why: str) -> errors.StageFailed:
+    return errors.StageFailed(
+        f"{source.label} has no sha256.",
+        reason=states.Reason.BAD_INPUT,
+        why=why,
+        hint="Leave data_sha256 out.",
+    )
