@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, literal, select, text
 
 from orchestrator.core import ids, ordering, specs, states
-from orchestrator.store import models, sql
+from orchestrator.store import attemptmodels, jobmodels, sql
 
 USERS = 7
 
@@ -53,7 +53,7 @@ def train(store: sql.SqlStore) -> None:
 
 
 def _attempts(connection: Connection) -> None:
-    job = models.jobs.c
+    job = jobmodels.jobs.c
     what = {
         "job_id": job.id,
         "attempt": literal(1),
@@ -69,7 +69,7 @@ def _attempts(connection: Connection) -> None:
         "submitted_by": job.submitted_by,
     }
     ended = select(*what.values()).where(job.state == states.JobState.SUCCEEDED)
-    connection.execute(models.attempts.insert().from_select(list(what), ended))
+    connection.execute(attemptmodels.attempts.insert().from_select(list(what), ended))
 
 
 def _steps(connection: Connection) -> None:
@@ -80,7 +80,7 @@ def _steps(connection: Connection) -> None:
 
 
 def _insert(rows: list[dict[str, Any]], connection: Connection) -> None:
-    connection.execute(models.jobs.insert(), rows)
+    connection.execute(jobmodels.jobs.insert(), rows)
 
 
 def _row(number: int) -> dict[str, Any]:

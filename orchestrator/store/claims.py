@@ -33,14 +33,14 @@ from sqlalchemy.engine import Connection
 
 from orchestrator.core import gangs, ordering, resources, specs, states
 from orchestrator.core import limits as core_limits
-from orchestrator.store import columns, held, models, rows
+from orchestrator.store import attemptmodels, columns, held, hostmodels, jobmodels, rows
 
-_jobs = models.jobs.c
-_workers = models.workers.c
+_jobs = jobmodels.jobs.c
+_workers = hostmodels.workers.c
 
 #: Key of PostgreSQL's advisory lock under which claims are made while there are limits: "clai" in ASCII.
 _ADVISORY_KEY = 0x636C6169
-_STAGE = bindparam("stage", type_=models.jobs.c.stage.type)
+_STAGE = bindparam("stage", type_=jobmodels.jobs.c.stage.type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,14 +212,14 @@ def standing(connection: Connection, job: Row[Any], now: datetime) -> ordering.S
 def of_user(connection: Connection, user: str, stage: states.Stage, now: datetime, limit: int) -> Sequence[Row[Any]]:
     """Return the first jobs of a user that wait for a stage and whose time has come."""
     waiting = (_jobs.state == states.JobState.QUEUED, _jobs.stage == stage, eligible(now), _jobs.submitted_by == user)
-    first = select(models.jobs).where(*waiting).order_by(_jobs.rank, _jobs.seq).limit(limit)
+    first = select(jobmodels.jobs).where(*waiting).order_by(_jobs.rank, _jobs.seq).limit(limit)
     return connection.execute(first).all()
 
 
 def at_stage(connection: Connection, stage: states.Stage) -> Sequence[Row[Any]]:
     """Return the jobs that run at a stage."""
     there = (_jobs.state == states.JobState.RUNNING, _jobs.stage == stage, _jobs.blocked == false())
-    return connection.execute(select(models.jobs).where(*there).order_by(_jobs.seq)).all()
+    return connection.execute(select(jobmodels.jobs).where(*there).order_by(_jobs.seq)).all()
 
 
 def has_tag(dialect: str, tag: str) -> ColumnElement[bool]:
@@ -267,7 +267,7 @@ def _users(*conditions: ColumnElement[bool]) -> CTE:
     """Return the users with waiting jobs, where the conditions hold."""
     least = select(func.min(_jobs.submitted_by).label("name")).where(*_waiting(_jobs), *conditions)
     users = least.cte("users", recursive=True)
-    later = models.jobs.alias("later").c
+    later = jobmodels.jobs.alias("later").c
     following = select(func.min(later.submitted_by)).where(*_waiting(later), later.submitted_by > users.c.name)
     return users.union_all(select(following.correlate(users).scalar_subquery()).where(users.c.name.is_not(None)))
 
@@ -277,7 +277,7 @@ def _kinds(users: CTE) -> CTE:
     least = select(func.min(_jobs.demand)).where(*_waiting(_jobs), _jobs.submitted_by == users.c.name)
     first = select(users.c.name, least.correlate(users).scalar_subquery().label("demand"))
     kinds = first.where(users.c.name.is_not(None)).cte("kinds", recursive=True)
-    later = models.jobs.alias("other").c
+    later = jobmodels.jobs.alias("other").c
     following = select(func.min(later.demand)).where(
         *_waiting(later), later.submitted_by == kinds.c.name, later.demand > kinds.c.demand
     )
@@ -303,7 +303,7 @@ def _first(
     now = bindparam("now", type_=columns.UtcDateTime)
     root = _jobs.artifact_root == bindparam("root") if rooted else _jobs.artifact_root.is_(None)
     return (
-        select(models.jobs)
+        select(jobmodels.jobs)
         .where(
             *_waiting(_jobs),
             _jobs.submitted_by == user,
@@ -320,14 +320,14 @@ def _first(
 
 def _running(user: ColumnElement[str]) -> Select[Any]:
     """Return the SELECT of how many jobs of a user run at the stage that is bound."""
-    job = models.jobs.alias("active").c
+    job = jobmodels.jobs.alias("active").c
     at_it = (job.state == states.JobState.RUNNING, job.stage == _STAGE, job.blocked == false())
     return select(func.count(job.seq)).where(*at_it, job.submitted_by == user)
 
 
 def _served_at(user: ColumnElement[str]) -> Select[Any]:
     """Return the SELECT of when a job of a user was last claimed for the stage that is bound."""
-    claimed = models.attempts.alias("claimed").c
+    claimed = attemptmodels.attempts.alias("claimed").c
     return select(func.max(claimed.started_at)).where(claimed.submitted_by == user, claimed.stage == _STAGE)
 
 

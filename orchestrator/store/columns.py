@@ -1,13 +1,24 @@
-"""Column types: what a value looks like in the database and in Python, the same on SQLite and PostgreSQL."""
+"""What tables are made of: names of constraints, and column types, the same on SQLite and PostgreSQL."""
 
 import math
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Double, Enum, Integer, String, Text, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, Double, Enum, Integer, MetaData, String, Text, TypeDecorator
 
 from orchestrator.core import ids
+
+#: Where every table is, once `store.models` is imported.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
 
 #: Compared byte by byte on both databases, so that a range over the index finds a prefix.
 JobId = String(ids.LENGTH).with_variant(String(ids.LENGTH, collation="C"), "postgresql")

@@ -12,21 +12,21 @@ from sqlalchemy import Row, select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import masking, nearness, states
-from orchestrator.store import claims, engine, held, models
+from orchestrator.store import attemptmodels, claims, engine, held, hostmodels, jobmodels
 
-_copies = models.copies.c
-_jobs = models.jobs.c
-_attempts = models.attempts.c
-_workers = models.workers.c
+_copies = hostmodels.copies.c
+_jobs = jobmodels.jobs.c
+_attempts = attemptmodels.attempts.c
+_workers = hostmodels.workers.c
 
 
 def keep(connection: Connection, job: Row[Any], content_hash: str, *, now: datetime) -> None:
     """Note that the host on which a job runs has a data set, and forget what none has had for long."""
-    connection.execute(models.copies.delete().where(_copies.seen_at < now - nearness.REMEMBERED))
+    connection.execute(hostmodels.copies.delete().where(_copies.seen_at < now - nearness.REMEMBERED))
     mine = (_attempts.job_id == job.id, _attempts.attempt == job.attempt)
     host = connection.execute(select(_attempts.host).where(*mine)).scalar_one()
     seen = {"source": _source(job), "seen_at": now}
-    noting = engine.insert(connection, models.copies).values(host=host, hash=content_hash, **seen)
+    noting = engine.insert(connection, hostmodels.copies).values(host=host, hash=content_hash, **seen)
     connection.execute(noting.on_conflict_do_update(index_elements=["host", "hash"], set_=seen))
 
 
@@ -51,7 +51,7 @@ def for_another(
 
 
 def _lets_another(connection: Connection, head: claims.Head, host: str) -> bool:
-    job = connection.execute(select(models.jobs).where(_jobs.seq == head.contender.seq)).one()
+    job = connection.execute(select(jobmodels.jobs).where(_jobs.seq == head.contender.seq)).one()
     having, there = hosts_of(connection, job.data_hash, _source(job)), held.hosts(connection)
     able = {one.worker for one in held.able(connection, job.seq, there)}
     hosts = [(row.host, one) for one, row in there if one.worker in able]

@@ -8,10 +8,10 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import dependencies, states
-from orchestrator.store import models, rows
+from orchestrator.store import jobmodels, rows
 
-_jobs = models.jobs.c
-_dependencies = models.dependencies.c
+_jobs = jobmodels.jobs.c
+_dependencies = jobmodels.dependencies.c
 
 
 def add(connection: Connection, job_id: str, wanted: Sequence[dependencies.Dependency]) -> None:
@@ -25,14 +25,14 @@ def add(connection: Connection, job_id: str, wanted: Sequence[dependencies.Depen
         if one.needs not in there:
             raise errors.NotFound(f"There is no job {one.needs!r} to wait for.", hint="`orch list -a` shows every job.")
     connection.execute(
-        models.dependencies.insert(),
+        jobmodels.dependencies.insert(),
         [{"job_id": job_id, "needs": one.needs, "rule": one.rule, "ended": _ended(there[one.needs])} for one in wanted],
     )
 
 
 def of(connection: Connection, job_id: str) -> list[dependencies.Dependency]:
     """Return what a job waits for, or has waited for."""
-    found = select(models.dependencies).where(_dependencies.job_id == job_id).order_by(_dependencies.needs)
+    found = select(jobmodels.dependencies).where(_dependencies.job_id == job_id).order_by(_dependencies.needs)
     return [rows.dependency(row) for row in connection.execute(found)]
 
 
@@ -47,24 +47,24 @@ def look_anew(connection: Connection, job_id: str) -> list[dependencies.Dependen
         (state.in_(states.FINAL), state),
         else_=null(),
     )
-    connection.execute(update(models.dependencies).where(_dependencies.job_id == job_id).values(ended=now))
+    connection.execute(update(jobmodels.dependencies).where(_dependencies.job_id == job_id).values(ended=now))
     return of(connection, job_id)
 
 
 def tell(connection: Connection, job_id: str, ended: states.Ended, *, now: datetime) -> None:
     """Note how a job has ended with those that wait for it, and have these looked at."""
     waits = _dependencies.needs == job_id
-    noted = update(models.dependencies).where(waits, _dependencies.ended.is_(None)).values(ended=ended)
+    noted = update(jobmodels.dependencies).where(waits, _dependencies.ended.is_(None)).values(ended=ended)
     if connection.execute(noted).rowcount:
         waiting = select(_dependencies.job_id).where(waits)
-        looking = update(models.jobs).where(_jobs.id.in_(waiting), _jobs.blocked == true()).values(not_before=now)
+        looking = update(jobmodels.jobs).where(_jobs.id.in_(waiting), _jobs.blocked == true()).values(not_before=now)
         connection.execute(looking)
 
 
 def take_back(connection: Connection, job_id: str) -> None:
     """Let those that wait for the success of a job wait on: it begins a new run."""
     waits = (_dependencies.needs == job_id, _dependencies.rule == states.After.OK)
-    connection.execute(update(models.dependencies).where(*waits).values(ended=None))
+    connection.execute(update(jobmodels.dependencies).where(*waits).values(ended=None))
 
 
 def _ended(state: states.JobState) -> states.Ended | None:

@@ -10,14 +10,24 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import clock, jobs, states
-from orchestrator.store import engine, models, rows, supervisors, waiting, workerbase, yields
+from orchestrator.store import (
+    attemptmodels,
+    engine,
+    hostmodels,
+    jobmodels,
+    rows,
+    supervisors,
+    waiting,
+    workerbase,
+    yields,
+)
 
 #: How long workers that ended are still shown.
 SHOWN_AFTER_END = timedelta(days=1)
 
 _ENDED = (states.WorkerState.STOPPED, states.WorkerState.LOST)
-_jobs = models.jobs.c
-_workers = models.workers.c
+_jobs = jobmodels.jobs.c
+_workers = hostmodels.workers.c
 
 
 class Fleet(workerbase.Fleet):
@@ -45,7 +55,7 @@ class Fleet(workerbase.Fleet):
             "slots": [asdict(slot) for slot in worker.slots],
             "labels": list(worker.labels),
         }
-        storing = engine.insert(connection, models.workers).values(values)
+        storing = engine.insert(connection, hostmodels.workers).values(values)
         connection.execute(storing.on_conflict_do_update(index_elements=["id"], set_=values))
 
     @engine.writes
@@ -53,8 +63,8 @@ class Fleet(workerbase.Fleet):
         """Advance a worker's beat counter, store its state and return what is wished of it; raises NotFound."""
         now = self.now(connection)
         values = {"state": state, "beat_at": now, "ended_at": now if state in _ENDED else None}
-        beating = update(models.workers).where(_workers.id == worker_id).values(beat=_workers.beat + 1, **values)
-        beaten = connection.execute(beating.returning(models.workers)).first()
+        beating = update(hostmodels.workers).where(_workers.id == worker_id).values(beat=_workers.beat + 1, **values)
+        beaten = connection.execute(beating.returning(hostmodels.workers)).first()
         if beaten is None:
             raise _missing(worker_id)
         return states.WorkerWish(beaten.wish)
@@ -62,7 +72,7 @@ class Fleet(workerbase.Fleet):
     @engine.writes
     def wish_worker(self, connection: Connection, worker_id: str, wish: states.WorkerWish) -> None:
         """Wish something of a worker that lives; raises NotFound, or IllegalMove for one that has ended."""
-        wishing = update(models.workers).where(_workers.id == worker_id, _workers.state.not_in(_ENDED))
+        wishing = update(hostmodels.workers).where(_workers.id == worker_id, _workers.state.not_in(_ENDED))
         if connection.execute(wishing.values(wish=wish)).rowcount == 0:
             state = self._state_of(connection, worker_id)
             raise errors.IllegalMove(f"Worker {worker_id} is {state}: it takes no jobs any more.")
@@ -71,7 +81,7 @@ class Fleet(workerbase.Fleet):
     def forget_worker(self, connection: Connection, worker_id: str) -> None:
         """Remove the row of a worker that has ended; raises NotFound, or IllegalMove for one that lives."""
         ended = (_workers.id == worker_id, _workers.state.in_(_ENDED))
-        if connection.execute(models.workers.delete().where(*ended)).rowcount == 0:
+        if connection.execute(hostmodels.workers.delete().where(*ended)).rowcount == 0:
             state = self._state_of(connection, worker_id)
             raise errors.IllegalMove(
                 f"Worker {worker_id} is {state}: only one that has stopped or was lost can be forgotten.",
@@ -93,7 +103,7 @@ class Fleet(workerbase.Fleet):
         running = select(_jobs.id, _jobs.worker).where(_jobs.state == states.JobState.RUNNING).order_by(_jobs.seq)
         for job in connection.execute(running):
             held[job.worker].append(job.id)
-        found = connection.execute(select(models.workers).where(shown).order_by(_workers.started_at, _workers.id))
+        found = connection.execute(select(hostmodels.workers).where(shown).order_by(_workers.started_at, _workers.id))
         return [rows.worker(row, tuple(held[row.id]), now) for row in found]
 
     @engine.reads
@@ -104,8 +114,8 @@ class Fleet(workerbase.Fleet):
     @engine.reads
     def ended_attempts(self, connection: Connection, worker_id: str, *, limit: int = 100) -> list[jobs.Attempt]:
         """Return the last attempts of a worker that have ended, newest first."""
-        ended = models.attempts.c.ended_at
-        mine = select(models.attempts).where(models.attempts.c.worker == worker_id, ended.is_not(None))
+        ended = attemptmodels.attempts.c.ended_at
+        mine = select(attemptmodels.attempts).where(attemptmodels.attempts.c.worker == worker_id, ended.is_not(None))
         return [rows.attempt(row) for row in connection.execute(mine.order_by(ended.desc()).limit(limit))]
 
     @engine.writes
@@ -113,7 +123,7 @@ class Fleet(workerbase.Fleet):
         """Mark a worker lost if its beat counter is still `beat`."""
         silent = (_workers.id == worker_id, _workers.beat == beat, _workers.state.not_in(_ENDED))
         lost = {"state": states.WorkerState.LOST, "ended_at": self.now(connection)}
-        return connection.execute(update(models.workers).where(*silent).values(lost)).rowcount == 1
+        return connection.execute(update(hostmodels.workers).where(*silent).values(lost)).rowcount == 1
 
     @engine.reads
     def leases(self, connection: Connection) -> list[jobs.Lease]:
@@ -131,7 +141,7 @@ class Fleet(workerbase.Fleet):
             _jobs.beat == lease.beat,
             _jobs.state == states.JobState.RUNNING,
         )
-        locking = update(models.jobs).where(*standing).values(beat=lease.beat).returning(models.jobs)
+        locking = update(jobmodels.jobs).where(*standing).values(beat=lease.beat).returning(jobmodels.jobs)
         job = connection.execute(locking).first()
         if job is None:
             return None
@@ -180,7 +190,7 @@ class Fleet(workerbase.Fleet):
         """Return the workers of a host that live or hold a job, with their beat counters."""
         holding = select(_jobs.worker).where(_jobs.state == states.JobState.RUNNING)
         concerned = or_(_workers.ended_at.is_(None), _workers.id.in_(holding))
-        found = connection.execute(select(models.workers).where(_workers.host == host, concerned))
+        found = connection.execute(select(hostmodels.workers).where(_workers.host == host, concerned))
         return [(rows.identity(row), row.beat) for row in found]
 
 

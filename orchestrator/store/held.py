@@ -8,11 +8,11 @@ from sqlalchemy import Row, false, select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import gangs, resources, specs, states
-from orchestrator.store import models, rows
+from orchestrator.store import attemptmodels, hostmodels, jobmodels, rows
 
-_jobs = models.jobs.c
-_attempts = models.attempts.c
-_workers = models.workers.c
+_jobs = jobmodels.jobs.c
+_attempts = attemptmodels.attempts.c
+_workers = hostmodels.workers.c
 _ON_DEVICES = (states.Stage.TRAIN, states.Stage.EVALUATE)
 
 
@@ -46,5 +46,5 @@ def hosts(connection: Connection) -> list[tuple[gangs.Host, Row[Any]]]:
         demand = resources.of(row.demand).at(row.stage)
         taken[row.worker].append(gangs.Taken(job=row.id, demand=demand, devices=tuple(row.devices or ())))
     ready = (_workers.state == states.WorkerState.ACTIVE, _workers.wish == states.WorkerWish.RUN)
-    found = connection.execute(select(models.workers).where(*ready).order_by(_workers.id))
+    found = connection.execute(select(hostmodels.workers).where(*ready).order_by(_workers.id))
     return [(gangs.Host(worker=row.id, offer=rows.offer(row), taken=tuple(taken[row.id])), row) for row in found]

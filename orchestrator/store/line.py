@@ -11,29 +11,31 @@ from sqlalchemy import ColumnElement, Select, and_, or_, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import jobs, retention, specfields
-from orchestrator.store import models, rows
+from orchestrator.store import attemptmodels, jobmodels, rows
 
-_attempts = models.attempts.c
-_checkpoints = models.checkpoints.c
+_attempts = attemptmodels.attempts.c
+_checkpoints = attemptmodels.checkpoints.c
 
 
 def on_line(table: Any, job_id: str) -> Select[Any]:
     """Return the SELECT of a job's rows of `table` (with columns job_id, attempt, step) on its winning line."""
     same_attempt = and_(table.c.job_id == _attempts.job_id, table.c.attempt == _attempts.attempt)
     counts: ColumnElement[bool] = or_(_attempts.line_end.is_(None), table.c.step <= _attempts.line_end)
-    return select(table).join(models.attempts, same_attempt).where(_attempts.job_id == job_id, counts)
+    return select(table).join(attemptmodels.attempts, same_attempt).where(_attempts.job_id == job_id, counts)
 
 
 def checkpoints(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, ...]:
     """Return the checkpoints on the line, newest first."""
-    newest_first = on_line(models.checkpoints, job_id).order_by(_checkpoints.step.desc(), _checkpoints.attempt.desc())
+    newest_first = on_line(attemptmodels.checkpoints, job_id).order_by(
+        _checkpoints.step.desc(), _checkpoints.attempt.desc()
+    )
     return tuple(rows.checkpoint(row) for row in connection.execute(newest_first))
 
 
 def cut(connection: Connection, job_id: str, *, attempt: int, step: int) -> None:
     """Take what attempts before `attempt` did past `step` off the line."""
     connection.execute(
-        update(models.attempts)
+        update(attemptmodels.attempts)
         .where(
             _attempts.job_id == job_id,
             _attempts.attempt < attempt,
@@ -48,12 +50,14 @@ def mark(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, ...]:
     line = retention.marked(checkpoints(connection, job_id))
     best = next((checkpoint for checkpoint in line if checkpoint.best), None)
     connection.execute(
-        update(models.checkpoints)
+        update(attemptmodels.checkpoints)
         .where(_checkpoints.job_id == job_id)
         .values(best=_is(best), last=_is(line[0] if line else None))
     )
     connection.execute(
-        update(models.jobs).where(models.jobs.c.id == job_id).values(best_accuracy=best.accuracy if best else None)
+        update(jobmodels.jobs)
+        .where(jobmodels.jobs.c.id == job_id)
+        .values(best_accuracy=best.accuracy if best else None)
     )
     return line
 
@@ -63,7 +67,7 @@ def forget(connection: Connection, job_id: str) -> int:
 
     The epochs stay on the line until the next training begins, at step 0, and cuts it.
     """
-    return connection.execute(models.checkpoints.delete().where(_checkpoints.job_id == job_id)).rowcount
+    return connection.execute(attemptmodels.checkpoints.delete().where(_checkpoints.job_id == job_id)).rowcount
 
 
 def prune(
@@ -77,7 +81,7 @@ def prune(
     """Delete the rows of the checkpoints that retention lets go, but those of `held` steps, and return the others."""
     let_go = [checkpoint for checkpoint in retention.superfluous(line, keep=keep) if checkpoint.step not in held]
     for checkpoint in let_go:
-        connection.execute(models.checkpoints.delete().where(_checkpoints.job_id == job_id, _is(checkpoint)))
+        connection.execute(attemptmodels.checkpoints.delete().where(_checkpoints.job_id == job_id, _is(checkpoint)))
     return tuple(checkpoint for checkpoint in line if checkpoint not in let_go)
 
 

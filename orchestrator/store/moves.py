@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator.core import dependencies, history, jobs, retry, specs, states
 from orchestrator.store import dependencies as stored
-from orchestrator.store import models, tellings
+from orchestrator.store import jobmodels, tellings
 
 #: Values of a job that wait for the next claim afresh.
 NO_PROGRESS: dict[str, Any] = {
@@ -122,10 +122,10 @@ def apply(connection: Connection, job: Row[Any], move: Move, *, actor: str, now:
     if not states.may_move(job.state, move.state):
         raise ValueError(f"{job.state} to {move.state} is no legal move")
     moved = connection.execute(
-        update(models.jobs)
-        .where(models.jobs.c.id == job.id)
+        update(jobmodels.jobs)
+        .where(jobmodels.jobs.c.id == job.id)
         .values({"state": move.state, "worker": None, "blocked": False, **NO_WISH, **move.values})
-        .returning(models.jobs)
+        .returning(jobmodels.jobs)
     ).one()
     record(connection, moved, kind=move.kind, actor=actor, now=now, old=job, reason=move.reason, detail=move.detail)
     tellings.move(connection, moved, reason=move.reason, detail=move.detail, now=now)
@@ -150,7 +150,7 @@ def record(
     """Add a line to the history of `job` (its row after the change; `old` before it)."""
     changed = old is None or old.state is not job.state
     connection.execute(
-        models.events.insert().values(
+        jobmodels.events.insert().values(
             job_id=job.id,
             run=job.run,
             attempt=job.attempt,

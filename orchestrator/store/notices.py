@@ -7,9 +7,9 @@ from sqlalchemy import Row, null, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import clock, masking, telling
-from orchestrator.store import engine, models, moves, workerbase
+from orchestrator.store import engine, jobmodels, moves, workerbase
 
-_notices = models.notices.c
+_notices = jobmodels.notices.c
 
 
 class Notices(workerbase.Notices):
@@ -44,14 +44,14 @@ class Notices(workerbase.Notices):
 
 
 def _due(now: datetime) -> Any:
-    return select(models.notices).where(_notices.due_at <= now).order_by(_notices.due_at, _notices.seq).limit(1)
+    return select(jobmodels.notices).where(_notices.due_at <= now).order_by(_notices.due_at, _notices.seq).limit(1)
 
 
 def _begin(connection: Connection, found: Row[Any], *, now: datetime) -> telling.Notice:
     """Count a try, as one that may be heard, before it is made: who dies over it has counted it."""
     until = now + telling.LONGEST_TRY
     counted = {"tries": found.tries + 1, "maybe_heard": found.maybe_heard + 1, "due_at": until}
-    connection.execute(update(models.notices).where(_notices.seq == found.seq).values(counted))
+    connection.execute(update(jobmodels.notices).where(_notices.seq == found.seq).values(counted))
     message = {**found.message, "key": f"{found.job_id}-{found.seq}"}
     return telling.Notice(seq=found.seq, job_id=found.job_id, target=found.target, message=message, until=until)
 
@@ -59,7 +59,7 @@ def _begin(connection: Connection, found: Row[Any], *, now: datetime) -> telling
 def _settle(connection: Connection, answer: telling.Answer, *, now: datetime) -> None:
     """Store what became of a try; nothing where that is stored already, or another try has begun since."""
     this = (_notices.seq == answer.notice.seq, _notices.due_at == answer.notice.until)
-    found = connection.execute(select(models.notices).where(*this).with_for_update()).first()
+    found = connection.execute(select(jobmodels.notices).where(*this).with_for_update()).first()
     if found is None:
         return
     if answer.how == "told":
@@ -70,13 +70,13 @@ def _settle(connection: Connection, answer: telling.Answer, *, now: datetime) ->
         _end(connection, found, kind="not_told", why=answer.why, now=now)
         return
     again = {"maybe_heard": heard, "due_at": now + telling.pause(found.tries)}
-    connection.execute(update(models.notices).where(_notices.seq == found.seq).values(again))
+    connection.execute(update(jobmodels.notices).where(_notices.seq == found.seq).values(again))
 
 
 def _end(connection: Connection, found: Row[Any], *, kind: str, why: str, now: datetime) -> None:
     """Try no more, and say in the job's history how it ended."""
     values = {"due_at": null(), "told_at": now if kind == "told" else None}
-    connection.execute(update(models.notices).where(_notices.seq == found.seq).values(values))
-    job = connection.execute(select(models.jobs).where(models.jobs.c.id == found.job_id)).one()
+    connection.execute(update(jobmodels.notices).where(_notices.seq == found.seq).values(values))
+    job = connection.execute(select(jobmodels.jobs).where(jobmodels.jobs.c.id == found.job_id)).one()
     detail = f"{found.message['event']}: {masking.target(found.target)}{why and f' ({why})'}"
     moves.record(connection, job, old=job, kind=kind, actor="teller", now=now, detail=detail)

@@ -25,11 +25,13 @@ from orchestrator.core.jobs import (
     StepMetric,
 )
 from orchestrator.store import (
+    attemptmodels,
     claims,
     dependencies,
     engine,
+    hostmodels,
+    jobmodels,
     line,
-    models,
     moves,
     peoplebase,
     rows,
@@ -48,7 +50,7 @@ IDS_AT_ONCE = 1000
 #: Candidates that an ambiguous text names, and jobs of the same spec that are returned.
 MAX_CANDIDATES = 10
 
-_jobs = models.jobs.c
+_jobs = jobmodels.jobs.c
 
 
 class People(peoplebase.People):
@@ -78,7 +80,7 @@ class People(peoplebase.People):
         self, connection: Connection, new: NewJob, job_id: str, now: datetime, *, again: bool
     ) -> tuple[Job, bool]:
         digest = new.spec.digest()
-        mine = select(models.jobs).where(_jobs.id == job_id, _jobs.submitted_at == now, _jobs.spec_hash == digest)
+        mine = select(jobmodels.jobs).where(_jobs.id == job_id, _jobs.submitted_at == now, _jobs.spec_hash == digest)
         if again and (stored := connection.execute(mine).first()) is not None:
             return rows.job(stored), True
         if (earlier := known(connection, new)) is not None:
@@ -108,7 +110,7 @@ class People(peoplebase.People):
     def jobs(self, connection: Connection, which: JobFilter) -> list[Job]:
         """Return jobs, the newest first unless the filter says otherwise."""
         order = _jobs.seq if which.oldest_first else _jobs.seq.desc()
-        chosen = select(models.jobs).where(*_conditions(connection, which)).order_by(order).limit(which.limit)
+        chosen = select(jobmodels.jobs).where(*_conditions(connection, which)).order_by(order).limit(which.limit)
         if not which.states:
             return [rows.job(row) for row in connection.execute(chosen)]
         # Or a job that moves on between two queries would be there twice, or not at all.
@@ -122,7 +124,7 @@ class People(peoplebase.People):
     def results(self, connection: Connection, spec_hash: str) -> list[Job]:
         """Return the last jobs that have succeeded with this spec; the index has them in this order."""
         alike = (_jobs.spec_hash == spec_hash, _jobs.state == states.JobState.SUCCEEDED)
-        newest = select(models.jobs).where(*alike).order_by(_jobs.seq.desc()).limit(MAX_CANDIDATES)
+        newest = select(jobmodels.jobs).where(*alike).order_by(_jobs.seq.desc()).limit(MAX_CANDIDATES)
         return [rows.job(row) for row in connection.execute(newest)]
 
     @engine.reads
@@ -145,14 +147,18 @@ class People(peoplebase.People):
 
     @engine.reads
     def _deleted(self, connection: Connection, job_ids: list[str]) -> list[str]:
-        noted = models.deleted_jobs.c.id
+        noted = jobmodels.deleted_jobs.c.id
         living = select(_jobs.id).where(_jobs.id == noted).exists()
         return list(connection.execute(select(noted).where(noted.in_(job_ids), ~living)).scalars())
 
     @engine.reads
     def attempts(self, connection: Connection, job_id: str) -> list[Attempt]:
         """Return the job's attempts, oldest first."""
-        of_job = select(models.attempts).where(models.attempts.c.job_id == job_id).order_by(models.attempts.c.attempt)
+        of_job = (
+            select(attemptmodels.attempts)
+            .where(attemptmodels.attempts.c.job_id == job_id)
+            .order_by(attemptmodels.attempts.c.attempt)
+        )
         return [rows.attempt(row) for row in connection.execute(of_job)]
 
     @engine.reads
@@ -163,22 +169,22 @@ class People(peoplebase.People):
     @engine.reads
     def events(self, connection: Connection, job_id: str, *, after: int = 0) -> list[Event]:
         """Return the job's history past `after`, oldest first."""
-        event = models.events.c
-        past = select(models.events).where(event.job_id == job_id, event.seq > after).order_by(event.seq)
+        event = jobmodels.events.c
+        past = select(jobmodels.events).where(event.job_id == job_id, event.seq > after).order_by(event.seq)
         return [rows.event(row) for row in connection.execute(past)]
 
     @engine.reads
     def epochs(self, connection: Connection, job_id: str) -> list[EpochMetric]:
         """Return the epoch metrics on the winning line, by epoch, train before val."""
-        metric = models.epoch_metrics.c
-        ordered = line.on_line(models.epoch_metrics, job_id).order_by(metric.epoch, metric.split)
+        metric = attemptmodels.epoch_metrics.c
+        ordered = line.on_line(attemptmodels.epoch_metrics, job_id).order_by(metric.epoch, metric.split)
         return [rows.epoch_metric(row) for row in connection.execute(ordered)]
 
     @engine.reads_at_length
     def steps(self, connection: Connection, job_id: str, *, name: str = "loss", after: int = 0) -> list[StepMetric]:
         """Return the named step metric on the winning line, past `after`, by step."""
-        metric = models.step_metrics.c
-        named = line.on_line(models.step_metrics, job_id).where(metric.name == name, metric.step > after)
+        metric = attemptmodels.step_metrics.c
+        named = line.on_line(attemptmodels.step_metrics, job_id).where(metric.name == name, metric.step > after)
         return [rows.step_metric(row) for row in connection.execute(named.order_by(metric.step))]
 
     @engine.reads
@@ -189,16 +195,16 @@ class People(peoplebase.People):
     @engine.reads
     def evaluation(self, connection: Connection, job_id: str) -> Evaluation | None:
         """Return the newest evaluation of the job."""
-        made = models.evaluations.c
-        newest = select(models.evaluations).where(made.job_id == job_id).order_by(made.attempt.desc()).limit(1)
+        made = attemptmodels.evaluations.c
+        newest = select(attemptmodels.evaluations).where(made.job_id == job_id).order_by(made.attempt.desc()).limit(1)
         found = connection.execute(newest).first()
         return rows.evaluation(found) if found else None
 
     @engine.reads_at_length
     def logs(self, connection: Connection, job_id: str, *, after: tuple[int, int] | None = None) -> list[LogChunk]:
         """Return log chunks past (attempt, sequence), all attempts in order."""
-        chunk = models.log_chunks.c
-        ordered = select(models.log_chunks).where(chunk.job_id == job_id).order_by(chunk.attempt, chunk.sequence)
+        chunk = attemptmodels.log_chunks.c
+        ordered = select(attemptmodels.log_chunks).where(chunk.job_id == job_id).order_by(chunk.attempt, chunk.sequence)
         if after is not None:
             ordered = ordered.where(tuple_(chunk.attempt, chunk.sequence) > tuple_(*after))
         return [rows.log_chunk(row) for row in connection.execute(ordered)]
@@ -206,7 +212,7 @@ class People(peoplebase.People):
     @engine.reads
     def dataset(self, connection: Connection, content_hash: str) -> Dataset | None:
         """Return what is known of a data set."""
-        by_hash = select(models.datasets).where(models.datasets.c.hash == content_hash)
+        by_hash = select(hostmodels.datasets).where(hostmodels.datasets.c.hash == content_hash)
         found = connection.execute(by_hash).first()
         return rows.dataset(found) if found else None
 
@@ -215,7 +221,7 @@ def known(connection: Connection, new: NewJob) -> Row[Any] | None:
     """Return the earlier job with the same key, None where there is none; raises `IdempotencyConflict`."""
     if new.idempotency_key is None:
         return None
-    earlier = connection.execute(select(models.jobs).where(_jobs.idempotency_key == new.idempotency_key)).first()
+    earlier = connection.execute(select(jobmodels.jobs).where(_jobs.idempotency_key == new.idempotency_key)).first()
     if earlier is not None:
         _require_same_spec(connection, earlier, new.spec)
     return earlier
@@ -224,7 +230,7 @@ def known(connection: Connection, new: NewJob) -> Row[Any] | None:
 def insert(connection: Connection, new: NewJob, *, job_id: str, now: datetime) -> Row[Any]:
     """Store the row of a new job, with what it is to wait for."""
     fresh = _fresh(new, new.spec.digest(), now) | {"id": job_id, "artifact_root": _root_of_start(connection, new)}
-    stored = connection.execute(models.jobs.insert().values(fresh).returning(models.jobs)).one()
+    stored = connection.execute(jobmodels.jobs.insert().values(fresh).returning(jobmodels.jobs)).one()
     return _put_behind(connection, stored, new, now) if new.after or new.not_before else stored
 
 
@@ -266,13 +272,13 @@ def _put_behind(connection: Connection, job: Row[Any], new: NewJob, now: datetim
     """Let a new job wait for what it is to wait for, and return its row."""
     dependencies.add(connection, job.id, new.after)
     blocking = waiting.blocking(dependencies.of(connection, job.id), new.not_before, now=now)
-    behind = update(models.jobs).where(_jobs.id == job.id).values(start_after=new.not_before, **blocking)
-    return connection.execute(behind.returning(models.jobs)).one()
+    behind = update(jobmodels.jobs).where(_jobs.id == job.id).values(start_after=new.not_before, **blocking)
+    return connection.execute(behind.returning(jobmodels.jobs)).one()
 
 
 def _require_same_spec(connection: Connection, earlier: Row[Any], spec: specs.JobSpec) -> None:
     """Raise `IdempotencyConflict` unless the earlier job has this spec, or had it before it was extended."""
-    event = models.events.c
+    event = jobmodels.events.c
     was_extended = select(event.seq).where(event.job_id == earlier.id, event.kind == history.EXTENDED).limit(1)
     same = earlier.spec_hash == spec.digest() or (
         specs.is_extension(rows.job(earlier).spec, spec) and connection.execute(was_extended).first() is not None
@@ -286,7 +292,7 @@ def _require_same_spec(connection: Connection, earlier: Row[Any], spec: specs.Jo
 
 def row(connection: Connection, job_id: str, *, lock: bool = False) -> Row[Any]:
     """Return the row of the job with exactly this id, locked where that is asked for; raises NotFound."""
-    exactly = select(models.jobs).where(_jobs.id == job_id)
+    exactly = select(jobmodels.jobs).where(_jobs.id == job_id)
     found = connection.execute(exactly.with_for_update() if lock else exactly).first()
     if found is None:
         raise _missing(connection, job_id)
@@ -294,7 +300,7 @@ def row(connection: Connection, job_id: str, *, lock: bool = False) -> Row[Any]:
 
 
 def _missing(connection: Connection, text: str) -> errors.NotFound:
-    noted = models.deleted_jobs
+    noted = jobmodels.deleted_jobs
     note = connection.execute(select(noted).where(noted.c.id == ids.normalise(text.strip()))).first()
     if note is None:
         return errors.NotFound(f"There is no job {text!r}.", hint="`orch list -a` shows every job.")
@@ -305,12 +311,12 @@ def _missing(connection: Connection, text: str) -> errors.NotFound:
 
 def _search(connection: Connection, text: str) -> list[Row[Any]]:
     """Return the jobs that `text` means, in the first of its meanings that has any."""
-    newest_first = select(models.jobs).order_by(_jobs.seq.desc())
+    newest_first = select(jobmodels.jobs).order_by(_jobs.seq.desc())
     failed = _jobs.state == states.JobState.FAILED
     if text == "@latest":
         return list(connection.execute(newest_first.limit(1)))
     if text == "@last-failed":
-        last_end = select(models.jobs).where(failed).order_by(_jobs.finished_at.desc(), _jobs.seq.desc())
+        last_end = select(jobmodels.jobs).where(failed).order_by(_jobs.finished_at.desc(), _jobs.seq.desc())
         return list(connection.execute(last_end.limit(1)))
     prefix = ids.normalise(text)
     meanings = [_jobs.id == prefix, _jobs.name == text]

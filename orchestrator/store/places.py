@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import clock, dependencies, gangs, ids, jobs, ordering, states
-from orchestrator.store import claims, copies, engine, held, models, people, peoplebase, rows
+from orchestrator.store import claims, copies, engine, held, jobmodels, people, peoplebase, rows
 from orchestrator.store import dependencies as stored
 
 
@@ -58,7 +58,7 @@ class Places(peoplebase.Places):
         if all(demand.gpus == 1 for demand in claims.demands(connection, states.Stage.TRAIN)):
             return {}  # the usual answer, and the cheap one
         found = _held_back(connection, self.clock.now())
-        whole = select(models.jobs).where(models.jobs.c.seq.in_(found.values()))
+        whole = select(jobmodels.jobs).where(jobmodels.jobs.c.seq.in_(found.values()))
         by_seq = {row.seq: rows.job(row) for row in connection.execute(whole)} if found else {}
         return {worker: by_seq[seq] for worker, seq in found.items()}
 

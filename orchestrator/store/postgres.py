@@ -8,9 +8,9 @@ import sqlalchemy
 from psycopg import abc
 from sqlalchemy.engine import URL, Engine
 
-from orchestrator.store import deadline, models
+from orchestrator.store import deadline, jobmodels
 
-models.jobs_due.dialect_options["postgresql"]["where"] = sqlalchemy.text("blocked")
+jobmodels.jobs_due.dialect_options["postgresql"]["where"] = sqlalchemy.text("blocked")
 
 #: Seconds until a server that acknowledges nothing is given up by the kernel.
 NETWORK_SECONDS = 3

@@ -14,7 +14,18 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import clock, history, jobs, states
-from orchestrator.store import columns, engine, line, migrations, models, moves, people, supervisors
+from orchestrator.store import (
+    attemptmodels,
+    columns,
+    engine,
+    hostmodels,
+    jobmodels,
+    line,
+    migrations,
+    moves,
+    people,
+    supervisors,
+)
 
 #: How far the attempts of a job are counted on: more than it has anywhere, and another number at each restore.
 _AHEAD = range(1_000, 10_000)
@@ -22,8 +33,8 @@ _AHEAD = range(1_000, 10_000)
 #: Tables in the way that are named.
 _NAMED = 3
 
-_jobs = models.jobs.c
-_workers = models.workers.c
+_jobs = jobmodels.jobs.c
+_workers = hostmodels.workers.c
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +74,7 @@ def require_vacant(connection: Connection, name: str, *, silence: float) -> None
         return
     if not migrations.is_older(found):
         migrations.require_head(found, name=name)
-    count = connection.execute(select(func.count()).select_from(models.jobs)).scalar_one() if "jobs" in there else 0
+    count = connection.execute(select(func.count()).select_from(jobmodels.jobs)).scalar_one() if "jobs" in there else 0
     if count:
         raise errors.IllegalMove(
             f"The database {name} has {count} {'job' if count == 1 else 'jobs'}.",
@@ -96,8 +107,8 @@ def _require_no_table(there: set[str], name: str) -> None:
 def settle(connection: Connection, arrival: Arrival, time: clock.Clock) -> Settled:
     """Let the rows fit to where they are now, and return what became of them."""
     # Who lives there beats there; what waits to be told was told there.
-    connection.execute(models.workers.delete().where(_workers.ended_at.is_(None)))
-    connection.execute(update(models.notices).where(models.notices.c.told_at.is_(None)).values(due_at=None))
+    connection.execute(hostmodels.workers.delete().where(_workers.ended_at.is_(None)))
+    connection.execute(update(jobmodels.notices).where(jobmodels.notices.c.told_at.is_(None)).values(due_at=None))
     requeued = _end_what_runs(connection, arrival, time)
     incomplete = _forget_what_is_missing(connection, arrival)
     _move_root(connection, arrival)
@@ -124,7 +135,7 @@ def settle(connection: Connection, arrival: Arrival, time: clock.Clock) -> Settl
 
 def _end_what_runs(connection: Connection, arrival: Arrival, time: clock.Clock) -> tuple[str, ...]:
     """Take the jobs that ran from their workers, which are elsewhere: each stands where its wish leads."""
-    running = select(models.jobs).where(_jobs.state == states.JobState.RUNNING).order_by(_jobs.seq)
+    running = select(jobmodels.jobs).where(_jobs.state == states.JobState.RUNNING).order_by(_jobs.seq)
     found = connection.execute(running).all()
     why = "it ran when the backup was made: its worker belongs to another installation"
     for job in found:
@@ -137,35 +148,35 @@ def _forget_what_is_missing(connection: Connection, arrival: Arrival) -> list[Ro
     """Delete the rows of checkpoints that should have come along and have not; return the jobs that had them."""
     if arrival.old_root is None:
         return []
-    point, attempt = models.checkpoints.c, models.attempts.c
+    point, attempt = attemptmodels.checkpoints.c, attemptmodels.attempts.c
     listed = (
         select(point.job_id, point.attempt, point.step, point.path)
-        .join(models.attempts, (point.job_id == attempt.job_id) & (point.attempt == attempt.attempt))
+        .join(attemptmodels.attempts, (point.job_id == attempt.job_id) & (point.attempt == attempt.attempt))
         .where(attempt.artifact_root == arrival.old_root)
     )
     missing = [row for row in connection.execute(listed) if row.path not in arrival.paths]
     for row in missing:
         this = (point.job_id == row.job_id, point.attempt == row.attempt, point.step == row.step)
-        connection.execute(models.checkpoints.delete().where(*this))
+        connection.execute(attemptmodels.checkpoints.delete().where(*this))
     for job_id in dict.fromkeys(row.job_id for row in missing):
         best = people.row(connection, job_id).best_accuracy
         left = line.mark(connection, job_id)
         # What was measured stays true; without any checkpoint it begins anew, wherever that may be.
         values = {"best_accuracy": best} | ({} if left else {"artifact_root": None, "furthest_step": 0})
-        connection.execute(update(models.jobs).where(_jobs.id == job_id).values(values))
+        connection.execute(update(jobmodels.jobs).where(_jobs.id == job_id).values(values))
     return [people.row(connection, job_id) for job_id in dict.fromkeys(row.job_id for row in missing)]
 
 
 def _move_root(connection: Connection, arrival: Arrival) -> None:
     if arrival.old_root is not None and arrival.new_root != arrival.old_root:
-        for table in (models.jobs, models.attempts):
+        for table in (jobmodels.jobs, attemptmodels.attempts):
             moved = update(table).where(table.c.artifact_root == arrival.old_root)
             connection.execute(moved.values(artifact_root=arrival.new_root))
 
 
 def _count_on(connection: Connection, arrival: Arrival, now: datetime) -> None:
     ahead = secrets.choice(_AHEAD)
-    connection.execute(update(models.jobs).values(attempt=_jobs.attempt + ahead))
+    connection.execute(update(jobmodels.jobs).values(attempt=_jobs.attempt + ahead))
     said = f"from the backup of {arrival.made_at:%Y-%m-%dT%H:%M:%SZ}; its attempts count on from there"
     restored = select(
         _jobs.id,
@@ -178,4 +189,4 @@ def _count_on(connection: Connection, arrival: Arrival, now: datetime) -> None:
         literal(said),
     ).order_by(_jobs.seq)
     names = ["job_id", "run", "attempt", "at", "actor", "kind", "stage", "detail"]
-    connection.execute(models.events.insert().from_select(names, restored))
+    connection.execute(jobmodels.events.insert().from_select(names, restored))

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import provenance
-from orchestrator.store import models, rows
+from orchestrator.store import jobmodels, rows
 
 
 def add(connection: Connection, job_id: str, known: provenance.Provenance) -> None:
@@ -15,10 +15,10 @@ def add(connection: Connection, job_id: str, known: provenance.Provenance) -> No
         return
     said = asdict(known.source or provenance.Source())
     values = {"job_id": job_id, "origins": dict(known.origins), "revision": said.pop("commit"), **said}
-    connection.execute(models.sources.insert().values(values))
+    connection.execute(jobmodels.sources.insert().values(values))
 
 
 def of(connection: Connection, job_id: str) -> provenance.Provenance:
     """Return where a job comes from: of one that an earlier orch has stored nothing is known."""
-    row = connection.execute(select(models.sources).where(models.sources.c.job_id == job_id)).first()
+    row = connection.execute(select(jobmodels.sources).where(jobmodels.sources.c.job_id == job_id)).first()
     return rows.source(row) if row else provenance.UNKNOWN

@@ -7,9 +7,9 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import jobs, states
-from orchestrator.store import line, models, rows
+from orchestrator.store import attemptmodels, jobmodels, line, rows
 
-_jobs = models.jobs.c
+_jobs = jobmodels.jobs.c
 
 
 def held(connection: Connection, parent: str) -> dict[int, list[str]]:
@@ -49,7 +49,7 @@ def checkpoint(connection: Connection, job: Row[Any]) -> jobs.Checkpoint | None:
     """Return the checkpoint that the job starts from; None where it starts from none, or its parent was deleted."""
     if job.parent is None or job.start_step is None:
         return None
-    found = models.checkpoints.c
-    of_step = select(models.checkpoints).where(found.job_id == job.parent, found.step == job.start_step)
+    found = attemptmodels.checkpoints.c
+    of_step = select(attemptmodels.checkpoints).where(found.job_id == job.parent, found.step == job.start_step)
     newest = connection.execute(of_step.order_by(found.attempt.desc()).limit(1)).first()
     return rows.checkpoint(newest) if newest else None

@@ -10,12 +10,24 @@ from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import clock, history, jobs, ordering, specs, states, stopping, verbs
-from orchestrator.store import dependencies, engine, line, models, moves, people, peoplebase, rows, starts, waiting
+from orchestrator.store import (
+    attemptmodels,
+    dependencies,
+    engine,
+    jobmodels,
+    line,
+    moves,
+    people,
+    peoplebase,
+    rows,
+    starts,
+    waiting,
+)
 
 #: Jobs that are steered in one transaction, for which others have to wait.
 BATCH = 200
 
-_jobs = models.jobs.c
+_jobs = jobmodels.jobs.c
 _Verb = verbs.Verb
 
 
@@ -89,16 +101,17 @@ class Steering(peoplebase.Steering):
                 hint=f"`orch cancel {job_id}` ends it; delete it then.",
             )
         starts.require_free(connection, job_id, doing="deleted")
-        attempt, deleted = models.attempts.c, models.deleted_jobs.c
+        attempt, deleted = attemptmodels.attempts.c, jobmodels.deleted_jobs.c
         roots = connection.execute(select(attempt.artifact_root).where(attempt.job_id == job_id).distinct())
         held = tuple(sorted(roots.scalars()))
         note = {"id": job.id, "state": job.state, "run": job.run, "attempt": job.attempt}
         note |= {"deleted_by": actor, "deleted_at": self.clock.now()}
-        connection.execute(models.deleted_jobs.delete().where(deleted.id == job_id))  # an id may come twice in an age
-        connection.execute(models.deleted_jobs.insert().values(note))
+        # An id may come twice in an age.
+        connection.execute(jobmodels.deleted_jobs.delete().where(deleted.id == job_id))
+        connection.execute(jobmodels.deleted_jobs.insert().values(note))
         if job.state not in states.FINAL:
             dependencies.tell(connection, job_id, states.Ended.DELETED, now=self.clock.now())
-        connection.execute(models.jobs.delete().where(_jobs.id == job_id))
+        connection.execute(jobmodels.jobs.delete().where(_jobs.id == job_id))
         return held
 
 
@@ -116,8 +129,8 @@ class _Hand:
 
     def change(self, job: Row[Any], *, kind: str, detail: str | None = None, **values: Any) -> Row[Any]:
         """Change what is no state, with its event, and return the new row."""
-        changing = update(models.jobs).where(_jobs.id == job.id).values(values)
-        changed = self.connection.execute(changing.returning(models.jobs)).one()
+        changing = update(jobmodels.jobs).where(_jobs.id == job.id).values(values)
+        changed = self.connection.execute(changing.returning(jobmodels.jobs)).one()
         moves.record(self.connection, changed, old=job, kind=kind, actor=self.actor, now=self.now, detail=detail)
         return changed
 
@@ -201,7 +214,7 @@ def _extend(hand: _Hand, job: Row[Any], change: verbs.Change) -> Row[Any]:
 
 def _require_not_over(connection: Connection, job: Row[Any], spec: specs.JobSpec) -> None:
     """Raise `IllegalMove` where patience ends the training with the epochs that it has, however many there may be."""
-    of_job = line.on_line(models.epoch_metrics, job.id).order_by(models.epoch_metrics.c.epoch)
+    of_job = line.on_line(attemptmodels.epoch_metrics, job.id).order_by(attemptmodels.epoch_metrics.c.epoch)
     watched = stopping.watched(spec, [rows.epoch_metric(row) for row in connection.execute(of_job)])
     if watched and stopping.last_epoch(spec, watched) <= len(watched):
         raise errors.IllegalMove(

@@ -11,10 +11,24 @@ from sqlalchemy.engine import Connection
 from orchestrator import errors
 from orchestrator.core import clock, gangs, jobs, provenance, retention, states
 from orchestrator.core import limits as core_limits
-from orchestrator.store import claims, copies, engine, line, models, moves, people, rows, starts, waiting, workerbase
+from orchestrator.store import (
+    attemptmodels,
+    claims,
+    copies,
+    engine,
+    hostmodels,
+    jobmodels,
+    line,
+    moves,
+    people,
+    rows,
+    starts,
+    waiting,
+    workerbase,
+)
 
-_jobs = models.jobs.c
-_attempts = models.attempts.c
+_jobs = jobmodels.jobs.c
+_attempts = attemptmodels.attempts.c
 
 
 class Supervisors(workerbase.Supervisors):
@@ -132,7 +146,7 @@ class Supervisors(workerbase.Supervisors):
         taken = {"state": states.JobState.RUNNING, "attempt": first.attempt + 1, "worker": worker.id, "beat": 0}
         times = {"not_before": None, "started_at": first.started_at or self.clock.now()}
         return connection.execute(
-            update(models.jobs).where(*still).values(**taken, **times).returning(models.jobs)
+            update(jobmodels.jobs).where(*still).values(**taken, **times).returning(jobmodels.jobs)
         ).first()
 
     @engine.writes
@@ -159,7 +173,7 @@ class Supervisors(workerbase.Supervisors):
         """Store where training goes on: what earlier attempts did past that step leaves the line."""
         _own(connection, claim)
         mine = (_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
-        connection.execute(update(models.attempts).where(*mine).values(resumed_from=attempt, first_step=step))
+        connection.execute(update(attemptmodels.attempts).where(*mine).values(resumed_from=attempt, first_step=step))
         line.cut(connection, claim.id, attempt=claim.attempt, step=step)
         line.mark(connection, claim.id)
 
@@ -170,14 +184,14 @@ class Supervisors(workerbase.Supervisors):
         """Store what this attempt trains with."""
         _own(connection, claim)
         mine = (_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
-        connection.execute(update(models.attempts).where(*mine).values(environment=asdict(environment)))
+        connection.execute(update(attemptmodels.attempts).where(*mine).values(environment=asdict(environment)))
 
     @engine.writes
     def record_steps(self, connection: Connection, claim: jobs.Claim, steps: Iterable[jobs.StepMetric]) -> None:
         """Store step metrics; a row that exists stays as it is."""
         _own(connection, claim)
         values = [{"step": step.step, "name": step.name, "value": step.value} for step in steps]
-        _add(connection, models.step_metrics, claim, values)
+        _add(connection, attemptmodels.step_metrics, claim, values)
 
     @engine.writes
     def record_checkpoint(
@@ -199,9 +213,9 @@ class Supervisors(workerbase.Supervisors):
         )
         stored = asdict(checkpoint) | {"best": False, "last": False}
         stored |= {"created_at": checkpoint.created_at or self.clock.now()}
-        _add(connection, models.checkpoints, claim, [stored])
+        _add(connection, attemptmodels.checkpoints, claim, [stored])
         closed = [asdict(metric) | {"step": checkpoint.step} for metric in metrics]
-        _add(connection, models.epoch_metrics, claim, closed)
+        _add(connection, attemptmodels.epoch_metrics, claim, closed)
         held = starts.held(connection, claim.id)
         keep = job.spec.get("keep", retention.USUAL)  # a job of an earlier version does not say it
         return line.prune(connection, claim.id, line.mark(connection, claim.id), held=held, keep=keep)
@@ -212,7 +226,7 @@ class Supervisors(workerbase.Supervisors):
     ) -> None:
         """Store an epoch that ended with `step`, whose checkpoint has gone already."""
         _own(connection, claim)
-        _add(connection, models.epoch_metrics, claim, [asdict(metric) | {"step": step} for metric in metrics])
+        _add(connection, attemptmodels.epoch_metrics, claim, [asdict(metric) | {"step": step} for metric in metrics])
 
     @engine.writes
     def record_dataset(self, connection: Connection, claim: jobs.Claim, dataset: jobs.Dataset) -> None:
@@ -220,7 +234,7 @@ class Supervisors(workerbase.Supervisors):
         job = _own(connection, claim, data_hash=dataset.hash)
         copies.keep(connection, job, dataset.hash, now=self.clock.now())
         values = asdict(dataset) | {"created_at": dataset.created_at or self.clock.now()}
-        adding = engine.insert(connection, models.datasets).values(values)
+        adding = engine.insert(connection, hostmodels.datasets).values(values)
         where_it_is = {"source": dataset.source, "path": dataset.path}
         connection.execute(adding.on_conflict_do_update(index_elements=["hash"], set_=where_it_is))
 
@@ -229,20 +243,20 @@ class Supervisors(workerbase.Supervisors):
         """Store an evaluation."""
         _own(connection, claim)
         values = asdict(evaluation) | {"created_at": evaluation.created_at or self.clock.now()}
-        _add(connection, models.evaluations, claim, [values])
+        _add(connection, attemptmodels.evaluations, claim, [values])
 
     @engine.writes
     def record_log(self, connection: Connection, claim: jobs.Claim, chunk: jobs.LogChunk) -> None:
         """Store a piece of the log; one that exists stays as it is."""
         _own(connection, claim)
-        _add(connection, models.log_chunks, claim, [asdict(chunk)])
+        _add(connection, attemptmodels.log_chunks, claim, [asdict(chunk)])
 
     @engine.writes
     def note(self, connection: Connection, claim: jobs.Claim, *, kind: str, detail: str) -> None:
         """Add a line to the job's history that changes no state; an attempt says the same only once."""
         job = _own(connection, claim)
         same = {"job_id": claim.id, "attempt": claim.attempt, "kind": kind, "detail": detail}
-        if connection.execute(select(models.events).filter_by(**same).limit(1)).first() is None:
+        if connection.execute(select(jobmodels.events).filter_by(**same).limit(1)).first() is None:
             moves.record(connection, job, old=job, kind=kind, actor=job.worker, now=self.clock.now(), detail=detail)
 
     @engine.writes
@@ -265,7 +279,7 @@ def end(
     mine = (_attempts.job_id == job.id, _attempts.attempt == job.attempt)
     last_step = _last_step(connection, job, outcome)
     ended = {"ended_at": now, "outcome": how, "reason": outcome.reason, "last_step": last_step}
-    connection.execute(update(models.attempts).where(*mine).values(ended))
+    connection.execute(update(attemptmodels.attempts).where(*mine).values(ended))
     if how == "done" and job.stage is states.Stage.TRAIN and job.data_hash is not None:
         copies.keep(connection, job, job.data_hash, now=now)  # what was not there it has fetched
     return moves.apply(connection, job, moves.after(job, outcome, now=now), actor=actor, now=now)
@@ -275,14 +289,14 @@ def _begin_attempt(
     connection: Connection, job: Row[Any], before: Row[Any], place: dict[str, Any], *, now: datetime
 ) -> None:
     begun = {"job_id": job.id, "attempt": job.attempt, "run": job.run, "stage": job.stage, "started_at": now}
-    connection.execute(models.attempts.insert().values(**begun, **place, submitted_by=job.submitted_by))
+    connection.execute(attemptmodels.attempts.insert().values(**begun, **place, submitted_by=job.submitted_by))
     detail = f"attempt {job.attempt} on {place['device']}"
     moves.record(connection, job, old=before, kind="claimed", actor=place["worker"], now=now, detail=detail)
 
 
 def _last_step(connection: Connection, job: Row[Any], outcome: jobs.Outcome) -> int | None:
     """Return the last step that is known of the attempt: who vanished did not say, but its losses are there."""
-    loss = models.step_metrics.c
+    loss = attemptmodels.step_metrics.c
     mine = (loss.job_id == job.id, loss.attempt == job.attempt, loss.name == "loss")
     known: int | None = connection.execute(select(func.max(loss.step)).where(*mine)).scalar_one()
     return max((step for step in (known, outcome.last_step) if step is not None), default=None)
@@ -297,8 +311,8 @@ def _own(connection: Connection, claim: jobs.Claim, **values: Any) -> Row[Any]:
 
     Every fenced write begins with this: an INSERT alone could slip in behind a successor.
     """
-    owning = update(models.jobs).where(*_fence(claim)).values(values or {"attempt": claim.attempt})
-    job = connection.execute(owning.returning(models.jobs)).first()
+    owning = update(jobmodels.jobs).where(*_fence(claim)).values(values or {"attempt": claim.attempt})
+    job = connection.execute(owning.returning(jobmodels.jobs)).first()
     if job is None:
         raise _stale(claim)
     return job

@@ -7,9 +7,9 @@ from sqlalchemy import Row, select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import states, telling
-from orchestrator.store import models
+from orchestrator.store import jobmodels
 
-_tellings = models.tellings.c
+_tellings = jobmodels.tellings.c
 
 
 def add(connection: Connection, job_id: str, wanted: telling.Telling | None) -> None:
@@ -17,7 +17,7 @@ def add(connection: Connection, job_id: str, wanted: telling.Telling | None) -> 
     if wanted is not None and wanted.targets:
         on = sorted(occasion.value for occasion in wanted.on)
         rows = [{"job_id": job_id, "target": target, "occasions": on} for target in dict.fromkeys(wanted.targets)]
-        connection.execute(models.tellings.insert(), rows)
+        connection.execute(jobmodels.tellings.insert(), rows)
 
 
 def move(
@@ -26,14 +26,14 @@ def move(
     """Store the notices of a job's move; `job` is its row after it."""
     if job.state not in states.FINAL and reason is None:
         return
-    asked = select(models.tellings).where(_tellings.job_id == job.id).order_by(_tellings.target)
+    asked = select(jobmodels.tellings).where(_tellings.job_id == job.id).order_by(_tellings.target)
     for one in connection.execute(asked).all():
         wanted = [telling.Occasion(occasion) for occasion in one.occasions]
         occasion = telling.occasion(wanted, state=job.state, reason=reason)
         if occasion is not None:
             message = _message(job, occasion, reason=reason, detail=detail, now=now)
             notice = {"job_id": job.id, "target": one.target, "message": message, "due_at": now}
-            connection.execute(models.notices.insert().values(tries=0, maybe_heard=0, **notice))
+            connection.execute(jobmodels.notices.insert().values(tries=0, maybe_heard=0, **notice))
 
 
 def _message(

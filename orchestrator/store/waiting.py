@@ -13,12 +13,12 @@ from sqlalchemy.engine import Connection
 
 from orchestrator.core import dependencies
 from orchestrator.store import dependencies as stored
-from orchestrator.store import models, moves
+from orchestrator.store import jobmodels, moves
 
 #: Jobs that one transaction looks at again.
 BATCH = 200
 
-_jobs = models.jobs.c
+_jobs = jobmodels.jobs.c
 
 
 def blocking(
@@ -44,12 +44,12 @@ def unblock(connection: Connection, *, actor: str, now: datetime) -> int:
 
     Each may be claimed from now on, or fails for want of another job's success, or waits on.
     """
-    waits = exists().where(models.dependencies.c.job_id == _jobs.id).label("waits")
-    due = _due(now).add_columns(waits).limit(BATCH).with_for_update(skip_locked=True, of=models.jobs)
+    waits = exists().where(jobmodels.dependencies.c.job_id == _jobs.id).label("waits")
+    due = _due(now).add_columns(waits).limit(BATCH).with_for_update(skip_locked=True, of=jobmodels.jobs)
     found = connection.execute(due).all()
     free = [row.seq for row in found if not row.waits]
     if free:
-        connection.execute(update(models.jobs).where(_jobs.seq.in_(free)).values(blocked=False, not_before=null()))
+        connection.execute(update(jobmodels.jobs).where(_jobs.seq.in_(free)).values(blocked=False, not_before=null()))
     for row in found:
         if row.waits:
             _look(connection, row, actor=actor, now=now)
@@ -58,7 +58,7 @@ def unblock(connection: Connection, *, actor: str, now: datetime) -> int:
 
 def _due(now: datetime) -> Any:
     return (
-        select(models.jobs)
+        select(jobmodels.jobs)
         .where(_jobs.blocked == true(), _jobs.not_before <= now)
         .order_by(_jobs.not_before, _jobs.rank, _jobs.seq)
     )
@@ -71,4 +71,4 @@ def _look(connection: Connection, job: Row[Any], *, actor: str, now: datetime) -
         moves.apply(connection, job, moves.failed_by_another(job, broken, now=now), actor=actor, now=now)
         return
     values = blocking(waits_for, job.start_after, now=now)
-    connection.execute(update(models.jobs).where(_jobs.id == job.id).values(values))
+    connection.execute(update(jobmodels.jobs).where(_jobs.id == job.id).values(values))

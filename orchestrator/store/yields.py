@@ -10,20 +10,20 @@ from sqlalchemy import Row, func, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import gangs, states, yielding
-from orchestrator.store import claims, held, models, moves
+from orchestrator.store import attemptmodels, claims, held, jobmodels, moves
 
 #: Key of PostgreSQL's advisory lock under which it is decided who yields: "yiel" in ASCII.
 _ADVISORY_KEY = 0x7969656C
 
-_jobs = models.jobs.c
-_attempts = models.attempts.c
+_jobs = jobmodels.jobs.c
+_attempts = attemptmodels.attempts.c
 _STAY = (states.Wish.RUN, states.Wish.YIELD)
 
 
 def asked(connection: Connection, *, stay: timedelta, now: datetime) -> list[yielding.Asked]:
     """Return the trainings of which something else is wished from now on."""
-    begun = select(models.jobs, _attempts.started_at.label("began_at")).join_from(
-        models.jobs, models.attempts, (_attempts.job_id == _jobs.id) & (_attempts.attempt == _jobs.attempt)
+    begun = select(jobmodels.jobs, _attempts.started_at.label("began_at")).join_from(
+        jobmodels.jobs, attemptmodels.attempts, (_attempts.job_id == _jobs.id) & (_attempts.attempt == _jobs.attempt)
     )
     training = (_jobs.state == states.JobState.RUNNING, _jobs.stage == states.Stage.TRAIN, _jobs.wish.in_(_STAY))
     found = [row for row in connection.execute(begun.where(*training).order_by(_jobs.seq)) if _may_yield(row)]
@@ -51,7 +51,9 @@ def _wish(connection: Connection, one: yielding.Asked, *, actor: str, now: datet
     still = (_jobs.id == training.job, _jobs.state == states.JobState.RUNNING, _jobs.wish.in_(_STAY))
     same = _jobs.yields_to.is_not_distinct_from(training.yields_to)
     values = moves.NO_WISH if urgent is None else {"wish": states.Wish.YIELD, "yields_to": urgent.job}
-    row = connection.execute(update(models.jobs).where(*still, same).values(values).returning(models.jobs)).first()
+    row = connection.execute(
+        update(jobmodels.jobs).where(*still, same).values(values).returning(jobmodels.jobs)
+    ).first()
     if row is None:
         return False
     kind, detail = "yield_taken_back", f"to {training.yields_to}, which needs no room any more"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from orchestrator.core import gangs, jobs, provenance, resources, specs, states
-from orchestrator.store import base, models, sql
+from orchestrator.store import base, jobmodels, sql
 
 ROOT = "root-a"
 DONE = jobs.Outcome(kind="done")
@@ -111,5 +111,5 @@ def kinds(store: base.Store, job_id: str) -> list[str]:
 
 def overwrite(store: sql.SqlStore, job_id: str, **values: Any) -> None:
     """Change a job's row behind the store's back."""
-    changing = models.jobs.update().where(models.jobs.c.id == job_id).values(values)
+    changing = jobmodels.jobs.update().where(jobmodels.jobs.c.id == job_id).values(values)
     store.database.write(lambda connection: connection.execute(changing))

@@ -16,7 +16,7 @@ from orchestrator import config, errors, sockets
 from orchestrator.core import jobs, specs, states
 from orchestrator.core.findings import Kind
 from orchestrator.service import audit
-from orchestrator.store import base, models, sql
+from orchestrator.store import attemptmodels, base, jobmodels, sql
 from tests.contract import parts
 from tests.contract.test_fences import EVALUATION
 
@@ -193,39 +193,39 @@ _SUCCESS = "new_state = 'succeeded'"
 
 
 DAMAGES: list[tuple[Kind, Callable[[Scene], object]]] = [
-    (Kind.MISSING, lambda s: s.delete(models.jobs, f"id = '{s.job}'")),
-    (Kind.CHAIN, lambda s: s.change(models.events, _SUCCESS, old_state="queued")),
-    (Kind.CHAIN, lambda s: s.delete(models.events, "kind = 'drained'")),
-    (Kind.CHAIN, lambda s: s.delete(models.events, _SUCCESS)),
-    (Kind.FINAL, lambda s: s.add(models.events, _SUCCESS, seq=10_000)),
-    (Kind.FINAL, lambda s: s.delete(models.events, _SUCCESS)),
-    (Kind.FENCE, lambda s: s.change(models.events, _SUCCESS, attempt=2)),
-    (Kind.ATTEMPT, lambda s: s.change(models.attempts, "attempt = 1", ended_at=None, outcome=None)),
-    (Kind.ATTEMPT, lambda s: s.delete(models.attempts, "attempt = 1")),
-    (Kind.ATTEMPT, lambda s: s.change(models.attempts, "attempt = 3", stage="evaluate")),
-    (Kind.DEVICE, lambda s: s.change(models.attempts, "attempt = 3", device="2 x CPU")),
-    (Kind.LINE, lambda s: s.change(models.attempts, "attempt = 3", line_end=None)),
-    (Kind.LINE, lambda s: s.change(models.attempts, "attempt = 4", resumed_from=None)),
-    (Kind.LINE, lambda s: s.add(models.checkpoints, _A_CHECKPOINT, step=10)),  # passed over in silence
-    (Kind.EPOCHS, lambda s: s.delete(models.epoch_metrics, "epoch = 2 AND split = 'val'")),
-    (Kind.EPOCHS, lambda s: s.add(models.epoch_metrics, "epoch = 2 AND split = 'val'", attempt=4)),
-    (Kind.EPOCHS, lambda s: s.change(models.epoch_metrics, "epoch = 2", step=7)),
-    (Kind.EPOCHS, lambda s: s.delete(models.epoch_metrics, "epoch = 3")),
-    (Kind.STEPS, lambda s: s.delete(models.step_metrics, "attempt = 3 AND step = 8")),
-    (Kind.STEPS, lambda s: s.delete(models.step_metrics, "attempt = 4 AND step = 12")),
-    (Kind.STEPS, lambda s: s.delete(models.step_metrics, "attempt = 2")),
-    (Kind.REPEATED, lambda s: s.change(models.attempts, "attempt = 3", last_step=20)),
-    (Kind.REPEATED, lambda s: s.change(models.attempts, "attempt = 2", last_step=7)),  # it drained at 6
-    (Kind.EVALUATION, lambda s: s.delete(models.evaluations, "attempt = 5")),
-    (Kind.EVALUATION, lambda s: s.change(models.evaluations, "attempt = 5", checkpoint_sha256="0" * 64)),
+    (Kind.MISSING, lambda s: s.delete(jobmodels.jobs, f"id = '{s.job}'")),
+    (Kind.CHAIN, lambda s: s.change(jobmodels.events, _SUCCESS, old_state="queued")),
+    (Kind.CHAIN, lambda s: s.delete(jobmodels.events, "kind = 'drained'")),
+    (Kind.CHAIN, lambda s: s.delete(jobmodels.events, _SUCCESS)),
+    (Kind.FINAL, lambda s: s.add(jobmodels.events, _SUCCESS, seq=10_000)),
+    (Kind.FINAL, lambda s: s.delete(jobmodels.events, _SUCCESS)),
+    (Kind.FENCE, lambda s: s.change(jobmodels.events, _SUCCESS, attempt=2)),
+    (Kind.ATTEMPT, lambda s: s.change(attemptmodels.attempts, "attempt = 1", ended_at=None, outcome=None)),
+    (Kind.ATTEMPT, lambda s: s.delete(attemptmodels.attempts, "attempt = 1")),
+    (Kind.ATTEMPT, lambda s: s.change(attemptmodels.attempts, "attempt = 3", stage="evaluate")),
+    (Kind.DEVICE, lambda s: s.change(attemptmodels.attempts, "attempt = 3", device="2 x CPU")),
+    (Kind.LINE, lambda s: s.change(attemptmodels.attempts, "attempt = 3", line_end=None)),
+    (Kind.LINE, lambda s: s.change(attemptmodels.attempts, "attempt = 4", resumed_from=None)),
+    (Kind.LINE, lambda s: s.add(attemptmodels.checkpoints, _A_CHECKPOINT, step=10)),  # passed over in silence
+    (Kind.EPOCHS, lambda s: s.delete(attemptmodels.epoch_metrics, "epoch = 2 AND split = 'val'")),
+    (Kind.EPOCHS, lambda s: s.add(attemptmodels.epoch_metrics, "epoch = 2 AND split = 'val'", attempt=4)),
+    (Kind.EPOCHS, lambda s: s.change(attemptmodels.epoch_metrics, "epoch = 2", step=7)),
+    (Kind.EPOCHS, lambda s: s.delete(attemptmodels.epoch_metrics, "epoch = 3")),
+    (Kind.STEPS, lambda s: s.delete(attemptmodels.step_metrics, "attempt = 3 AND step = 8")),
+    (Kind.STEPS, lambda s: s.delete(attemptmodels.step_metrics, "attempt = 4 AND step = 12")),
+    (Kind.STEPS, lambda s: s.delete(attemptmodels.step_metrics, "attempt = 2")),
+    (Kind.REPEATED, lambda s: s.change(attemptmodels.attempts, "attempt = 3", last_step=20)),
+    (Kind.REPEATED, lambda s: s.change(attemptmodels.attempts, "attempt = 2", last_step=7)),  # it drained at 6
+    (Kind.EVALUATION, lambda s: s.delete(attemptmodels.evaluations, "attempt = 5")),
+    (Kind.EVALUATION, lambda s: s.change(attemptmodels.evaluations, "attempt = 5", checkpoint_sha256="0" * 64)),
     (Kind.CHECKPOINT, lambda s: s.newest().write_bytes(b"4 13")),
     (Kind.CHECKPOINT, lambda s: s.newest().write_bytes(b"short")),
     (Kind.CHECKPOINT, lambda s: s.newest().unlink()),
-    (Kind.CHECKPOINT, lambda s: s.change(models.checkpoints, _A_CHECKPOINT, path="../../etc/passwd")),
-    (Kind.RETENTION, lambda s: s.add(models.checkpoints, "step = 4", step=3)),
-    (Kind.RETENTION, lambda s: s.change(models.checkpoints, "step = 4", best=False)),
-    (Kind.RETENTION, lambda s: s.change(models.checkpoints, _A_CHECKPOINT, last=True)),
-    (Kind.RETENTION, lambda s: s.change(models.jobs, f"id = '{s.job}'", best_accuracy=0.1)),
+    (Kind.CHECKPOINT, lambda s: s.change(attemptmodels.checkpoints, _A_CHECKPOINT, path="../../etc/passwd")),
+    (Kind.RETENTION, lambda s: s.add(attemptmodels.checkpoints, "step = 4", step=3)),
+    (Kind.RETENTION, lambda s: s.change(attemptmodels.checkpoints, "step = 4", best=False)),
+    (Kind.RETENTION, lambda s: s.change(attemptmodels.checkpoints, _A_CHECKPOINT, last=True)),
+    (Kind.RETENTION, lambda s: s.change(jobmodels.jobs, f"id = '{s.job}'", best_accuracy=0.1)),
     (Kind.LEFTOVER, lambda s: s.newest().with_name(".step-0000013.safetensors.tmp").touch()),
     (Kind.LEFTOVER, lambda s: s.newest().with_name("step-0000011.safetensors").touch()),
     (Kind.LEFTOVER, lambda s: s.file(f"artifacts/{s.job}/attempt-0005/pid", b"1")),

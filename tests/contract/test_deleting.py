@@ -3,7 +3,7 @@ import sqlalchemy
 
 from orchestrator import errors
 from orchestrator.core import ids, jobs, provenance, states
-from orchestrator.store import models, people, sql
+from orchestrator.store import jobmodels, people, sql
 from tests.contract import parts
 from tests.contract.test_fences import DATASET, EVALUATION, picture
 
@@ -98,6 +98,6 @@ def test_id_that_comes_again_is_that_of_a_living_job(any_store: sql.SqlStore, mo
 
 def test_note_of_a_running_job_is_impossible(any_store: sql.SqlStore) -> None:
     values = {"id": "abcd1234", "run": 1, "attempt": 1, "deleted_by": "ada", "deleted_at": any_store.clock.now()}
-    noting = models.deleted_jobs.insert().values(values | {"state": states.JobState.RUNNING})
+    noting = jobmodels.deleted_jobs.insert().values(values | {"state": states.JobState.RUNNING})
     with pytest.raises(sqlalchemy.exc.IntegrityError, match="not_running"):
         any_store.database.write(lambda connection: connection.execute(noting))

@@ -9,7 +9,7 @@ from orchestrator import errors
 from orchestrator.core import history, jobs, specs, states
 from orchestrator.core.dependencies import Dependency
 from orchestrator.core.findings import Kind
-from orchestrator.store import base, models, sql
+from orchestrator.store import base, jobmodels, sql
 from tests.contract import parts
 from tests.contract.test_fences import EVALUATION
 
@@ -41,7 +41,7 @@ def test_its_history_keeps_the_end_that_it_had(any_store: base.Store) -> None:
 def test_what_leaves_a_success_in_another_way_is_found(any_store: sql.SqlStore) -> None:
     job = _succeeded(any_store)
     any_store.extend(job.id, epochs=3, actor="bob")
-    event = models.events
+    event = jobmodels.events
     forged = event.update().where(event.c.job_id == job.id, event.c.kind == history.EXTENDED).values(kind="new_run")
     any_store.database.write(lambda connection: connection.execute(forged))
     assert [finding.kind for finding in history.check(any_store.history(job.id))] == [Kind.FINAL]

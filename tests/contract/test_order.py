@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from orchestrator.core import jobs, limits, ordering, states
-from orchestrator.store import models, sql
+from orchestrator.store import jobmodels, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 
@@ -115,7 +115,7 @@ def place(job: jobs.Job) -> tuple[float, int]:
 def test_claims_come_in_the_order_of_the_rule(
     any_store: sql.SqlStore, clock: HandClock, plans: list[Plan], ends: list[bool]
 ) -> None:
-    any_store.database.write(lambda connection: connection.execute(models.jobs.delete()))
+    any_store.database.write(lambda connection: connection.execute(jobmodels.jobs.delete()))
     submitted = []
     for plan in plans:
         clock.move(seconds=plan.seconds)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from orchestrator import config, errors
 from orchestrator.core import jobs, states
-from orchestrator.store import engine, models, sql
+from orchestrator.store import engine, jobmodels, sql
 from tests.contract import parts
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ def test_claim_passes_over_a_job_that_another_claimer_holds(postgres_url: str, s
         first, second = parts.submit(store), parts.submit(store)
 
         def hold_first(connection: Connection) -> str:
-            holding = models.jobs.select().where(models.jobs.c.id == first.id).with_for_update()
+            holding = jobmodels.jobs.select().where(jobmodels.jobs.c.id == first.id).with_for_update()
             connection.execute(holding)
             return parts.claimed(store).id
 

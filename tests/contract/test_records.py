@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.core import jobs, states
-from orchestrator.store import models, sql
+from orchestrator.store import jobmodels, models, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 from tests.contract.test_fences import DATASET, EVALUATION
@@ -152,7 +152,7 @@ def test_deleting_a_job_deletes_all_of_it(any_store: sql.SqlStore) -> None:
     any_store.record_steps(held, parts.losses(1, 3))
     any_store.record_checkpoint(held, parts.checkpoint(held, 3, epoch=1), parts.epoch_rows(1))
     any_store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=0, text="x"))
-    any_store.database.write(lambda connection: connection.execute(models.jobs.delete()))
+    any_store.database.write(lambda connection: connection.execute(jobmodels.jobs.delete()))
     left = any_store.database.read(
         lambda connection: {
             table.name for table in models.metadata.tables.values() if connection.execute(table.select()).first()

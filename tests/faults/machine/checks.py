@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.core import dependencies, history, jobs, states
-from orchestrator.store import models, sql
+from orchestrator.store import attemptmodels, jobmodels, sql
 from tests.conftest import HandClock
 
 State, Wish = states.JobState, states.Wish
@@ -132,12 +132,12 @@ class Account:
 
     def _picture(self) -> Picture:
         """Return what the database says, all of it from one moment, events since the last look."""
-        event, attempt = models.events.c, models.attempts.c
+        event, attempt = jobmodels.events.c, attemptmodels.attempts.c
         queries = (
-            models.jobs.select(),
-            models.events.select().where(event.seq > self._seen).order_by(event.seq),
-            models.attempts.select().where(attempt.ended_at.is_(None)),
-            models.deleted_jobs.select(),
+            jobmodels.jobs.select(),
+            jobmodels.events.select().where(event.seq > self._seen).order_by(event.seq),
+            attemptmodels.attempts.select().where(attempt.ended_at.is_(None)),
+            jobmodels.deleted_jobs.select(),
         )
         picture = Picture(*self._store.database.read(lambda c: [c.execute(query).all() for query in queries]))
         self._seen = max([self._seen, *(row.seq for row in picture.events)])
