@@ -32,7 +32,7 @@ test: $(STAMP) ## run the tests, several at a time
 check: $(STAMP) ## format, lint, types, imports, models against migrations, known vulnerabilities
 	@$(RUN) ruff format --check .
 	@$(RUN) ruff check .
-	@$(RUN) mypy
+	@$(RUN) mypy --num-workers 2
 	@$(RUN) lint-imports --no-logo
 	@$(RUN); home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export ORCH_HOME="$$home" && orch db upgrade && orch db check
 	@$(RUN) .ci/audit

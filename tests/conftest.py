@@ -35,10 +35,13 @@ _ROOM_BYTES = 4 * 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the files of tests lie in memory where there is room: they would wait for the disk most of their time.
+    """Let tests that run side by side keep out of each other's way.
 
-    What only a power failure shows, no test here sees: those of fsync look at who calls it, and when.
+    Each computes with one thread, before torch is there to read how many: two that wait for each other take the cores
+    of other tests. Files lie in memory where there is room: tests would wait for the disk most of their time. What only
+    a power failure shows, no test here sees: those of fsync look at who calls it, and when.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # noqa: TID251 - as below
     if hasattr(config, "workerinput") or not _has_room(_MEMORY):  # a process of several has the folder of all
         return
     folder = tempfile.mkdtemp(prefix="o-", dir=_MEMORY)  # short: sockets lie in it

@@ -21,7 +21,7 @@ SAMPLED = ("eio", "raise", "sleep 0.3")
 LATER = (2, 3, 5, 8)
 
 #: Cases that CI draws of the rest, of later visits, and on PostgreSQL.
-SAMPLE, SAMPLE_LATER, SAMPLE_POSTGRESQL = 6, 3, 4
+SAMPLE, SAMPLE_LATER, SAMPLE_POSTGRESQL = 3, 2, 2
 
 #: Reached after an absence of the database: a kill and one more absence behind it would be three faults of one job.
 _APART = "store.record_epoch."

@@ -10,7 +10,7 @@ from tests.faults.machine import play
 
 @pytest.mark.timeout(900)  # a history that fails is made shorter first, which takes its time
 def test_every_history_keeps_the_promise(migrated_file: Path) -> None:
-    play.run(migrated_file, examples=15, steps=50)
+    play.run(migrated_file, examples=10, steps=50)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Forty jobs under forty blows, on each database: what people were told is so, and the oracle finds nothing."""
+"""Forty jobs under forty blows, half as many on PostgreSQL: what people were told is so, the oracle finds nothing."""
 
 import random
 import tempfile
@@ -20,9 +20,10 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_nothing_is_lost_and_nothing_is_run_twice(database: str, folder: Path) -> None:
-    plan = report.Plan(seed=random.randrange(10**6), database=database)  # noqa: S311 - pytest's own seed
+@pytest.mark.parametrize(("database", "many"), [("sqlite", 40), ("postgresql", 20)])
+def test_nothing_is_lost_and_nothing_is_run_twice(database: str, many: int, folder: Path) -> None:
+    seed = random.randrange(10**6)  # noqa: S311 - pytest's own seed
+    plan = report.Plan(jobs=many, kills=many, seed=seed, database=database)
     outcome = run.soak(plan, folder=folder)
     said = report.markdown(outcome)
     print(said)  # noqa: T201 - the seed, and what was struck, for whoever reads of a failure

@@ -12,7 +12,7 @@ import pytest
 from tests.faults import cases, failpoints, scenarios
 
 #: Tests that draw their cases.
-_DRAWS = 3
+_DRAWS = 2
 
 _EVERYWHERE = list(scenarios.together(cases.everywhere()))
 
