@@ -14,7 +14,6 @@ import shutil
 import signal
 import sqlite3
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -26,87 +25,21 @@ import psutil
 import psycopg
 from pydantic import SecretStr
 
-from orchestrator import config, errors, failpoints
+from orchestrator import config, failpoints
 from orchestrator.core import clock, jobs, retry, specs, states, telling
 from orchestrator.service import bell, context, provenance
 from orchestrator.service import submit as submitting
 from orchestrator.store import engine
-from tests.faults import cases, lane
-from worker import app, forkserver, node, parts, recorder, supervisor
+from tests.faults import cases, lane, slots
+from worker import forkserver, node, parts, recorder, supervisor
 
 #: As fast as two busy cores keep up with.
 TIMINGS: dict[str, Any] = {"heartbeat": 0.5, "lease": 2.5, "sweep": 0.5, "drain": 10, "cancel_grace": 1}
-#: Seconds between two looks of an idle slot for what nobody rings for, such as retries.
-_LOOK = 0.2
 DEADLINE = 120.0
 EPOCHS = 2
 
 #: Times that a person types a command that dies or fails.
 _TRIES = 3
-
-
-class Slot:
-    """Stands for `children.Child`: a slot as a thread of the node; no fork server, which is the home's.
-
-    It hears what the node's other slot rings; no Celery worker is needed for that.
-    """
-
-    last_code: int | None = None
-    _rung = threading.Condition()
-
-    def __init__(self, name: str, module: str, *, first_line: str = "", **_: object) -> None:
-        self.name = name
-        self._module = module
-        self._plan = first_line
-        self._draining = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        if self._module == "worker.app":
-            self._thread.start()
-
-    def keep(self) -> None:
-        """Start it again where it could not begin, the database being away: as a process it would have died of that."""
-        if self._module == "worker.app" and not self.running:
-            self._thread = threading.Thread(target=self._run, daemon=True)
-            self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        self._draining.set()
-        self._ring()
-
-    @property
-    def running(self) -> bool:
-        return self._thread.is_alive()
-
-    def wait(self, deadline: float) -> bool:
-        if self.running:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
-        return not self.running
-
-    def _run(self) -> None:
-        settings = config.load()
-        plan = app.Plan.model_validate_json(self._plan).model_copy(update={"fork_server": settings.home / "fork.sock"})
-        try:
-            slot = app.build(plan, settings, self._draining)
-        except errors.DatabaseUnavailable as error:
-            sys.stderr.write(f"slot {self.name} does not start: {error.why}\n")
-            return
-        ring_afar = slot._ring
-
-        def ring(stage: states.Stage) -> None:
-            ring_afar(stage)
-            self._ring()
-
-        slot._ring = ring
-        while not self._draining.is_set():
-            slot.hear()
-            with self._rung:
-                self._rung.wait(_LOOK)
-
-    def _ring(self) -> None:
-        with self._rung:
-            self._rung.notify_all()
 
 
 class Home:
@@ -376,7 +309,7 @@ class Home:
             os._exit(code)
 
     def _node(self) -> int:
-        vars(parts)["Child"] = Slot
+        vars(parts)["Child"] = slots.Slot
         retry.FIRST_BACKOFF = timedelta(seconds=0.05)
         recorder._RETRY_SECONDS = 0.1
         supervisor._TICK_SECONDS = 0.1
