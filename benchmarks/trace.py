@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import line, simulation, workload
+from benchmarks import line, queues, simulation, workload
 from orchestrator import config
 from orchestrator.core import states
 from orchestrator.core.forecast import Interval
@@ -93,13 +93,13 @@ def run(count: int, *, seed: int, home: Path, ask_every: int = ASK_EVERY) -> Fou
     """Play a trace through, in orch's order and in that of submission."""
     started = time.perf_counter()
     plans = workload.plans(count, seed=seed)
-    clock = simulation.Clock()
+    clock = queues.Clock()
     settings = config.Settings(home=home)
     with closing(sql.open_store(settings, clock=clock)) as store:
-        queue, asked, looked = simulation.InStore(store, clock), list[Asked](), list[int]()
+        queue, asked, looked = queues.InStore(store, clock), list[Asked](), list[int]()
         source = random.Random(seed)  # noqa: S311 - no secret
 
-        def look(number: int, held: Sequence[simulation.Held]) -> None:
+        def look(number: int, held: Sequence[queues.Held]) -> None:
             if number >= ask_every * len(looked):
                 looked.append(number)
                 asked.extend(_ask(settings, queue, held, clock, source))
@@ -120,19 +120,19 @@ def run(count: int, *, seed: int, home: Path, ask_every: int = ASK_EVERY) -> Fou
 
 
 def _in_memory(plans: Sequence[workload.Plan], policy: line.Policy) -> simulation.Run:
-    clock = simulation.Clock()
-    return simulation.Simulation(simulation.InMemory(policy, clock), clock).work_off(plans)
+    clock = queues.Clock()
+    return simulation.Simulation(queues.InMemory(policy, clock), clock).work_off(plans)
 
 
 def _ask(
     settings: config.Settings,
-    queue: simulation.InStore,
-    held: Sequence[simulation.Held],
-    clock: simulation.Clock,
+    queue: queues.InStore,
+    held: Sequence[queues.Held],
+    clock: queues.Clock,
     source: random.Random,
 ) -> list[Asked]:
     """Ask for one job that waits and one that runs, of those that wait for no other one."""
-    for worker in simulation.WORKERS:
+    for worker in queues.WORKERS:
         queue.store.beat_worker(worker, states.WorkerState.ACTIVE)
     for one in held:
         if one.stage is Stage.TRAIN:
@@ -142,7 +142,7 @@ def _ask(
     return [_answer(settings, queue, source.choice(some), clock) for some in (waiting, running) if some]
 
 
-def _answer(settings: config.Settings, queue: simulation.InStore, number: int, clock: simulation.Clock) -> Asked:
+def _answer(settings: config.Settings, queue: queues.InStore, number: int, clock: queues.Clock) -> Asked:
     answer = why.why(settings, queue.store, queue.ids[number])
     return Asked(number=number, at=clock.seconds, stage=answer.job.stage, begins=answer.begins, ends=answer.ends)
 
@@ -219,12 +219,12 @@ def page(found: Found) -> str:
         after=workload.AFTER,
         bad=workload.BAD,
         lost=workload.LOST,
-        downloads=simulation.DOWNLOADS,
-        devices=simulation.DEVICES,
-        kinds=", ".join(simulation.WORKERS.values()),
+        downloads=queues.DOWNLOADS,
+        devices=queues.DEVICES,
+        kinds=", ".join(queues.WORKERS.values()),
         slowness=", ".join(f"{times:g}" for times in workload.SLOWNESS.values()),
         preemptible=workload.PREEMPTIBLE,
-        stay=simulation.STAY.total_seconds() / 60,
+        stay=queues.STAY.total_seconds() / 60,
         yields=sum(held.yielded for held in found.ours.stages),
         may_yield=sum(plan.spec.preemptible for plan in found.plans),
         wrong=len(found.wrong_room) or "none",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import line, simulation, trace, workload
+from benchmarks import line, queues, simulation, trace, workload
 from orchestrator.core import states
 
 JOBS = 60
@@ -42,7 +42,7 @@ def test_another_order_than_the_rule_s_is_found(tmp_path: Path, monkeypatch: pyt
 
 def test_a_user_who_is_passed_over_and_a_job_that_is_overtaken_are_found() -> None:
     plans = workload.plans(40, seed=1)
-    ada = [line.Waiting(plan=plan, submitted_at=simulation.Clock().now()) for plan in plans if plan.user == "ada"]
+    ada = [line.Waiting(plan=plan, submitted_at=queues.Clock().now()) for plan in plans if plan.user == "ada"]
     bob = next(line.Waiting(plan=plan, submitted_at=ada[0].submitted_at) for plan in plans if plan.user == "bob")
     patience, queue = line.Patience(), line.Line(line.in_turn)
     for _ in range(4):
