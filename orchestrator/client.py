@@ -78,6 +78,7 @@ class Client:
             opened = resources.enter_context(context.opened(settings))
             self._resources = resources.pop_all()
         self._settings, self._store = opened.settings, opened.store
+        self._ring = functools.partial(bell.ring, self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -140,8 +141,7 @@ class Client:
             notify=submitting.telling(self._settings, notify, notify_on),
             provenance=provenance.here(self._settings, resolved.origins),
         )
-        ring = functools.partial(bell.ring, self._settings)
-        return submitting.submit(self._store, new, ring=ring, require_broker=require_broker, reuse=not force).job
+        return submitting.submit(self._store, new, ring=self._ring, require_broker=require_broker, reuse=not force).job
 
     def get(self, job: str | Job) -> Job:
         """Return the job as it is now."""

@@ -108,7 +108,6 @@ def reproduce(
     --verdict judges it later. In a pipe each line is a name and its values.
     """
     from orchestrator.service import bundle as bundles
-    from orchestrator.service import reproduce as service
 
     if verdict is not None and (detach or data is not None or timeout is not None):
         raise errors.UsageError("--verdict queues nothing.", hint="orch reproduce BUNDLE --verdict JOB")
@@ -117,15 +116,22 @@ def reproduce(
         if verdict is not None:
             _judge(opened, bundles.read(file), opened.store.find(verdict).id, tolerance=tolerance, to=to)
             return
-        wanted = service.plan(opened.settings, opened.store, file, data=data)
-        _note(wanted)
-        job_id = service.begin(opened.settings, opened.store, wanted).id
+        wanted, job_id = _begin(opened, file, data=data)
         if detach:
             _print_begun(wanted, job_id, to=to)
             return
         render.talk(f"Job {job_id} is queued.")
         _wait(opened, wanted, job_id, timeout=timeout)
         _judge(opened, wanted.manifest, job_id, tolerance=tolerance, to=to)
+
+
+def _begin(opened: "Context", file: Path, *, data: str | None) -> tuple["Plan", str]:
+    """Say what is otherwise here, queue the job, and return its id with what it was planned from."""
+    from orchestrator.service import reproduce as service
+
+    wanted = service.plan(opened.settings, opened.store, file, data=data)
+    _note(wanted)
+    return wanted, service.begin(opened.settings, opened.store, wanted).id
 
 
 def _judge(opened: "Context", manifest: "Manifest", job_id: str, *, tolerance: float | None, to: render.Mode) -> None:

@@ -15,6 +15,11 @@ _BIG_BYTES = 10_000_000
 
 def cases(canary: str) -> dict[str, bytes]:
     """Return what is pushed, by name; where one of them is run, there is a file `canary` afterwards."""
+    return _orders(canary) | _odd_fields() | _no_doorbells()
+
+
+def _orders(canary: str) -> dict[str, bytes]:
+    """Return what is said again, or asks for more than a doorbell may."""
     pickled = base64.b64encode(_PICKLE % canary.encode()).decode()
     replayed = _message()
     return {
@@ -34,6 +39,12 @@ def cases(canary: str) -> dict[str, bytes]:
         "body of a number": _message(body=_encoded("5")),
         "chain of calls": _message(body=_body([], {}, {"chain": [{"task": "os.system", "args": [f"touch {canary}"]}]})),
         "callback onto itself": _message(body=_body([], {}, {"callbacks": [{"task": "orch.train.v1", "options": {}}]})),
+    }
+
+
+def _odd_fields() -> dict[str, bytes]:
+    """Return doorbells of which one part is not what it should be."""
+    return {
         "id is a list": _message(headers={"id": [1]}),
         "no id": _message(headers={"id": None}),
         "in a thousand years": _message(headers={"eta": "3026-01-01T00:00:00"}),
@@ -51,6 +62,12 @@ def cases(canary: str) -> dict[str, bytes]:
         "headers are text": _message(headers="abc"),
         "no headers": _message(headers=None),
         "no properties": _message(properties=None),
+    }
+
+
+def _no_doorbells() -> dict[str, bytes]:
+    """Return what is of another kind, or no message at all."""
+    return {
         "forged shutdown": json.dumps({"method": "shutdown", "arguments": {}, "destination": None}).encode(),
         "forged pool restart": _message(headers={"task": "celery.pidbox"}, body=_body([], {"method": "pool_restart"})),
         "not json": b"garbage \x00\xff\xfe",
