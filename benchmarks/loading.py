@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import measure, place
 from docs import markers
-from orchestrator import config
+from orchestrator import environ
 
 #: Epochs of a side; the first one is apart, the others are its later ones.
 EPOCHS = 3
@@ -53,7 +53,7 @@ def epochs(side: str, folder: Path) -> tuple[float, float]:
 
 def named() -> Path | None:
     """Return the archive that the environment names."""
-    path = config.test_variable("ORCH_TEST_PHOTOS")
+    path = environ.of_tests("ORCH_TEST_PHOTOS")
     return Path(path) if path else None
 
 

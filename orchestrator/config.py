@@ -1,4 +1,4 @@
-"""Settings: the one file that reads the environment.
+"""Settings, and where they come from.
 
 Precedence: flag, environment (`ORCH_…`, or `ORCH_…_FILE` for secrets), `.env`, project file `orch.toml`, user file,
 default.
@@ -6,31 +6,19 @@ default.
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import platformdirs
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
-from orchestrator import errors, settingsfiles
+from orchestrator import environ, errors, settingsfiles
 from orchestrator.core import brokerurl, limits, resources
+from orchestrator.settingvalues import Limit, Place, Seconds, Word
 
 PREFIX = "ORCH_"
 PROJECT_FILE = "orch.toml"
-
-#: Variables of ours that are no settings: tests and benchmarks read them.
-NOT_SETTINGS = frozenset({"ORCH_TEST_FAILPOINTS", "ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
 
 #: The folder that all users and processes of a host have in common. TMPDIR and XDG_RUNTIME_DIR are another's for a cron
 #: job or over ssh, and the latter goes with its user's last login.
@@ -56,41 +44,6 @@ def _default_home() -> Path:
 def _default_lock_dir() -> Path:
     shared = Path("/run/lock")
     return (shared if os.access(shared, os.W_OK) else SHARED) / "orch"
-
-
-def _placed(path: Path) -> Path:
-    try:
-        whole = path.expanduser().absolute()
-    except RuntimeError:
-        raise ValueError("its ~ names a user who is not known here") from None
-    if "\0" in str(whole):
-        raise ValueError("it holds a zero byte")
-    return whole
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("it must be one line of printable characters")
-    return text
-
-
-#: A path that means the same to every process, whatever its working directory.
-Place = Annotated[Path, AfterValidator(_placed)]
-
-#: Up to a month: what waits longer has been forgotten, and clocks overflow somewhere.
-Seconds = Annotated[float, Field(gt=0, le=31 * 24 * 3600)]
-
-Word = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-
-
-def _named(limits: dict[str, int]) -> dict[str, int]:
-    if not all(name and name.isprintable() and "," not in name for name in limits):
-        raise ValueError("it must be like *=2,ada=4")
-    return limits
-
-
-#: How many for each name, as a table or as `name=count,…`.
-Limit = Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(limits.pairs), AfterValidator(_named)]
 
 
 class Settings(BaseModel):
@@ -330,7 +283,7 @@ def sources(**flags: Any) -> list[tuple[str, dict[str, Any]]]:
     dotenv = Path.cwd() / ".env"
     found: list[tuple[str, dict[str, Any]]] = [
         ("flag", {name: value for name, value in flags.items() if value is not None}),
-        ("environment", _from_variables(os.environ, "the environment")),
+        ("environment", _from_variables(environ.variables(), "the environment")),
     ]
     if dotenv.is_file():
         found.append((str(dotenv), _from_variables(settingsfiles.dotenv(dotenv), str(dotenv))))
@@ -368,35 +321,7 @@ def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
         for name, value in settings
         if value is not None and name in settings.model_fields_set
     }
-    return {**os.environ, **own, **extra}
-
-
-def visible_gpus() -> str | None:
-    """Return the inherited CUDA_VISIBLE_DEVICES, None where it is not set."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES")
-
-
-def talk_on_loopback() -> None:
-    """Let gloo, by which ranks of a training talk, listen on this host alone; it would go by the host's name."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-
-
-def keep_compiled(folder: Path) -> None:
-    """Let torch.compile keep what it makes in a folder, and compile in this process: it would leave others behind."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-
-
-def set_visible_gpus(uuids: Sequence[str]) -> None:
-    """Set CUDA_VISIBLE_DEVICES of this process; torch reads it at its first CUDA call."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
-
-
-def test_variable(name: str) -> str | None:
-    """Return one of the variables that tests and benchmarks go by."""
-    if name not in NOT_SETTINGS:
-        raise KeyError(name)
-    return os.environ.get(name)
+    return {**environ.variables(), **own, **extra}
 
 
 def _as_text(value: Any) -> str:
@@ -413,7 +338,7 @@ def _from_variables(variables: Mapping[str, str], where: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, text in variables.items():
         name = key.removeprefix(PREFIX).lower()
-        if not key.startswith(PREFIX) or key in NOT_SETTINGS or not (text or name == "data_roots"):
+        if not key.startswith(PREFIX) or key in environ.OF_TESTS or not (text or name == "data_roots"):
             continue  # an empty variable is one that is not set; no data root at all is a choice
         of_file = name.removesuffix("_file")
         if of_file in SECRETS and name != of_file:

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from orchestrator import config
+from orchestrator import environ
 
 #: Every place, and what is about to happen there. The store's methods add theirs: see `add_transaction`.
 PLACES: dict[str, str] = {
@@ -206,7 +206,7 @@ def add_transaction(name: str, *, commits: bool) -> None:
 @functools.cache
 def folder() -> Path | None:
     """Return the folder in which places are armed, None outside of tests."""
-    named = config.test_variable("ORCH_TEST_FAILPOINTS")
+    named = environ.of_tests("ORCH_TEST_FAILPOINTS")
     return Path(named) if named else None
 
 

@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from orchestrator import config, errors, sockets
+from orchestrator import config, environ, errors, sockets
 from orchestrator.core import ids
 from orchestrator.store import migrations, models, sql
 from tests.support import forking
@@ -137,7 +137,7 @@ def store(settings: config.Settings, clock: HandClock, migrated_file: Path) -> I
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server that tests may do anything to. A missing one fails."""
-    given = config.test_variable("ORCH_TEST_POSTGRES_URL")
+    given = environ.of_tests("ORCH_TEST_POSTGRES_URL")
     if given:
         yield given
         return

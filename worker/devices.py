@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pynvml
 
-from orchestrator import config, errors, failpoints, log
+from orchestrator import config, environ, errors, failpoints, log
 from orchestrator.core import resources
 
 _log = log.get("devices")
@@ -93,7 +93,7 @@ def list_gpus() -> list[Gpu]:
         found = [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
     finally:
         pynvml.nvmlShutdown()
-    return visible([gpu for gpu in found if gpu is not None], config.visible_gpus())
+    return visible([gpu for gpu in found if gpu is not None], environ.visible_gpus())
 
 
 def visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:

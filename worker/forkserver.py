@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator import config, failpoints
+from orchestrator import environ, failpoints
 from worker import protocol
 
 #: Imported before the first request: all that a stage needs.
@@ -173,7 +173,7 @@ def _work(request: Request, pipe: int, log: int) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    config.set_visible_gpus(request.assignment.gpus)
+    environ.set_visible_gpus(request.assignment.gpus)
     module, _, name = request.entry.partition(":")
     function = getattr(importlib.import_module(module), name)
     # Never closed: the supervisor takes the end of file on the pipe for the end of the process.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import config
+from orchestrator import environ
 from tests.support import httpserver, running
 
 pytestmark = [pytest.mark.photos, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -19,7 +19,7 @@ TRAIN, VAL, EPOCHS = 16, 8, 2
 @pytest.fixture(scope="module")
 def photographs() -> bytes:
     """A zip with the first photographs of each class of each split, in the layout of the whole."""
-    path = config.test_variable("ORCH_TEST_PHOTOS")
+    path = environ.of_tests("ORCH_TEST_PHOTOS")
     if path is None:
         pytest.skip("ORCH_TEST_PHOTOS names no archive of photographs")
     some = io.BytesIO()

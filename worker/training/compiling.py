@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from orchestrator import config
+from orchestrator import environ
 from worker.models import densenet
 from worker.training import kernels, numerics
 
@@ -50,7 +50,7 @@ def _compiled(
     network: densenet.DenseNet, shape: tuple[int, ...], used: kernels.Kernels, device: torch.device, folder: Path
 ) -> Pass:
     _own(folder)
-    config.keep_compiled(folder)
+    environ.keep_compiled(folder)
     images = torch.zeros(shape, device=device).contiguous(memory_format=used.memory_format)
     # In one piece, so that it fails as a whole; for one shape, so that no step compiles anew.
     made: Pass = torch.compile(network, backend=BACKEND, fullgraph=True, dynamic=False)

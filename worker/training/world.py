@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import distributed
 
-from orchestrator import config
+from orchestrator import environ
 from worker.data import shares
 
 #: How far each rank has come, for all to see: memory that a fork shares.
@@ -91,7 +91,7 @@ def join(
         Parted: they did not come.
 
     """
-    config.talk_on_loopback()
+    environ.talk_on_loopback()
     timeout = dt.timedelta(seconds=patience)
     try:
         met_at = distributed.FileStore(store, share.ranks)  # type: ignore[attr-defined]  # torch does not list it

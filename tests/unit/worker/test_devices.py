@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from orchestrator import config, errors
+from orchestrator import config, environ, errors
 from worker import devices
 
 
@@ -112,7 +112,7 @@ def test_a_gpu_that_does_not_answer_does_not_hide_the_others(monkeypatch: pytest
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, answer)
-    monkeypatch.setattr(config, "visible_gpus", lambda: None)
+    monkeypatch.setattr(environ, "visible_gpus", lambda: None)
     assert [(gpu.index, gpu.uuid, gpu.free) for gpu in devices.list_gpus()] == [(1, "GPU-1a", 900)]
 
 
@@ -132,7 +132,7 @@ def test_every_user_of_the_host_can_see_who_holds_a_gpu(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from orchestrator import config, errors
+from orchestrator import config, environ, errors
 from worker import devices
 
 home, locks = map(Path, sys.argv[1:])

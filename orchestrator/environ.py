@@ -1,0 +1,41 @@
+"""The variables of this process's environment: the one file that reads and sets them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+#: Variables of ours that are no settings: tests and benchmarks read them.
+OF_TESTS = frozenset({"ORCH_TEST_FAILPOINTS", "ORCH_TEST_PHOTOS", "ORCH_TEST_POSTGRES_URL"})
+
+
+def variables() -> Mapping[str, str]:
+    """Return all of them."""
+    return os.environ
+
+
+def visible_gpus() -> str | None:
+    """Return the inherited CUDA_VISIBLE_DEVICES, None where it is not set."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def talk_on_loopback() -> None:
+    """Let gloo, by which ranks of a training talk, listen on this host alone; it would go by the host's name."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+
+
+def keep_compiled(folder: Path) -> None:
+    """Let torch.compile keep what it makes in a folder, and compile in this process: it would leave others behind."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+
+
+def set_visible_gpus(uuids: Sequence[str]) -> None:
+    """Set CUDA_VISIBLE_DEVICES of this process; torch reads it at its first CUDA call."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
+
+
+def of_tests(name: str) -> str | None:
+    """Return one of the variables that tests and benchmarks go by."""
+    if name not in OF_TESTS:
+        raise KeyError(name)
+    return os.environ.get(name)
