@@ -137,7 +137,8 @@ def machine(**peers: str) -> str:
     model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), platform.machine())
     versions = {"Python": platform.python_version(), "torch": torch.__version__, **peers}
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, no GPU used; {listed}."
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} core{'s' if cores > 1 else ''} of {model}, no GPU used; {listed}."
 
 
 def seconds(value: float) -> str:
