@@ -5,6 +5,7 @@ ImageFolder layout, which is then unpacked, checked and kept as everybody else's
 its classes unpickle, and they download without guard, resume or limit; a test holds the table equal to its own.
 """
 
+import functools
 import gzip
 import hashlib
 import io
@@ -187,7 +188,7 @@ def fetch(name: str, *, folder: Path, key: str, settings: config.Settings, repor
                 sha256=None,
                 md5=file.md5,
                 policy=download.Policy.of(settings),
-                report=lambda done, _, before=before: report(before + done, None, "bytes"),  # type: ignore[misc]
+                report=functools.partial(_report_behind, before, report),
             )
         before += path.stat().st_size
         files.append(path)
@@ -200,6 +201,11 @@ def fetch(name: str, *, folder: Path, key: str, settings: config.Settings, repor
             why=f"{type(error).__name__}: {error}.",
             hint="They have the right checksums: please report it.",
         ) from error
+
+
+def _report_behind(before: int, report: once.Reporter, done: int, _: int | None) -> None:
+    """Report the bytes of a file behind those of the files before it."""
+    report(before + done, None, "bytes")
 
 
 def _packed(pictures: Iterator[formats.Picture], archive: Path, report: once.Reporter) -> download.Archive:

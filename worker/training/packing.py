@@ -75,8 +75,7 @@ class Held:
         """Return the pieces of the file, with these words in its header; the second is no copy."""
         header = f'{{"__metadata__":{_json(dict(metadata))},{self.entries}}}'.encode()
         header += b" " * (-len(header) % _ALIGNMENT)
-        # Before Python 3.12 no type says that an array gives its bytes away.
-        return len(header).to_bytes(8, "little") + header, memoryview(self.content.numpy())  # type: ignore[arg-type]
+        return len(header).to_bytes(8, "little") + header, self.content.numpy().data
 
 
 class Room:
