@@ -17,7 +17,7 @@ def holds(
     installed: running.Installation, *, promised: Iterable[str] = (), but: Collection[Kind] = (), seconds: float = 90
 ) -> None:
     """Wait until no job waits or runs, then judge."""
-    until(lambda: not installed.store.jobs(_UNDER_WAY), seconds=seconds, every=0.05)
+    until(lambda: not installed.store.jobs(_UNDER_WAY), seconds=seconds)
     judge(installed.settings, installed.store, promised=promised, but=but)
 
 

@@ -99,7 +99,7 @@ class Installation:
             job = self.store.get(job_id)
             return job if job.final else None
 
-        job = until(final, seconds=seconds, every=0.05)
+        job = until(final, seconds=seconds)
         assert state in {None, job.state}, f"{job.state}: {job.reason} {job.error}\n{self.log(job_id)}"
         return job
 

@@ -6,13 +6,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: Of what was waited already: the pause until the next look. A look often asks a database, and others need the cores.
+_SHARE = 0.05
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.01, 0.1
 
-def until(condition: Callable[[], T | None], *, seconds: float = 30, every: float = 0.02) -> T:
-    """Return the first true value of `condition`; fails when there is none within `seconds`."""
-    deadline = time.monotonic() + seconds
+
+def until(condition: Callable[[], T | None], *, seconds: float = 30, every: float | None = None) -> T:
+    """Return the first true value of `condition`, looked at ever less often; fails if there is none in `seconds`."""
+    began = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
-        time.sleep(every)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"not within {seconds} s: {condition}"
+        time.sleep(every or min(max(waited * _SHARE, _SHORTEST_SECONDS), _LONGEST_SECONDS))
