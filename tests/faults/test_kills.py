@@ -4,7 +4,6 @@ import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import psutil
 import pytest
@@ -17,8 +16,8 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-EPOCHS = 6
-#: Seconds that each of its 120 steps waits, so that a fault comes before its end on a fast machine as well.
+EPOCHS = 7
+#: Seconds that each of its 140 steps waits, so that a fault comes before its end on a fast machine as well.
 STEP_SECONDS = 0.04
 
 
@@ -30,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def spec(data: str) -> specs.JobSpec:
-    """A training of 120 steps, with a checkpoint at every third."""
+    """A training of 140 steps, with a checkpoint at every third."""
     return specs.JobSpec(
         data=data,
         network="densenet_tiny",
@@ -46,12 +45,6 @@ def spec(data: str) -> specs.JobSpec:
 def undisturbed(spec: specs.JobSpec, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The weights of the same training in this process, where nobody disturbs it."""
     return alone.weights(tmp_path_factory.mktemp("undisturbed"), spec)
-
-
-@pytest.fixture
-def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home", step_seconds=STEP_SECONDS) as installation:
-        yield installation
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +77,9 @@ def _kill_node_and_start_another(installed: running.Installation, _job: jobs.Job
 def _kill_fork_server(installed: running.Installation, job: jobs.Job) -> None:
     training = running.training_process(installed, job)
     assert training is not None
-    training.parents()[0].kill()
+    server = training.parents()[0]
+    assert "worker.forkserver" in server.cmdline()
+    server.kill()
 
 
 def _kill_fork_server_and_training(installed: running.Installation, _job: jobs.Job) -> None:
@@ -110,33 +105,49 @@ def _drain_and_start_another(installed: running.Installation, _job: jobs.Job) ->
     installed.start_node()
 
 
-@pytest.mark.parametrize(
-    ("fault", "goes_on"),
-    [
-        (_kill_training, "lost"),
-        (_kill_slot, "lost"),
-        (_kill_fork_server, "undisturbed"),
-        (_kill_fork_server_and_training, "lost"),
-        (_kill_broker, "undisturbed"),
-    ],
+#: What is done, and what becomes of the attempt that it befalls.
+Blow = tuple[Callable[[running.Installation, jobs.Job], None], str]
+
+BELOW_THE_NODE: tuple[Blow, ...] = (
+    (_kill_broker, "undisturbed"),
+    (_kill_training, "lost"),
+    (_kill_slot, "lost"),
+    (_kill_fork_server_and_training, "lost"),
+    (_kill_fork_server, "undisturbed"),
 )
-def test_a_kill_below_the_node_costs_no_job_and_no_bit(
-    fault: Callable[[running.Installation, jobs.Job], None],
-    goes_on: str,
-    at_work: running.Installation,
-    spec: specs.JobSpec,
-    undisturbed: str,
+OF_THE_NODE: tuple[Blow, ...] = (
+    (_kill_node_and_start_another, "any"),  # its slots drain, or lose the race with the new node's release
+    (_kill_everything_and_start_again, "lost"),
+    (_drain_and_start_another, "drained"),
+)
+
+
+@pytest.mark.parametrize("blows", [BELOW_THE_NODE, OF_THE_NODE], ids=["below the node", "of the node"])
+def test_a_kill_costs_no_job_and_no_bit(
+    blows: tuple[Blow, ...], at_work: running.Installation, spec: specs.JobSpec, undisturbed: str
 ) -> None:
-    job = at_work.submit(spec)
-    _strike(fault, at_work, job)
-    _check(at_work, job, goes_on, undisturbed)
+    store, job = at_work.store, at_work.submit(spec)
+    struck = [_strike(blow, at_work, job, after=2 * epoch) for epoch, blow in enumerate(blows, start=1)]
+    at_work.wait(job.id, states.JobState.SUCCEEDED)
+    assert alone.weights_of(at_work, job.id) == undisturbed
+    oracle.holds(at_work, promised=[job.id])
+    trainings = [attempt for attempt in store.attempts(job.id) if attempt.stage is states.Stage.TRAIN]
+    for (fault, goes_on), attempt in zip(blows, struck, strict=True):
+        assert trainings[0].attempt == attempt, f"{fault.__name__}: an attempt more or less than there were blows"
+        if goes_on != "undisturbed":
+            outcome = trainings.pop(0).outcome
+            assert goes_on in {"any", outcome} or (goes_on, outcome) == ("lost", "failed"), (
+                f"{fault.__name__}: {outcome}"
+            )
+            assert trainings[0].first_step, f"{fault.__name__}: it began anew"
+    assert [training.outcome for training in trainings] == ["done"]
 
 
 def test_a_pause_and_its_end_cost_no_step_and_no_bit(
     at_work: running.Installation, spec: specs.JobSpec, undisturbed: str
 ) -> None:
     store, job = at_work.store, at_work.submit(spec)
-    until(lambda: store.checkpoints(job.id), seconds=60, every=0.005)
+    until(lambda: store.checkpoints(job.id), seconds=60)
     store.pause(job.id, actor="tester")
     paused = until(lambda: store.get(job.id) if store.get(job.id).state is states.JobState.PAUSED else None, seconds=30)
     other = at_work.submit(spec.model_copy(update={"epochs": 1}))
@@ -152,49 +163,19 @@ def test_a_pause_and_its_end_cost_no_step_and_no_bit(
     oracle.holds(at_work, promised=[job.id])  # each step was done once, by either
 
 
-@pytest.mark.parametrize(
-    ("fault", "goes_on"),
-    [
-        (_kill_node_and_start_another, "any"),  # its slots drain, or lose the race with the new node's release
-        (_kill_everything_and_start_again, "lost"),
-        (_drain_and_start_another, "drained"),
-    ],
-)
-def test_the_end_of_the_node_costs_no_job_and_no_bit(
-    fault: Callable[[running.Installation, jobs.Job], None],
-    goes_on: str,
-    at_work: running.Installation,
-    spec: specs.JobSpec,
-    undisturbed: str,
-) -> None:
-    job = at_work.submit(spec)
-    _strike(fault, at_work, job)
-    _check(at_work, job, goes_on, undisturbed)
+def _strike(blow: Blow, installed: running.Installation, job: jobs.Job, *, after: int) -> int:
+    """Deal it once the training has told of so many epochs; return the attempt that it befell, once that is over."""
+    store, (fault, goes_on) = installed.store, blow
 
+    def trains() -> jobs.Job | None:
+        now = store.get(job.id)
+        return now if len(store.epochs(job.id)) >= after and running.training_process(installed, now) else None
 
-def _strike(
-    fault: Callable[[running.Installation, jobs.Job], None], installed: running.Installation, job: jobs.Job
-) -> None:
-    """Do the fault once the training has come through some epochs."""
-    until(lambda: len(installed.store.epochs(job.id)) >= 2, seconds=60, every=0.005)
-    fault(installed, installed.store.get(job.id))
-
-
-def _check(installed: running.Installation, job: jobs.Job, goes_on: str, undisturbed: str) -> None:
-    installed.wait(job.id, states.JobState.SUCCEEDED)
-    store = installed.store
-    assert alone.weights_of(installed, job.id) == undisturbed
-    oracle.holds(installed, promised=[job.id])
-    trainings = [attempt for attempt in store.attempts(job.id) if attempt.stage is states.Stage.TRAIN]
-    outcomes = [attempt.outcome for attempt in trainings]
-    if goes_on == "undisturbed":
-        assert outcomes == ["done"]
-    else:
-        assert outcomes[-1] == "done"
-        assert len(outcomes) == 2
-        assert goes_on in {"any", outcomes[0]} or (goes_on == "lost" and outcomes[0] == "failed")
-        assert trainings[1].first_step is not None
-        assert trainings[1].first_step > 0
+    now = until(trains, seconds=60)
+    fault(installed, now)
+    if goes_on != "undisturbed":
+        until(lambda: store.get(job.id).attempt > now.attempt, seconds=60)
+    return now.attempt
 
 
 def _frozen(installed: running.Installation) -> list[psutil.Process]:
@@ -222,22 +203,21 @@ def _resume(processes: list[psutil.Process]) -> None:
 
 
 def test_a_frozen_worker_that_wakes_up_writes_nothing(
-    installed: running.Installation, spec: specs.JobSpec, undisturbed: str
+    at_work: running.Installation, spec: specs.JobSpec, undisturbed: str
 ) -> None:
-    job = installed.submit(spec)
-    installed.start_node()
-    until(lambda: len(installed.store.epochs(job.id)) >= 2, seconds=60)
-    frozen = until(lambda: _frozen(installed), seconds=60)
-    other = running.Installation(
-        installed.settings.home, worker_name="other", artifacts=installed.settings.artifact_dir
-    )
-    other.start_node()
+    job = at_work.submit(spec)
+    until(lambda: len(at_work.store.epochs(job.id)) >= 2, seconds=60)
+    before = at_work.store.get(job.id).attempt
+    frozen = until(lambda: _frozen(at_work), seconds=60)
+    other = running.Installation(at_work.settings.home, worker_name="other", artifacts=at_work.settings.artifact_dir)
+    node = other.start_node(log="other.log")
     try:
-        until(lambda: installed.store.get(job.id).attempt > 2, seconds=60)
+        until(lambda: at_work.store.get(job.id).attempt > before, seconds=60)
         _resume(frozen)
-        installed.wait(job.id, states.JobState.SUCCEEDED)
+        at_work.wait(job.id, states.JobState.SUCCEEDED)
     finally:
         _resume(frozen)
-        other.close()
-    oracle.holds(installed, promised=[job.id])
-    assert alone.weights_of(installed, job.id) == undisturbed
+        node.terminate()
+        assert node.wait(timeout=60) == 0
+    oracle.holds(at_work, promised=[job.id])
+    assert alone.weights_of(at_work, job.id) == undisturbed
