@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -18,15 +17,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 State, Stage = states.JobState, states.Stage
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home", devices="cpu", slots_per_device=2) as installation:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
+    home = tmp_path_factory.mktemp("gangs") / "home"
+    with running.installation(home, devices="cpu", slots_per_device=2, step_seconds=0.02) as installation:
+        installation.start_node()
         yield installation
 
 
-@pytest.fixture
-def spec(tmp_path: Path) -> Callable[..., specs.JobSpec]:
-    data = str(pictures.write(tmp_path / "pictures", pictures.members(size=(16, 16))))
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., specs.JobSpec]:
+    data = str(pictures.write(tmp_path_factory.mktemp("pictures"), pictures.members(size=(16, 16))))
 
     def make(**fields: object) -> specs.JobSpec:
         given = {"data": data, "network": "densenet_tiny", "image_size": 8, "epochs": 2, "loader_workers": 0}
@@ -53,7 +54,6 @@ def claims_of(installed: running.Installation, job: jobs.Job) -> list[str]:
 def test_a_job_on_both_slots_runs_between_single_ones(
     installed: running.Installation, spec: Callable[..., specs.JobSpec]
 ) -> None:
-    installed.start_node()
     first = installed.submit(spec(epochs=100_000))
     until(lambda: trains(installed, first), seconds=60)
     gang, later = installed.submit(spec(gpus=2)), installed.submit(spec(seed=1))
@@ -73,7 +73,6 @@ def test_a_job_on_both_slots_runs_between_single_ones(
 def test_a_kill_frees_both_devices(
     installed: running.Installation, spec: Callable[..., specs.JobSpec], victim: str
 ) -> None:
-    installed.start_node()
     gang = installed.submit(spec(gpus=2, epochs=100_000, checkpoint_steps=1, retries={"lost": 20}))
     now = until(lambda: trains(installed, gang), seconds=90)
     training = running.training_process(installed, now)
@@ -84,9 +83,11 @@ def test_a_kill_frees_both_devices(
     assert claims_of(installed, gang)[-1] == "2 x CPU"  # again both of them
     installed.store.cancel(gang.id, actor="tester")
     installed.wait(gang.id, State.CANCELLED)
-    pair = [installed.submit(spec(seed=seed)) for seed in (2, 3)]
+    pair = [installed.submit(spec(seed=seed, epochs=100_000)) for seed in (2, 3)]
+    until(lambda: all(trains(installed, job) for job in pair), seconds=90)  # each on one of them
     for job in pair:
-        installed.wait(job.id, State.SUCCEEDED)
+        installed.store.cancel(job.id, actor="tester")
+        installed.wait(job.id, State.CANCELLED)
 
 
 def _slot_of(installed: running.Installation) -> int:

@@ -19,21 +19,23 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 #: Of the trainings, most of which are interrupted.
 STEP_SECONDS = 0.03
-
-
-@pytest.fixture
-def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home", step_seconds=STEP_SECONDS) as installation:
-        yield installation
+#: Of a broker that never was there.
+NOWHERE = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture(scope="module")
-def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
-    """An installation whose node runs, for the tests that leave it running."""
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     home = tmp_path_factory.mktemp("at-work") / "home"
     with running.installation(home, step_seconds=STEP_SECONDS) as installation:
-        installation.start_node("--only-one")
         yield installation
+
+
+@pytest.fixture
+def at_work(standing: running.Installation) -> running.Installation:
+    """An installation whose node runs, for the tests that can share one; who ends it leaves its start to the next."""
+    if all(node.poll() is not None for node in standing.nodes):
+        standing.start_node("--only-one")
+    return standing
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +63,51 @@ def _healthy(installed: running.Installation) -> bool:
     return subprocess.run(check, env=installed.environment, cwd=running.ROOT, check=False).returncode == 0
 
 
-def test_a_job_passes_all_stages_without_a_doorbell_and_a_node_leaves_when_idle(tmp_path: Path, data: str) -> None:
-    with running.installation(tmp_path / "deaf", broker_url="redis://127.0.0.1:1/0") as installed:
-        store, job = installed.store, installed.submit(tiny(data))
+def test_a_node_of_another_root_ends_what_stalls_and_drains_and_one_that_leaves_when_idle_needs_no_doorbell(
+    tmp_path: Path, data: str
+) -> None:
+    with running.installation(tmp_path / "deaf", broker_url=NOWHERE, step_seconds=STEP_SECONDS) as installed:
+        elsewhere = installed.submit(tiny(data, **LONG))
+        assert not _healthy(installed)
+        _check_stall_and_drain(installed, elsewhere, root=tmp_path / "elsewhere")
+        # A node that is to leave when idle waits for no job of another root.
+        job = installed.submit(tiny(data))
         node = installed.start_node("--exit-when-idle")
         done = installed.wait(job.id, states.JobState.SUCCEEDED)
         assert node.wait(timeout=60) == 0
-        _check_all_stages(store, done)
+        _check_all_stages(installed.store, done)
+        assert installed.store.get(elsewhere.id).state is states.JobState.QUEUED
+
+
+def _check_stall_and_drain(installed: running.Installation, job: jobs.Job, *, root: Path) -> None:
+    """Let another root's node train the job: it stalls, goes on, and is drained; health follows the node."""
+    away = running.Installation(installed.settings.home, artifacts=root, broker_url=NOWHERE, stall=3)
+    away.environment["ORCH_TEST_FAILPOINTS"] = installed.environment["ORCH_TEST_FAILPOINTS"]
+    node = away.start_node(log="elsewhere.log")
+    try:
+        _check_stall(away, job)
+        until(lambda: _healthy(installed), seconds=30)
+    finally:
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(timeout=60) == 0
+        away.store.close()
+    until(lambda: not _healthy(installed))
+    after = installed.store.get(job.id)
+    assert (after.state, after.total_retries) == (states.JobState.QUEUED, 1)
+    training = installed.store.attempts(job.id)[-1]
+    assert (training.outcome, training.last_step) == ("drained", installed.store.checkpoints(job.id)[0].step)
+
+
+def _check_stall(installed: running.Installation, job: jobs.Job) -> None:
+    """Freeze the job's process: it is ended, and the job tried again."""
+    until(lambda: installed.store.checkpoints(job.id), seconds=60)
+    process = until(lambda: running.training_process(installed, installed.store.get(job.id)))
+    process.suspend()
+    until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
+    stalled = installed.store.attempts(job.id)[-1]
+    assert stalled.reason is states.Reason.STALLED
+    until(lambda: not process.is_running())
+    until(lambda: installed.store.checkpoints(job.id)[0].attempt > stalled.attempt, seconds=60)  # it goes on
 
 
 def _check_all_stages(store: base.Store, job: jobs.Job) -> None:
@@ -81,8 +121,7 @@ def _check_all_stages(store: base.Store, job: jobs.Job) -> None:
     assert store.evaluation(job.id) is not None
     assert [attempt.stage for attempt in store.attempts(job.id)] == list(states.Stage)
     assert {checkpoint.best for checkpoint in store.checkpoints(job.id)} == {True, False}
-    (worker,) = store.workers()
-    assert worker.state is states.WorkerState.STOPPED
+    assert {worker.state for worker in store.workers()} == {states.WorkerState.STOPPED}
 
 
 def test_a_training_that_gets_no_better_ends_early_and_succeeds(at_work: running.Installation, data: str) -> None:
@@ -141,53 +180,6 @@ def test_a_preemptible_training_yields_to_an_urgent_job_and_goes_on(at_work: run
     assert details["yielded"] == f"to {urgent.id}"
 
 
-def test_max_jobs_takes_no_job_more_though_a_slot_is_killed(installed: running.Installation, data: str) -> None:
-    submitted = [installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2)]
-    node = installed.start_node("--max-jobs", "1")
-    # Their downloads run side by side: either may be trained first.
-    job = until(lambda: next((job for job in submitted if _running(installed, job)), None), seconds=60)
-    (slot,) = [slot for slot in running.named(installed.settings.home, "worker.app") if "cpu.0" in slot.cmdline()]
-    slot.kill()
-    until(lambda: installed.store.get(job.id).total_retries == 1 and _running(installed, job), seconds=60)
-    installed.store.cancel(job.id, actor="tester")
-    assert node.wait(timeout=60) == 0
-    ends = sorted(installed.store.get(job.id).state for job in submitted)
-    assert ends == [states.JobState.CANCELLED, states.JobState.QUEUED]
-
-
-def test_a_signal_right_after_the_first_claim_loses_nothing(installed: running.Installation, data: str) -> None:
-    job = installed.submit(tiny(data))
-    node = installed.start_node()
-    until(lambda: installed.store.get(job.id).state is states.JobState.RUNNING, seconds=60, every=0.001)
-    node.send_signal(signal.SIGHUP)  # its terminal was closed
-    assert node.wait(timeout=60) == 0
-    assert installed.store.get(job.id).state is states.JobState.QUEUED
-    assert installed.store.get(job.id).total_retries == 0
-
-
-def test_a_drained_job_goes_back_to_the_queue_with_its_checkpoint_and_health_follows_the_node(
-    installed: running.Installation, data: str, tmp_path: Path
-) -> None:
-    job = installed.submit(tiny(data, **LONG))
-    assert not _healthy(installed)
-    elsewhere = running.Installation(installed.settings.home, artifacts=tmp_path / "elsewhere")
-    elsewhere.environment["ORCH_TEST_FAILPOINTS"] = installed.environment["ORCH_TEST_FAILPOINTS"]
-    node = elsewhere.start_node()
-    until(lambda: installed.store.checkpoints(job.id), seconds=60)
-    until(lambda: _healthy(installed), seconds=30)
-    node.send_signal(signal.SIGTERM)
-    assert node.wait(timeout=60) == 0
-    until(lambda: not _healthy(installed))
-    after = installed.store.get(job.id)
-    assert (after.state, after.total_retries) == (states.JobState.QUEUED, 0)
-    newest = installed.store.checkpoints(job.id)[0]
-    assert installed.store.attempts(job.id)[-1].outcome == "drained"
-    assert installed.store.attempts(job.id)[-1].last_step == newest.step
-    # A node that is to leave when idle waits for no job of another root.
-    assert installed.start_node("--exit-when-idle").wait(timeout=60) == 0
-    assert installed.store.get(job.id).state is states.JobState.QUEUED
-
-
 def test_a_running_job_is_cancelled_and_its_process_group_with_it(at_work: running.Installation, data: str) -> None:
     job = at_work.submit(tiny(data, **LONG, loader_workers=2))
     until(lambda: _running(at_work, job), seconds=60)
@@ -207,19 +199,6 @@ def test_a_frozen_training_that_is_cancelled_is_killed(at_work: running.Installa
     until(lambda: not process.is_running())
 
 
-def test_a_job_that_does_not_move_is_stopped(tmp_path: Path, data: str) -> None:
-    with running.installation(tmp_path / "stalled", stall=2, step_seconds=STEP_SECONDS) as installed:
-        job = installed.submit(tiny(data, **LONG))
-        installed.start_node()
-        until(lambda: _running(installed, job), seconds=60)
-        process = until(lambda: running.training_process(installed, installed.store.get(job.id)))
-        process.suspend()
-        until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
-        attempt = installed.store.attempts(job.id)[-1]
-        assert attempt.reason is states.Reason.STALLED
-        until(lambda: not process.is_running())
-
-
 def test_a_job_that_runs_too_long_is_failed(at_work: running.Installation, data: str) -> None:
     job = at_work.submit(tiny(data, **LONG, max_duration=3 / 3600))
     failed = at_work.wait(job.id, states.JobState.FAILED)
@@ -235,21 +214,41 @@ def test_bad_data_fails_the_job_once_with_its_reason(at_work: running.Installati
     assert failed.hint is not None
 
 
-def test_a_broker_that_hangs_keeps_no_dead_lease_alive(tmp_path: Path, data: str) -> None:
+def test_beside_a_broker_that_hangs_a_node_for_one_job_goes_on_with_it_and_takes_no_other(
+    tmp_path: Path, data: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         with running.installation(tmp_path / "hung", broker_url=url, step_seconds=STEP_SECONDS) as installed:
-            # One that runs, one that the slot takes next, and one that waits and is rung for all the time.
+            # One that runs, and two that wait and are rung for all the time.
             submitted = [installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2, 3)]
-            installed.start_node()
+            node = installed.start_node("--max-jobs", "1")
+            # Their downloads run one after the other: any may be trained first.
             job = until(lambda: next((job for job in submitted if _running(installed, job)), None), seconds=60)
             (slot,) = [it for it in running.named(installed.settings.home, "worker.app") if "cpu.0" in it.cmdline()]
             slot.kill()
             until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
+            until(lambda: _running(installed, job), seconds=60)
+            installed.store.cancel(job.id, actor="tester")
+            installed.wait(job.id, states.JobState.CANCELLED)
             silent.close()  # or the slots would wait for its answer before they go
+            assert node.wait(timeout=60) == 0
+            ends = sorted(installed.store.get(job.id).state for job in submitted)
+            assert ends == [states.JobState.CANCELLED, states.JobState.QUEUED, states.JobState.QUEUED]
 
 
 def test_a_second_node_of_the_same_home_is_refused_where_one_is_wanted(at_work: running.Installation) -> None:
     until(lambda: list(at_work.store.workers()), seconds=60)
     assert at_work.start_node("--only-one", log="second.log").wait(timeout=60) == 1
     assert "up already" in (at_work.settings.home / "second.log").read_text(encoding="utf-8")
+
+
+def test_a_signal_right_after_a_claim_loses_nothing(at_work: running.Installation, data: str) -> None:
+    (node,) = [node for node in at_work.nodes if node.poll() is None]
+    job = at_work.submit(tiny(data))
+    until(lambda: at_work.store.get(job.id).state is states.JobState.RUNNING, seconds=60, every=0.001)
+    node.send_signal(signal.SIGHUP)  # its terminal was closed
+    assert node.wait(timeout=60) == 0
+    after = at_work.store.get(job.id)
+    assert (after.state, after.total_retries) == (states.JobState.QUEUED, 0)
+    at_work.store.cancel(job.id, actor="tester")
