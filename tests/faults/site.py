@@ -22,10 +22,10 @@ class Site:
     broker: valkey.Server
     between: proxy.Proxy
 
-    def hears(self) -> bool:
-        """Whether both slots wait for doorbells at the broker."""
+    def hears(self, slots: int = 2) -> bool:
+        """Whether so many slots wait for doorbells at the broker."""
         with self.broker.client() as client:
-            return sum(str(told["cmd"]) == "brpop" for told in client.client_list()) == 2
+            return sum(str(told["cmd"]) == "brpop" for told in client.client_list()) == slots
 
     def lying(self, stage: states.Stage = states.Stage.TRAIN) -> int:
         """Return how many doorbells lie unheard."""

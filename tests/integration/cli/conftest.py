@@ -15,6 +15,7 @@ from orchestrator.cli import main
 from orchestrator.core import clock, jobs, states
 from orchestrator.store import sql
 from tests.contract import parts
+from tests.support import running
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,18 @@ def orch(settings: config.Settings, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         return Ran(code, said.out, said.err)
 
     return run
+
+
+OrchIn = Callable[[running.Installation], Orch]
+
+
+@pytest.fixture
+def orch_in(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> OrchIn:
+    """Return the command line of an installation, in this process."""
+
+    def inside(installed: running.Installation) -> Orch:
+        for name, value in installed.environment.items():
+            monkeypatch.setenv(name, value)
+        return orch
+
+    return inside
