@@ -12,6 +12,7 @@ from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
+from tests.integration.cli.conftest import OrchIn
 from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 from worker import identity, protocol
@@ -22,7 +23,7 @@ from worker.supervisor import Place, Supervisor
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-LIMIT = 3
+LIMIT = 2
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def spec(tmp_path: Path) -> specs.JobSpec:
 
 
 def test_a_worker_without_a_torch_that_works_takes_no_job_and_says_why(
-    installed: running.Installation, spec: specs.JobSpec, tmp_path: Path
+    installed: running.Installation, orch_in: OrchIn, spec: specs.JobSpec, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -49,8 +50,7 @@ def test_a_worker_without_a_torch_that_works_takes_no_job_and_says_why(
     said = (installed.settings.home / "node-0.log").read_text(encoding="utf-8")
     assert "ImportError: libcudart.so.13: no such file" in said
     assert "cannot be imported" in said
-    up = installed.orch("up", "-d", code=1).stderr
-    assert "cannot be imported" in up
+    assert "cannot be imported" in orch_in(installed)("up", "-d", code=1).err
     assert installed.store.attempts(job.id) == []
     installed.store.cancel(job.id, actor="tester")
     oracle.holds(installed, promised=[job.id])
@@ -65,8 +65,9 @@ def _obstruct(installed: running.Installation, job: jobs.Job) -> Path:
 
 
 def test_a_worker_on_which_every_job_fails_takes_no_more_until_it_is_started_anew(
-    installed: running.Installation, spec: specs.JobSpec
+    installed: running.Installation, orch_in: OrchIn, spec: specs.JobSpec
 ) -> None:
+    orch = orch_in(installed)
     doomed = [installed.submit(spec.model_copy(update={"seed": seed})) for seed in range(LIMIT)]
     obstacles = [_obstruct(installed, job) for job in doomed]
     installed.start_node()
@@ -75,11 +76,11 @@ def test_a_worker_on_which_every_job_fails_takes_no_more_until_it_is_started_ane
         seconds=90,
     )
     later = installed.submit(spec)
-    said = installed.orch("doctor", code=1).stdout
+    said = orch("doctor", code=1).out
     assert f"It failed {LIMIT} jobs in a row" in said
     assert all(f"{job.id} (internal)" in said for job in doomed)
     assert installed.store.attempts(later.id) == []
-    assert "unhealthy" in installed.orch("status").stdout
+    assert "unhealthy" in orch("status").out
     assert "unhealthy" in (installed.settings.home / "node-0.log").read_text(encoding="utf-8")
 
     for obstacle in obstacles:
@@ -93,7 +94,7 @@ def test_a_worker_on_which_every_job_fails_takes_no_more_until_it_is_started_ane
     oracle.holds(installed, promised=[job.id for job in (*doomed, later)])
 
 
-HEALTHY = 20
+HEALTHY = 8
 POISON_SEED = 13
 
 

@@ -84,11 +84,16 @@ OrchIn = Callable[[running.Installation], Orch]
 
 @pytest.fixture
 def orch_in(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> OrchIn:
-    """Return the command line of an installation, in this process."""
+    """Return the command line of an installation, in this process, which checks its exit code."""
+
+    def run(*words: str, code: int = 0) -> Ran:
+        ran = orch(*words)
+        assert ran.code == code, f"orch {' '.join(words)} → {ran.code}\n{ran.out}\n{ran.err}"
+        return ran
 
     def inside(installed: running.Installation) -> Orch:
         for name, value in installed.environment.items():
             monkeypatch.setenv(name, value)
-        return orch
+        return run
 
     return inside

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from orchestrator.core import jobs
 from orchestrator.service import careviews, node
 from orchestrator.store import base
 from tests.contract import parts
-from tests.integration.cli.conftest import Orch
+from tests.integration.cli.conftest import Orch, OrchIn
 from tests.support import pictures, running
 
 
@@ -132,50 +133,48 @@ def installed(tmp_path: Path) -> Iterator[running.Installation]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
-def test_two_who_start_a_node_at_once_both_have_one(installed: running.Installation) -> None:
+@pytest.mark.timeout(300)
+def test_from_two_who_start_a_node_at_once_to_prediction_and_down(
+    installed: running.Installation, orch_in: OrchIn, tmp_path: Path
+) -> None:
+    orch = orch_in(installed)
+    data = pictures.write(tmp_path / "data", pictures.members(size=(16, 16)))
     try:
         with futures.ThreadPoolExecutor() as both:
             said = list(both.map(lambda _: installed.orch("up", "-d").stderr.partition(": node")[0], range(2)))
-    finally:
-        installed.orch("down")
-    assert sorted(said) == ["Already up", "Up"]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_from_up_to_prediction_and_down(installed: running.Installation, tmp_path: Path) -> None:
-    data = pictures.write(tmp_path / "data", pictures.members(size=(16, 16)))
-    assert "Up: node" in installed.orch("up", "-d").stderr
-    try:
-        assert "Already up" in installed.orch("up", "-d").stderr
-        assert "worker\t" in installed.orch("status").stdout
+        assert sorted(said) == ["Already up", "Up"]
+        assert "Already up" in orch("up", "-d").err
+        assert "worker\t" in orch("status").out
         recipe = ["--network", "densenet_tiny", "--image-size", "8", "--epochs", "1", "--loader-workers", "0"]
-        job = installed.orch("submit", "-q", "--data", str(data), *recipe, "--wait").stdout.split()[0]
-        assert "evaluation\t" in installed.orch("status", job).stdout
-        (tmp_path / "broken.png").write_bytes(b"no picture")
-        predicting = ("predict", job, str(data / "validation"), str(tmp_path / "broken.png"), "--top", "2")
-        predicted = installed.orch(*predicting, code=1)
-        assert "is not a picture" in predicted.stderr
-        answers = predicted.stdout.splitlines()
-        assert len(answers) == 2 * 6
-        image, label, probability = answers[0].split("\t")
-        assert Path(image).is_file()
-        assert label in {"cats", "dogs"}
-        assert 0.5 <= float(probability) <= 1
-        status = json.loads(installed.orch("status", job, "--json").stdout)
-        measured = json.loads(installed.orch("evaluate", job, "--data", str(data), "--json").stdout)
-        assert measured["evaluation"] | {"seconds": 0} == status["evaluation"] | {"seconds": 0}
-        made = installed.orch("export", job, "-o", str(tmp_path))
-        assert "6 validation pictures: logits differ by 0 at most" in made.stderr
-        assert {path.name for path in tmp_path.glob(f"{job}*")} == {
-            f"{job}{end}" for end in (".safetensors", ".json", ".md")
-        }
-        card = (tmp_path / f"{job}.md").read_text()
-        assert f"Accuracy {status['evaluation']['accuracy']:.4f}" in card
-        assert f"checkpoint | of job {job}, sha256 {status['evaluation']['checkpoint_sha256']}" in card
-        assert f"sha256 {hashlib.sha256(Path(made.stdout.strip()).read_bytes()).hexdigest()}" in made.stderr
+        job = orch("submit", "-q", "--data", str(data), *recipe, "--wait").out.split()[0]
+        assert "evaluation\t" in orch("status", job).out
+        _check_prediction(orch, job, data / "validation", broken=tmp_path / "broken.png")
+        evaluation = json.loads(orch("status", job, "--json").out)["evaluation"]
+        measured = json.loads(orch("evaluate", job, "--data", str(data), "--json").out)["evaluation"]
+        assert measured | {"seconds": 0} == evaluation | {"seconds": 0}
+        _check_export(orch, job, tmp_path, evaluation)
     finally:
-        said = installed.orch("down").stderr
-    assert "has drained" in said
+        gone = orch("down").err
+    assert "has drained" in gone
     assert node.pid(installed.settings) is None
+
+
+def _check_prediction(orch: Orch, job: str, pictures_of_two: Path, *, broken: Path) -> None:
+    broken.write_bytes(b"no picture")
+    predicted = orch("predict", job, str(pictures_of_two), str(broken), "--top", "2", code=1)
+    assert "is not a picture" in predicted.err
+    assert len(predicted.rows) == 2 * 6
+    image, label, probability = predicted.rows[0]
+    assert Path(image).is_file()
+    assert label in {"cats", "dogs"}
+    assert 0.5 <= float(probability) <= 1
+
+
+def _check_export(orch: Orch, job: str, folder: Path, evaluation: dict[str, Any]) -> None:
+    made = orch("export", job, "-o", str(folder))
+    assert "6 validation pictures: logits differ by 0 at most" in made.err
+    assert {path.name for path in folder.glob(f"{job}*")} == {f"{job}{end}" for end in (".safetensors", ".json", ".md")}
+    card = (folder / f"{job}.md").read_text()
+    assert f"Accuracy {evaluation['accuracy']:.4f}" in card
+    assert f"checkpoint | of job {job}, sha256 {evaluation['checkpoint_sha256']}" in card
+    assert f"sha256 {hashlib.sha256(Path(made.out.strip()).read_bytes()).hexdigest()}" in made.err
