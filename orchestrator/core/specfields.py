@@ -29,7 +29,12 @@ class SpecFields(BaseModel):
     """What a job spec says; what the fields are together, `specs.JobSpec` knows."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # nobody checks by these alone; building would take every command some milliseconds
     )
 
     data: str = Field(

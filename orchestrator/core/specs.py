@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from orchestrator import errors
 from orchestrator.core import masking, networks, presets, specfields, spelling, weights
@@ -50,6 +50,8 @@ class JobSpec(specfields.SpecFields):
 
     Precedence of values: given, then what the names of network, data and weights stand for, then the defaults.
     """
+
+    model_config = ConfigDict(defer_build=False)
 
     @model_validator(mode="before")
     @classmethod
