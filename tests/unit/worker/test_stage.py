@@ -5,7 +5,8 @@ import errno
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,20 @@ class AcceleratorError(RuntimeError):
     """Named as torch's."""
 
 
-def run(body: Callable[[stage.Link], protocol.Ended]) -> tuple[int, list[Any]]:
+@contextlib.contextmanager
+def pipe() -> Iterator[tuple[Connection, Connection]]:
+    """Yield both ends; the thread that reads has ended before its end's number may become another test's."""
     ours, theirs = multiprocessing.Pipe()
-    with ours, theirs:
+    with theirs:
+        with ours:
+            yield ours, theirs
+        for thread in threading.enumerate():
+            if thread.name == "pipe":
+                thread.join()
+
+
+def run(body: Callable[[stage.Link], protocol.Ended]) -> tuple[int, list[Any]]:
+    with pipe() as (ours, theirs):
         code = stage.run(theirs, body)
         said = []
         while ours.poll(0):
@@ -121,11 +133,10 @@ def test_which_disk_is_full_is_said(file: str | None, named: str) -> None:
 
 def test_stop_and_sigterm_are_heard_and_the_handler_is_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    ours, theirs = multiprocessing.Pipe()
     heard: list[str] = []
 
     def by_message(link: stage.Link) -> protocol.Ended:
-        protocol.send(ours, protocol.Stop())
+        protocol.send(ends[0], protocol.Stop())
         httpserver.wait_until(link.stop_requested.is_set)
         heard.append("message")
         return protocol.Ended(how="stopped")
@@ -136,8 +147,8 @@ def test_stop_and_sigterm_are_heard_and_the_handler_is_put_back() -> None:
         heard.append("signal")
         return protocol.Ended(how="stopped")
 
-    with ours, theirs:
-        assert stage.run(theirs, by_message) == protocol.EXIT_STOPPED
+    with pipe() as ends:
+        assert stage.run(ends[1], by_message) == protocol.EXIT_STOPPED
     assert run(by_signal)[0] == protocol.EXIT_STOPPED
     assert heard == ["message", "signal"]
     assert signal.getsignal(signal.SIGTERM) is before
