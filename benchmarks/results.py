@@ -232,9 +232,10 @@ def table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
 def _cells(runs: Sequence[Run]) -> list[str]:
     seeds = ", ".join(str(seed) for seed in sorted(one.seed for one in runs))
     longest, before = max(one.seconds for one in runs), max(one.before for one in runs)
+    worst, best = f"{runs[0].accuracy:.3f}", f"{runs[-1].accuracy:.3f}"
     return [
         seeds,
-        f"{runs[0].accuracy:.3f} to {runs[-1].accuracy:.3f}",
+        best if len(runs) == 1 else f"{worst} to {best}",
         f"{longest / 60:.0f} min",
         f"{before / 60:.0f} min" if before else "",
         measure.mebibytes(max(one.memory for one in runs)),
