@@ -238,7 +238,7 @@ def test_beside_a_broker_that_hangs_a_node_for_one_job_goes_on_with_it_and_takes
 
 
 def test_a_second_node_of_the_same_home_is_refused_where_one_is_wanted(at_work: running.Installation) -> None:
-    until(lambda: list(at_work.store.workers()), seconds=60)
+    until((at_work.settings.run_dir / "node.pid").exists, seconds=60)
     assert at_work.start_node("--only-one", log="second.log").wait(timeout=60) == 1
     assert "up already" in (at_work.settings.home / "second.log").read_text(encoding="utf-8")
 
