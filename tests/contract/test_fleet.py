@@ -209,7 +209,7 @@ def test_silence_is_told_by_the_server_s_clock_where_there_is_one(
 
     class Behind(datetime):
         @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # a datetime will do
             return datetime.now(tz) - timedelta(hours=1)
 
     with closing(sql.open_store(shared)) as store:

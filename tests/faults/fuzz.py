@@ -222,9 +222,9 @@ def main() -> int:
     began = time.monotonic()
     tally = run(iter([asked.only] if asked.only is not None else range(asked.examples)), seed=asked.seed)
     for target in (target.__name__ for target in TARGETS):
-        print(f"{target:14} taken {tally.taken[target]:6}  refused {tally.refused[target]:6}")  # noqa: T201 - a program
+        print(f"{target:14} taken {tally.taken[target]:6}  refused {tally.refused[target]:6}")  # noqa: T201 - its report - a program
     took = time.monotonic() - began
-    print(f"{tally.examples} examples of seed {asked.seed} in {took:.0f} s, slowest {tally.slowest:.2f} s")  # noqa: T201
+    print(f"{tally.examples} examples of seed {asked.seed} in {took:.0f} s, slowest {tally.slowest:.2f} s")  # noqa: T201 - its report
     sys.stdout.write("".join(f"FAILED {failure}\n" for failure in tally.failures))
     return int(bool(tally.failures))
 

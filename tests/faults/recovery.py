@@ -31,14 +31,14 @@ def measure(installed: running.Installation, spec: specs.JobSpec, *, kills: int)
     for _ in range(kills):
         until(lambda: all(_trains(installed, job.id) for job in chosen), seconds=300, every=0.2)
         stand_by = installed.start_node()
-        until(lambda: _ready(installed, stand_by), seconds=120, every=0.2)  # noqa: B023
+        until(lambda: _ready(installed, stand_by), seconds=120, every=0.2)  # noqa: B023 - called at once
         before = {job.id: store.get(job.id).attempt for job in chosen}
         node = psutil.Process(holder.pid)
         for process in (node, *node.children(recursive=True)):
             process.kill()
         holder.wait()
         killed_at = time.time()
-        until(lambda: _all_train(installed, before), seconds=300, every=0.1)  # noqa: B023
+        until(lambda: _all_train(installed, before), seconds=300, every=0.1)  # noqa: B023 - called at once
         for job_id, number in before.items():
             seconds.append(store.attempts(job_id)[number].started_at.timestamp() - killed_at)
             sys.stdout.write(f"{job_id} {seconds[-1]:.1f} s\n")

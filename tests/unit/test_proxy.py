@@ -133,7 +133,7 @@ def test_each_piece_is_delayed(between: proxy.Proxy, client: socket.socket) -> N
 def test_an_answer_is_cut_where_the_rule_says(
     between: proxy.Proxy, client: socket.socket, rule: dict[str, int | bytes], arrives: bytes, *, reset: bool
 ) -> None:
-    between.to_client.rule = proxy.Rule(reset=reset, **rule)  # type: ignore[arg-type]
+    between.to_client.rule = proxy.Rule(reset=reset, **rule)  # type: ignore[arg-type]  # words of the table
     client.sendall(b"one\ntwo\nthree\n")
     assert _all(client) == arrives + (b"reset" if reset else b"")
     assert between.to_client.cuts == 1

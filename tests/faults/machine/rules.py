@@ -364,11 +364,11 @@ class Machine(stateful.RuleBasedStateMachine):
             assert not (beaten and taken), "a job was taken from a holder that had just beaten"
             return taken
 
-        self.store.take_back = beaten_to_it  # type: ignore[method-assign]
+        self.store.take_back = beaten_to_it  # type: ignore[method-assign]  # for one sweep
         try:
             worker.node.reconciler.sweep()
         finally:
-            self.store.take_back = take_back  # type: ignore[method-assign]
+            self.store.take_back = take_back  # type: ignore[method-assign]  # put back
 
     def _new_workers(self, *slots: int) -> list[Worker]:
         """Let nodes come with so many slots each; return the slots."""

@@ -16,7 +16,7 @@ from tests.faults.machine.checks import Account
 from tests.faults.machine.queue import Queue
 
 #: What the kernel keeps in memory has no disk to wait for; it is a file to SQLite all the same.
-_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a folder is made in it, of a name nobody knows
 
 
 class World:
@@ -67,4 +67,4 @@ class World:
                 raise errors.DatabaseUnavailable(why="the connection was cut during the commit")
             return result
 
-        self.store.database.write = cut  # type: ignore[method-assign]
+        self.store.database.write = cut  # type: ignore[method-assign]  # it loses answers

@@ -25,7 +25,7 @@ NONE = resources.Offer()
 
 
 def demand(gpus: int = 1, **given: object) -> resources.Demand:
-    parsed = resources.parse(**given)  # type: ignore[arg-type]
+    parsed = resources.parse(**given)  # type: ignore[arg-type]  # words of the table
     return resources.Demand(gpus=gpus, device=parsed.device, gpu_memory=parsed.gpu_memory, labels=parsed.labels)
 
 
@@ -96,7 +96,7 @@ def test_memory_is_a_number_with_its_unit(text: str | int, count: int) -> None:
 )
 def test_what_can_be_no_demand_is_refused(given: dict[str, object]) -> None:
     with pytest.raises(errors.InvalidSpec) as refused:
-        resources.parse(**given)  # type: ignore[arg-type]
+        resources.parse(**given)  # type: ignore[arg-type]  # words of the table
     assert refused.value.hint
 
 

@@ -325,7 +325,7 @@ def test_two_that_wait_for_each_other_both_come_through(postgres_url: str) -> No
         def count_up(connection: Connection, names: str) -> None:
             runs.append(names)
             for name in names:
-                connection.exec_driver_sql(f"UPDATE pair SET count = count + 1 WHERE name = '{name}'")  # noqa: S608
+                connection.exec_driver_sql(f"UPDATE pair SET count = count + 1 WHERE name = '{name}'")  # noqa: S608 - a name of this test
                 if len(runs) <= 2 and name == names[0]:
                     both_hold_one.wait(10)
 

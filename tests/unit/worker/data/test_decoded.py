@@ -242,7 +242,7 @@ def test_one_training_adds_and_another_one_reads(
 ) -> None:
     with batches_of(info, settings) as one, batches_of(info, settings) as other:
         plain = seen(one, epochs=1)
-        one._cache.close()  # type: ignore[union-attr]
+        one._cache.close()  # type: ignore[union-attr]  # it has one
         size = files(settings)[1].stat().st_size
         opened.clear()
         assert seen(other, epochs=1) == plain

@@ -260,6 +260,6 @@ def test_processes_have_to_be_clearly_faster(
 ) -> None:
     rates = {"threads": threads, "processes": processes}
     monkeypatch.setattr(crews, "_rate", lambda crew, *_: rates[crew.kind])
-    crew, said = crews.faster(crews.Crew("threads", 3, pin_memory=False), loader.SeededImageFolder, [(0, 0)])  # type: ignore[arg-type]
+    crew, said = crews.faster(crews.Crew("threads", 3, pin_memory=False), loader.SeededImageFolder, [(0, 0)])  # type: ignore[arg-type]  # never opened
     assert (crew.kind, crew.workers) == (chosen, 3)
     assert said == f"3 {chosen}; pictures a second: {threads:.0f} by threads, {processes:.0f} by processes"

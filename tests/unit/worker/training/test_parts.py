@@ -95,7 +95,7 @@ def test_the_head_learns_as_a_plain_loop_over_features_would(data: protocol.Data
                 seen = network.embed(torch.stack([pixels for pixels, _ in items]))
             loss = functional.cross_entropy(network.linear(seen), torch.tensor([label for _, label in items]))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
             losses.append(loss.item())
     assert [value for _, _, value in follower.steps] == pytest.approx(
