@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import measure, place
 from docs import markers
 from orchestrator import environ
+from worker import children
 
 #: Epochs of a side; the first one is apart, the others are its later ones.
 EPOCHS = 3
@@ -41,12 +42,14 @@ def figures(*, archive: Path | None = None, pairs: int = measure.PAIRS) -> list[
 
 
 def epochs(side: str, folder: Path) -> tuple[float, float]:
-    """Return the seconds of the first epoch and the mean of the later ones, all in a fresh process."""
+    """Return the seconds of the first epoch and the mean of the later ones, all in a fresh process.
+
+    Ours has the variables of the fork server, as each training has them.
+    """
+    env = place.clean_environment(**(children.FORK_SERVER_ENVIRONMENT if side in PIPELINES else {}))
     with tempfile.TemporaryDirectory(prefix="orch-bench-") as home:
         command = [sys.executable, "-m", "benchmarks.epochs", side, str(folder), home, str(EPOCHS)]
-        done = subprocess.run(
-            command, cwd=place.ROOT, env=place.clean_environment(), check=True, stdout=subprocess.PIPE, text=True
-        )
+        done = subprocess.run(command, cwd=place.ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True)
     first, *later = json.loads(done.stdout)
     return first, sum(later) / len(later)
 

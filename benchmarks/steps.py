@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
+from benchmarks import place
 from orchestrator.core import networks, specs
 from worker.models import densenet
 from worker.training import kernels, trainer
@@ -31,6 +32,10 @@ def orch(given: argparse.Namespace) -> Step:
     device = torch.device("cpu")
     learner = trainer.Trainer(spec, data_hash="", classes=CLASSES, device=device, steps_per_epoch=1000)
     learner.use(kernels.Kernels(layout=given.layout))
+    if given.compile:
+        said = learner.compile(place.KEPT / "compiled")
+        if not learner.kernels.compiled:
+            raise RuntimeError(said)
     learner.model.train()
     return learner.train_step
 
@@ -82,6 +87,7 @@ def main() -> None:
     parser.add_argument("--network", default="densenet121")
     parser.add_argument("--memory", default="plain")
     parser.add_argument("--layout", default="contiguous")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--steps", type=int, default=3)
