@@ -33,9 +33,9 @@ def logs(
         with options.detaching(job_id):
             for line in service.lines(store, job_id, last=number, follow=follow):
                 _print(line, job_id, as_json=as_json)
-        found = store.get(job_id)
+        found, begun = store.get(job_id), len(store.attempts(job_id))
     sys.stdout.flush()
-    render.talk(_standing(found), label="──")
+    render.talk(_standing(found, begun), label="──")
     if follow:
         service.verdict([found])
 
@@ -49,13 +49,15 @@ def _print(line: str, job_id: str, *, as_json: bool) -> None:
         sys.stdout.write(render.clean(line) + "\n")
 
 
-def _standing(job: Job) -> str:
-    """Say where the job stands or died."""
+def _standing(job: Job, begun: int) -> str:
+    """Say where the job stands or died, after so many attempts: those of a restored job are numbered from far ahead."""
     from orchestrator.service import query
 
     where = f"job {job.id} is {query.doing(job)}"
     if job.state is JobState.QUEUED:
-        return f"{where} for {job.stage}" + (f", after {job.attempt} attempts" if job.attempt else ": no attempt yet")
+        return f"{where} for {job.stage}" + (
+            f", after {begun} attempt{'s' * (begun > 1)}" if begun else ": no attempt yet"
+        )
     if job.state is JobState.FAILED:
         why = f": {job.error}" if job.error else ""
         return f"{where}: {job.reason} at stage {job.stage}, attempt {job.attempt}{why}"

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import case, null, select, true, update
+from sqlalchemy import ColumnElement, case, exists, func, null, select, true, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
 from orchestrator.core import dependencies, states
-from orchestrator.store import jobmodels, rows
+from orchestrator.store import attemptmodels, jobmodels, rows
 
 _jobs = jobmodels.jobs.c
 _dependencies = jobmodels.dependencies.c
@@ -36,14 +36,25 @@ def of(connection: Connection, job_id: str) -> list[dependencies.Dependency]:
     return [rows.dependency(row) for row in connection.execute(found)]
 
 
+def begun() -> ColumnElement[bool]:
+    """Return the condition that a job of `jobs` was ever claimed: from then on it waits for no other.
+
+    Its fencing token tells it not: a restored job counts on from far ahead.
+    """
+    return exists().where(attemptmodels.attempts.c.job_id == _jobs.id)
+
+
 def look_anew(connection: Connection, job_id: str) -> list[dependencies.Dependency]:
-    """Note how those that a job waits for stand now, as it is queued again, and return them."""
+    """Note how those that a job waits for stand now, as it is queued again, and return them.
+
+    One that is no longer there has ended as was noted while it was.
+    """
     needs = select(_dependencies.needs).where(_dependencies.job_id == job_id)
     # Locked, as in `add`.
     connection.execute(select(_jobs.id).where(_jobs.id.in_(needs)).order_by(_jobs.seq).with_for_update(read=True))
     state = select(_jobs.state).where(_jobs.id == _dependencies.needs).scalar_subquery()
     now = case(
-        (state.is_(None), states.Ended.DELETED.value),
+        (state.is_(None), func.coalesce(_dependencies.ended, states.Ended.DELETED.value)),
         (state.in_(states.FINAL), state),
         else_=null(),
     )
@@ -64,7 +75,8 @@ def tell(connection: Connection, job_id: str, ended: states.Ended, *, now: datet
 def take_back(connection: Connection, job_id: str) -> None:
     """Let those that wait for the success of a job wait on: it begins a new run."""
     waits = (_dependencies.needs == job_id, _dependencies.rule == states.After.OK)
-    connection.execute(update(jobmodels.dependencies).where(*waits).values(ended=None))
+    waiting = _dependencies.job_id.in_(select(_jobs.id).where(~begun()))
+    connection.execute(update(jobmodels.dependencies).where(*waits, waiting).values(ended=None))
 
 
 def _ended(state: states.JobState) -> states.Ended | None:

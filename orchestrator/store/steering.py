@@ -136,10 +136,10 @@ class _Hand:
 
     def behind(self, job: Row[Any]) -> dict[str, Any]:
         """Return the values of what stands before a job that is queued again."""
-        if job.state is states.JobState.SUCCEEDED:  # what it waited for has been
+        begun = select(dependencies.begun()).select_from(jobmodels.jobs).where(_jobs.id == job.id)
+        if self.connection.execute(begun).scalar_one():
             return waiting.blocking((), None, now=self.now)
-        asked = job.start_after if job.attempt == 0 else None  # once it has begun, it has
-        return waiting.blocking(dependencies.look_anew(self.connection, job.id), asked, now=self.now)
+        return waiting.blocking(dependencies.look_anew(self.connection, job.id), job.start_after, now=self.now)
 
 
 def _cancel(hand: _Hand, job: Row[Any], _change: verbs.Change) -> Row[Any]:

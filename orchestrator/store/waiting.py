@@ -1,7 +1,7 @@
 """What stands before a job: its hour, its backoff, and the jobs that it waits for.
 
 Such a job is `blocked`, and its `not_before` says when it is looked at again: at its hour; as soon as a job that it
-waits for has ended, and until then (NULL) never.
+waits for has ended, and until then (NULL) never. Once it has begun, nothing but a backoff stands before it.
 """
 
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ def unblock(connection: Connection, *, actor: str, now: datetime) -> int:
 
     Each may be claimed from now on, or fails for want of another job's success, or waits on.
     """
-    waits = exists().where(jobmodels.dependencies.c.job_id == _jobs.id).label("waits")
-    due = _due(now).add_columns(waits).limit(BATCH).with_for_update(skip_locked=True, of=jobmodels.jobs)
+    waits = exists().where(jobmodels.dependencies.c.job_id == _jobs.id) & ~stored.begun()
+    due = _due(now).add_columns(waits.label("waits")).limit(BATCH).with_for_update(skip_locked=True, of=jobmodels.jobs)
     found = connection.execute(due).all()
     free = [row.seq for row in found if not row.waits]
     if free:

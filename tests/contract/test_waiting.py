@@ -183,3 +183,42 @@ def test_many_that_wait_are_looked_at_in_batches(any_store: sql.SqlStore, monkey
     any_store.cancel(first.id, actor="ada")
     assert any_store.unblock(actor="r") == 5
     assert [parts.claimed(any_store).id for _ in waiting] == waiting
+
+
+@pytest.mark.parametrize("how", ["deleted", "extended"])
+def test_once_it_has_begun_a_job_waits_for_no_other(any_store: sql.SqlStore, clock: HandClock, how: str) -> None:
+    first = parts.submit(any_store)
+    second = parts.submit(any_store, after=behind(first), priority=5)
+    succeed(any_store, first)
+    held = parts.claimed(any_store)
+    any_store.finish(held, parts.failed(states.Reason.OOM))  # comes again behind a backoff
+    if how == "deleted":
+        any_store.delete(first.id, actor="ada")
+    else:
+        any_store.extend(first.id, epochs=first.spec.epochs + 1, actor="ada")
+    assert any_store.dependencies(second.id)[0].ended is Ended.SUCCEEDED
+    clock.move(hours=1)
+    again = parts.claimed(any_store, Stage.DOWNLOAD)
+    assert again.id == second.id
+    any_store.pause(second.id, actor="ada")
+    any_store.finish(again, parts.DRAINED)
+    assert not any_store.resume(second.id, actor="ada").blocked
+    any_store.cancel(second.id, actor="ada")
+    assert not any_store.retry(second.id, actor="ada").blocked
+
+
+def test_what_had_succeeded_and_is_gone_has_succeeded(any_store: sql.SqlStore) -> None:
+    first = parts.submit(any_store)
+    second = parts.submit(any_store, after=behind(first))
+    succeed(any_store, first)
+    any_store.pause(second.id, actor="ada")
+    any_store.delete(first.id, actor="ada")
+    assert not any_store.resume(second.id, actor="ada").blocked
+
+
+def test_its_hour_is_kept_however_far_its_attempts_are_counted(any_store: sql.SqlStore, clock: HandClock) -> None:
+    """A restored job counts on from far ahead, without having begun."""
+    job = parts.submit(any_store, not_before=clock.now() + timedelta(hours=2))
+    parts.overwrite(any_store, job.id, attempt=8000)
+    any_store.pause(job.id, actor="ada")
+    assert any_store.resume(job.id, actor="ada").blocked

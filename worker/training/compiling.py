@@ -38,7 +38,8 @@ def attempt(
     """
     began = time.monotonic()
     try:
-        what = (torch.__version__, network, shape, used, device.type)
+        plain = used.model_copy(update={"compiled": False})  # a resumed training's says that it was
+        what = (torch.__version__, network, shape, plain, device.type)
         made = _compiled(network, shape, used, device, folder / hashlib.sha256(repr(what).encode()).hexdigest()[:32])
     except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the network trains without
         said = " ".join(f"{type(error).__name__}: {error}".split("\n\n")[0].split())  # what follows is for developers

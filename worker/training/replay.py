@@ -65,14 +65,10 @@ def _work(
     *,
     team: ranks.Team,
 ) -> protocol.Ended:
-    if request.ran_on is not None and not request.ran_on.compiled:  # it may have had no compiler
-        spec = assignment.spec.model_copy(update={"compile": False})
-        assignment = assignment.model_copy(update={"spec": spec})
-    learner, batches = stage.prepared(data, assignment, link, team.share)
-    if request.ran_on is not None and not assignment.checkpoints:  # a choice by the clock may come out differently
-        before = learner.kernels.model_copy(update=request.ran_on.model_dump(include=set(_CHOSEN)))
-        if before != learner.kernels:
-            learner.use(before)
+    learner, batches = stage.prepared(data, assignment, link, team.share, compiles=False)
+    if not assignment.checkpoints:  # else it goes on as that of its beginning says
+        _choose(learner, request.ran_on)
+        if request.ran_on is None or request.ran_on.compiled:  # else it may have had no compiler
             stage.compile_pass(learner, assignment, link)
     compared.begin(learner)
     return loop.Loop(
@@ -84,6 +80,14 @@ def _work(
         attempt=assignment.attempt,
         write=compared.look,
     ).run()
+
+
+def _choose(learner: trainer.Trainer, ran_on: protocol.Environment | None) -> None:
+    """Compute as the training did: a choice by the clock may come out differently here."""
+    if ran_on is not None:
+        before = learner.kernels.model_copy(update=ran_on.model_dump(include=set(_CHOSEN)))
+        if before != learner.kernels:
+            learner.use(before)
 
 
 class _Compared:

@@ -101,12 +101,17 @@ def prepared(
     assignment: protocol.Assignment,
     link: report.Link,
     share: shares.Share = shares.ALONE,
+    *,
+    compiles: bool = True,
 ) -> tuple[trainer.Trainer, loader.Loader]:
-    """Return what trains and its batches, brought to where the assignment goes on; raises `report.Stopped`."""
+    """Return what trains and its batches, brought to where the assignment goes on; raises `report.Stopped`.
+
+    At a training's first step its pass is compiled where the job asks for it, unless the caller does that: `compiles`.
+    """
     _check_devices(assignment, share)
     learner, batches = _built(data, assignment, share)
     _use_memory(learner, assignment, link)
-    _begin(learner, assignment, link, share)
+    _begin(learner, assignment, link, share, compiles=compiles)
     return learner, batches
 
 
@@ -207,7 +212,14 @@ def _use_memory(learner: trainer.Trainer, assignment: protocol.Assignment, link:
     )
 
 
-def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: report.Link, share: shares.Share) -> None:
+def _begin(
+    learner: trainer.Trainer,
+    assignment: protocol.Assignment,
+    link: report.Link,
+    share: shares.Share,
+    *,
+    compiles: bool,
+) -> None:
     """Bring `learner` to the newest checkpoint that verifies, else to the weights it starts from; tell where it is."""
     found = checkpoint.first_valid(
         assignment.checkpoints,
@@ -234,7 +246,8 @@ def _begin(learner: trainer.Trainer, assignment: protocol.Assignment, link: repo
         learner.use(chosen)
         if said is not None:
             _note(link, "kernels", said)
-        compile_pass(learner, assignment, link)
+        if compiles:
+            compile_pass(learner, assignment, link)
         return
     info, saved = found
     learner.restore(saved)

@@ -102,6 +102,8 @@ def test_it_resumes_to_the_same_bits(data: protocol.DatasetInfo, root: Path, com
     assert said(again)
     assert compiled(root / "again", again)
     assert compiler.ran > 3
+    kept = folders.compiled(Path(support.assignment(root / "again", support.spec()).data_dir))
+    assert len(list(kept.iterdir())) == 1  # what the first one has made is found by the second
 
 
 @pytest.mark.parametrize("memory", ["plain", "lean"])

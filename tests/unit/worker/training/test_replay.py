@@ -14,7 +14,7 @@ import torch
 from orchestrator import errors
 from tests.unit.worker.training import support
 from worker import answers, protocol
-from worker.training import checkpoint, replay, stage
+from worker.training import checkpoint, compiling, replay, stage, trainer
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,26 @@ def test_the_same_bits_are_told(
     assert (told["first_step"], told["last_step"]) == (first, last)
     assert (told["loss"], told["tensors"], told["elsewhere"]) == (None, [], [])
     assert sorted(path for path in trained.root.rglob("*")) == before  # nothing is written
+
+
+@pytest.mark.parametrize(("begin", "until"), [(None, (2, 0)), ((2, 0), (3, 1))], ids=str)
+def test_what_was_trained_without_a_compiler_is_done_again_without(
+    data: protocol.DatasetInfo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: tuple[int, int] | None,
+    until: tuple[int, int],
+) -> None:
+    def fails(*_: object) -> Any:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(compiling, "BACKEND", fails)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # which the engine sets in its own process
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
+    trained = Trained(tmp_path / "root", data, compile=True)
+    monkeypatch.setattr(trainer.Trainer, "compile", fails)
+    told = trained.again(begin, until, until[0])
+    assert (told["loss"], told["tensors"], told["elsewhere"]) == (None, [], [])
 
 
 def test_so_many_steps_end_between_checkpoints(trained: Trained) -> None:
