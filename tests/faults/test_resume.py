@@ -12,7 +12,7 @@ from worker.models import zoo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-SCHEDULES = 6
+SCHEDULES = 5
 SEED = 0
 
 

@@ -1,4 +1,4 @@
-"""Each guard can still be switched off, and two of them are: `python -m tests.faults.sabotage` does all."""
+"""Each guard can still be switched off, and one of them is: `python -m tests.faults.sabotage` does all."""
 
 import ast
 import random
@@ -48,9 +48,8 @@ def test_a_table_keeps_the_rows_of_guards_that_were_not_switched_off_now(tmp_pat
 
 
 @pytest.mark.timeout(240)
-def test_guards_that_are_off_are_missed() -> None:
-    chosen = random.sample(QUICK, 2)  # by pytest's own seed, which its first lines name
+def test_a_guard_that_is_off_is_missed() -> None:
+    guard = random.choice(QUICK)  # noqa: S311 - by pytest's own seed, which its first lines name
     with sabotage.checkout() as copy:
-        results = [sabotage.without(guard, copy) for guard in chosen]
-    for result in results:
-        assert result.noticed_by is not None, f"{result.guard.name}: {result.output}"
+        result = sabotage.without(guard, copy)
+    assert result.noticed_by is not None, f"{guard.name}: {result.output}"

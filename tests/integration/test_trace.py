@@ -10,28 +10,23 @@ from orchestrator.core import states
 JOBS = 60
 
 #: It takes seconds, and longer where other work keeps the machine busy.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(400)
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> trace.Found:
-    return trace.run(JOBS, seed=1, home=tmp_path_factory.mktemp("trace"), ask_every=10)
-
-
-def test_order_turns_and_use_of_the_devices_hold_over_a_trace(found: trace.Found) -> None:
+def test_order_turns_use_of_the_devices_and_each_job_s_end_hold_over_a_trace(tmp_path: Path) -> None:
+    found = trace.run(JOBS, seed=1, home=tmp_path, ask_every=10)
     assert trace.faults(found) == []
     assert len(found.ours.stages) > 2 * JOBS
     assert any(held.yielded for held in found.ours.stages)
-
-
-def test_each_job_ends_alike_whatever_the_order(found: trace.Found) -> None:
-    def done(run: simulation.Run) -> set[int]:
-        return {held.one.plan.number for held in run.stages if held.stage is states.Stage.EVALUATE}
-
-    assert done(found.ours) == done(found.plain) == done(found.lenient)
+    done = _done(found.ours)
+    assert done == _done(found.plain) == _done(found.lenient)  # whatever the order
     failed = {plan.number for plan in found.plans if plan.fails is states.Reason.BAD_INPUT}
     assert failed
-    assert not failed & done(found.ours)
+    assert not failed & done
+
+
+def _done(run: simulation.Run) -> set[int]:
+    return {held.one.plan.number for held in run.stages if held.stage is states.Stage.EVALUATE}
 
 
 def test_another_order_than_the_rule_s_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

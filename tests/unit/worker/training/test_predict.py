@@ -1,6 +1,5 @@
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,22 +51,18 @@ def pictures_of(data: protocol.DatasetInfo) -> list[str]:
 
 
 def test_one_line_a_picture_in_order_also_where_one_failed(
-    data: protocol.DatasetInfo, trained: dict[str, Any], tmp_path: Path
+    data: protocol.DatasetInfo,
+    trained: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     good = pictures_of(data)
     asked = [good[0], str(broken), str(tmp_path / "none.jpg"), good[1]]
-    done = subprocess.run(
-        [sys.executable, "-m", "worker.training.predict"],
-        input=json.dumps(trained | {"images": asked}),
-        cwd=Path(__file__).parents[4],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    code, lines, said = ask(trained | {"images": asked}, monkeypatch, capfd)
+    assert (code, said) == (0, "")
     assert [line["image"] for line in lines] == asked
     assert [line.get("error") for line in lines] == [None, "is not a picture", "No such file or directory", None]
 
