@@ -29,7 +29,7 @@ _DATABASE_AWAY = 4
 
 #: Jobs of one client that have not ended, and seconds between its looks at the oldest of them.
 _MOST_OPEN = 6
-_LOOK_SECONDS = 1.5
+_LOOK_SECONDS = 3
 
 #: What jobs are beside usual, and how often: preemptible, urgent, or on both devices of a node.
 _FLAGS = {(): 3, ("--preemptible",): 6, ("--priority", "5"): 2, ("--gpus", "2", "--batch-size", "4"): 2}

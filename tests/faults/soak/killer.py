@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psutil
+import redis
 
 from orchestrator.queue import embedded
 from tests.support import running
@@ -22,6 +23,7 @@ _BLOWS = {"KILL": 6, "STOP": 3, "TERM": 2}
 _BROKER_BLOWS = {"KILL": 3, "KILL, data gone": 2, "FLUSHALL": 3, "STOP": 1}
 
 _WAIT_SECONDS = 1.0
+_LOOK_SECONDS = 0.2  #: a look reads the command lines of a tree of processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class Killer:
         while not (found := self._processes(role)):
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.05)
+            time.sleep(_LOOK_SECONDS)
         with contextlib.suppress(psutil.Error):
             target = self.dice.choice(found)
             at, node, folder = time.time(), _node(target), _folder(target)
@@ -82,12 +84,9 @@ class Killer:
                 yield from (process, *process.children(recursive=True))
 
     def _brokers(self) -> Iterator[psutil.Process]:
-        """Yield the server at the home's socket: its title has taken the place of its environment."""
-        socket = f"unixsocket:{embedded.socket(self.installed.settings)}"
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if " ".join(process.cmdline()).strip().endswith(socket):
-                    yield process
+        """Yield the server at the home's socket, unless it does not answer: that one is struck already."""
+        with contextlib.suppress(redis.RedisError, psutil.Error):
+            yield psutil.Process(int(embedded.state(self.installed.settings)["process_id"]))
 
     def thaw(self) -> None:
         """Let everything go on that is frozen."""

@@ -11,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import tenacity
+
 from orchestrator import errors
 from orchestrator.cli import jobpipe
 from orchestrator.core import gangs, history, jobs, states
@@ -30,7 +32,7 @@ _AT_WORK = NODES * SLOTS  #: jobs
 #: Seconds without any change of a job's state after which the queue is said to hang: the longest backoff, and more.
 _PATIENCE = 180.0
 
-_PICTURES = 12  #: a class, two at a step
+_PICTURES = 6  #: a class, two at a step
 _SPEC = """
 data = "{data}"
 network = "densenet_bc_40_12"
@@ -40,13 +42,22 @@ image_size = 8
 crop_scale = [0.5, 1.0]
 batch_size = 2
 epochs = 3
-checkpoint_steps = 5
+checkpoint_steps = 3
 loader_workers = 0
 lr = 0.01
 """
 
 #: Seconds between two looks at what processes hold, one of which may just be ending.
 _LOOK_SECONDS = 0.3
+_DRAIN_SECONDS = 0.5  #: between two looks at what is left
+
+#: For the reads that the verdict is made of: a database on a busy machine that does not answer in time is no finding.
+_answered = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(errors.DatabaseUnavailable),
+    stop=tenacity.stop_after_delay(60),
+    wait=tenacity.wait_fixed(1),
+    reraise=True,
+)
 
 _RUNNING = jobs.JobFilter(states=(states.JobState.RUNNING,))
 _UNFINISHED = jobs.JobFilter(states=tuple(set(states.JobState) - states.FINAL))
@@ -58,7 +69,7 @@ def soak(plan: Plan, *, folder: Path) -> Outcome:
         settings: dict[str, Any] = {
             "slots_per_device": SLOTS,
             "heartbeat": 0.5,
-            "sweep": 0.5,
+            "sweep": 1,
             "stay": 0.2,
             "data_roots": (folder,),
             "log_max_bytes": 65536,
@@ -182,7 +193,7 @@ class Soak:
                     seen, since = now, time.monotonic()
                 if not at_work:
                     self._resume(left)
-            time.sleep(0.1)
+            time.sleep(_DRAIN_SECONDS)
 
     def _resume(self, left: list[jobs.Job]) -> None:
         """Let go on what its client paused, and was killed before it could resume it."""
@@ -195,10 +206,11 @@ class Soak:
         store, settings = self.installed.store, self.installed.settings
         told = [entry for number in range(CLIENTS) for entry in clients.read(self._history(number))]
         promised = {entry.job for entry in told if entry.asked == "submit" and entry.code == 0 and entry.job}
-        found = audit.audit(settings, store, promised=promised)
-        rows = [store.history(job.id) for job in store.jobs(jobs.JobFilter())]
-        untrue = testimony.check(told, rows, {row.job.id: self._results(row.job) for row in rows})
-        taken_back, recovered = recoveries(rows, blows, {worker.id: worker.identity.pid for worker in store.workers()})
+        found = _answered(audit.audit, settings, store, promised=promised)
+        rows = [_answered(store.history, job.id) for job in _answered(store.jobs, jobs.JobFilter())]
+        untrue = testimony.check(told, rows, {row.job.id: _answered(self._results, row.job) for row in rows})
+        pids = {worker.id: worker.identity.pid for worker in _answered(store.workers)}
+        taken_back, recovered = recoveries(rows, blows, pids)
         return Outcome(
             plan=self.plan,
             seconds=seconds,
