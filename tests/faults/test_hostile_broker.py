@@ -60,24 +60,6 @@ def _push(site: Site, canary: Path, stage: states.Stage) -> None:
         client.lpush(sites.key(stage), *(doorbells.cases(str(canary)) | doorbells.big()).values())
 
 
-@pytest.mark.usefixtures("unharmed")
-def test_what_is_pushed_ends_no_idle_worker(site: Site, canary: Path, data: str) -> None:
-    _push(site, canary, states.Stage.DOWNLOAD)
-    until(lambda: not site.lying(states.Stage.DOWNLOAD), seconds=90)
-    with site.broker.client() as client:
-        assert client.keys() == []  # nothing is left to be delivered once more
-    site.came_through(site.installed.submit(tiny(data)).id)
-
-
-@pytest.mark.usefixtures("unharmed")
-def test_what_is_pushed_disturbs_no_training(site: Site, canary: Path, data: str) -> None:
-    at_work = site.installed.submit(tiny(data, epochs=16))
-    until(lambda: site.installed.store.epochs(at_work.id), seconds=60)
-    _push(site, canary, states.Stage.TRAIN)
-    site.came_through(at_work.id)
-    until(lambda: not site.lying(states.Stage.TRAIN), seconds=90)
-
-
 def _as_text(client: "redis.Redis") -> None:
     for stage in states.Stage:
         client.delete(sites.key(stage))
@@ -100,14 +82,20 @@ def _as_remote_control(client: "redis.Redis") -> None:
 
 
 @pytest.mark.usefixtures("unharmed")
-def test_keys_that_are_forged_stop_no_job(site: Site, data: str) -> None:
-    at_work = site.installed.submit(tiny(data, epochs=10))
-    until(lambda: site.installed.store.epochs(at_work.id), seconds=60)
+def test_what_is_pushed_and_forged_ends_no_worker_and_disturbs_no_job(site: Site, canary: Path, data: str) -> None:
+    _push(site, canary, states.Stage.DOWNLOAD)
+    until(lambda: not site.lying(states.Stage.DOWNLOAD), seconds=90)
     with site.broker.client() as client:
-        for forge in (_as_kombu_s_books, _as_remote_control, _as_text):
-            forge(client)
+        assert client.keys() == []  # nothing is left to be delivered once more
+        at_work = site.installed.submit(tiny(data, epochs=10))
+        until(lambda: site.installed.store.epochs(at_work.id), seconds=60)
+        _push(site, canary, states.Stage.TRAIN)
+        _as_kombu_s_books(client)
+        _as_remote_control(client)
+        site.came_through(at_work.id)
+        until(lambda: not site.lying(states.Stage.TRAIN), seconds=90)
+        _as_text(client)
         waiting = site.installed.submit(tiny(data))
-        for job in (at_work, waiting):
-            site.installed.wait(job.id, states.JobState.SUCCEEDED)
+        site.installed.wait(waiting.id, states.JobState.SUCCEEDED)
         client.flushall()
-    site.came_through(at_work.id, waiting.id)
+    site.came_through(waiting.id)
