@@ -177,6 +177,10 @@ PLACES: dict[str, str] = {
     "weights.look": "a file of weights that is here is compared with its digest",
     "weights.mkdir": "the folder of downloaded weights is made",
     "weights.read": "a file of weights is read",
+    "whole.discard": "a downloaded archive that was refused, or is another by now, is removed",
+    "whole.note": "the sha256 of a downloaded archive is written beside it",
+    "whole.open": "an archive that an earlier attempt has downloaded is opened",
+    "whole.read": "the sha256 of an archive that an earlier attempt may have downloaded is read",
 }
 
 _ERRNOS = {"enospc": errno.ENOSPC, "eio": errno.EIO}

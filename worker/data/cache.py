@@ -2,7 +2,8 @@
 
     sources/<key>.json     what a source turned out to be; the key is the source's digest
     sets/<hash>/data       an unpacked set, and beside it manifest.json
-    archives/<key>.part    a download under way, with its sidecar <key>.json; <key>.zip goes once it is unpacked
+    archives/<key>.part    a download under way, with its sidecar <key>.json
+    archives/<key>.zip     a whole one, with its sidecar <key>.sha256, until it is unpacked
     decoded/               pictures decoded once: see `worker.data.decoded`
     picks/                 what was measured once: see `worker.picks`
     locks/<key>.lock       held while a source is fetched; <key>.progress is how far its holder has come

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import responses
@@ -22,9 +21,7 @@ import urllib3.exceptions
 from orchestrator import config, errors, failpoints
 from orchestrator.core import masking, states
 from worker import durable
-from worker.data import urls
-
-Report = Callable[[int, int | None], None]  #: (bytes so far, bytes in all where known)
+from worker.data import urls, whole
 
 _CHUNK = 256 * 1024
 #: Sizes have 18 digits at most: Python reads no number of thousands.
@@ -73,14 +70,6 @@ class Policy:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Archive:
-    """A downloaded file."""
-
-    path: Path
-    sha256: str
-
-
 def fetch(
     url: str,
     *,
@@ -88,13 +77,15 @@ def fetch(
     name: str,
     sha256: str | None,
     policy: Policy,
-    report: Report,
+    report: whole.Report,
     suffix: str = ".zip",
     md5: str | None = None,
-) -> Archive:
+    noted: bool = False,
+) -> whole.Archive:
     """Download `url` into `folder` as `name` with `suffix`, going on with `name`.part where an earlier try left one.
 
-    Of `sha256` the first digits will do. The caller holds a lock for `name`.
+    Of `sha256` the first digits will do. `noted` leaves beside it what it is, for `whole.taken_up`. The caller holds a
+    lock for `name`.
 
     Raises:
         StageFailed: bad_input (gone, refused, wrong sha256, too large), unreachable, disk_full, timeout.
@@ -119,11 +110,13 @@ def fetch(
     found = transfer.digest.hexdigest()
     if not found.startswith(sha256 or ""):
         transfer.discard()
-        raise _wrong_digest(masking.url(url), found, sha256)
+        raise whole.wrong_digest(masking.url(url), found, sha256)
     if md5 is not None and (sum_ := md5_of(transfer.part)) != md5:
         transfer.discard()
-        raise _wrong_digest(masking.url(url), sum_, md5, kind="md5")
-    return Archive(path=transfer.publish(), sha256=found)
+        raise whole.wrong_digest(masking.url(url), sum_, md5, kind="md5")
+    if noted:  # before it has its name: whoever dies behind that leaves what can be taken up
+        whole.note(transfer.archive, found)
+    return whole.Archive(path=transfer.publish(), sha256=found)
 
 
 def md5_of(path: Path) -> str:
@@ -131,21 +124,6 @@ def md5_of(path: Path) -> str:
     failpoints.reach("download.sum")
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def checked(path: Path, *, sha256: str | None, label: str) -> Archive:
-    """Return an archive that lies on this host already.
-
-    Raises:
-        StageFailed: bad_input, when it has another sha256.
-
-    """
-    failpoints.reach("local.read")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if sha256 not in {None, found}:
-        raise _wrong_digest(label, found, sha256)
-    return Archive(path=path, sha256=found)
 
 
 class _Trouble(Exception):
@@ -160,13 +138,13 @@ class _Trouble(Exception):
 class _Transfer:
     """One file on its way: what is on disk, its running digest, and how many tries were fruitless."""
 
-    def __init__(self, url: str, *, folder: Path, name: str, suffix: str, policy: Policy, report: Report) -> None:
+    def __init__(self, url: str, *, folder: Path, name: str, suffix: str, policy: Policy, report: whole.Report) -> None:
         self.url = url
         self.policy = policy
         self.report = report
         self.folder = folder
-        self.suffix = suffix
         self.part = folder / f"{name}.part"
+        self.archive = self.part.with_suffix(suffix)
         self.sidecar = folder / f"{name}.json"
         self.digest = hashlib.sha256()
         self.have = 0
@@ -207,13 +185,12 @@ class _Transfer:
 
     def publish(self) -> Path:
         """Give the whole file its final name."""
-        archive = self.part.with_suffix(self.suffix)
         failpoints.reach("download.rename")
-        self.part.replace(archive)
+        self.part.replace(self.archive)
         self.sidecar.unlink(missing_ok=True)
         failpoints.reach("download.folder")
         durable.sync_folder(self.folder)
-        return archive
+        return self.archive
 
     def discard(self) -> None:
         """Remove what was downloaded."""
@@ -382,14 +359,6 @@ def _received(stream: Any) -> bytes:
     failpoints.reach("download.read")
     piece: bytes = stream.read1(_CHUNK, decode_content=False)
     return piece
-
-
-def _wrong_digest(label: str, found: str, wanted: str | None, *, kind: str = "sha256") -> errors.StageFailed:
-    return _refused(
-        f"{label} is not the file that was asked for.",
-        why=f"Its {kind} is {found}, not {wanted}.",
-        hint=f"Correct the {kind} that was given, or find out who changed the file.",
-    )
 
 
 def _refused(message: str, *, why: str, hint: str) -> errors.StageFailed:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from orchestrator import config, errors, failpoints
 from orchestrator.core import presets, states
-from worker.data import download, formats, once
+from worker.data import download, formats, once, whole
 
 #: What the names of these sets begin with.
 PREFIX = presets.TORCHVISION
@@ -166,7 +166,7 @@ SETS: dict[str, Known] = {
 }
 
 
-def fetch(name: str, *, folder: Path, key: str, settings: config.Settings, report: once.Reporter) -> download.Archive:
+def fetch(name: str, *, folder: Path, key: str, settings: config.Settings, report: once.Reporter) -> whole.Archive:
     """Download the files of a set into `folder` and make `key`.zip of them; names of files begin with `key`.
 
     What is there already and whole is not downloaded again. The caller holds a lock for `key`.
@@ -208,7 +208,7 @@ def _report_behind(before: int, report: once.Reporter, done: int, _: int | None)
     report(before + done, None, "bytes")
 
 
-def _packed(pictures: Iterator[formats.Picture], archive: Path, report: once.Reporter) -> download.Archive:
+def _packed(pictures: Iterator[formats.Picture], archive: Path, report: once.Reporter) -> whole.Archive:
     """Put pictures into an archive in ImageFolder layout, numbered as they come."""
     failpoints.reach("named.pack")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
@@ -218,7 +218,9 @@ def _packed(pictures: Iterator[formats.Picture], archive: Path, report: once.Rep
             report(number + 1, None, "images")
     failpoints.reach("named.sum")
     with archive.open("rb") as file:
-        return download.Archive(path=archive, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    whole.note(archive, sha256)
+    return whole.Archive(path=archive, sha256=sha256)
 
 
 def _png(pixels: formats.Pixels) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator import config, errors, failpoints
 from orchestrator.core import specs, states
 from worker import folders, protocol
-from worker.data import archive, cache, download, imagefolder, named, once, sources, weights, zipcheck
+from worker.data import archive, cache, download, imagefolder, named, once, sources, weights, whole, zipcheck
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -20,7 +20,8 @@ def ensure_data(
     """Return the job's data set, whole on this host; fetches what is missing.
 
     `expected_hash` is the content hash that an earlier stage of the job has fixed. `report` is called about twice a
-    second while bytes or pictures go by; an exception of its ends the work, and a download goes on from there later.
+    second while bytes or pictures go by; an exception of its ends the work: what was downloaded waits, and is not
+    fetched again.
 
     Raises:
         StageFailed: bad_input, unreachable, disk_full or timeout.
@@ -36,6 +37,7 @@ def ensure_data(
         found = where.find(source, spec.data_sha256)
         if found is None:
             found = _fetch(where, source, spec.data_sha256, settings, report)
+        drop_partial(spec, settings=settings)  # what the set was made of; who died over it may have left some
         where.use(source, found.hash)
     except OSError as error:
         if error.errno not in _NO_SPACE:
@@ -82,9 +84,10 @@ def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -
 
 
 def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
-    """Remove what a cancelled job has downloaded so far, unless another process is at it."""
+    """Remove what was downloaded of a job's data and is not unpacked, unless another process is at it."""
     where, key = cache.Cache(settings.data_dir), sources.parse(spec.data).key
-    where.drop(key, *where.archives.glob(f"{key}.*"))
+    if left := list(where.archives.glob(f"{key}.*")):
+        where.drop(key, *left)
 
 
 def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> None:
@@ -162,32 +165,41 @@ def _take_archive(
         )
         manifest = _admitted(imagefolder.discover(staging / "archive"), source, reporter)
         where.publish(staging, manifest)
+    except errors.StageFailed as refused:
+        # Whatever else ends it, a stop or a full disk: the archive waits for the next attempt.
+        if source.is_fetched and refused.reason == states.Reason.BAD_INPUT:
+            whole.discard(packed.path)
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if source.is_fetched:
-            packed.path.unlink(missing_ok=True)
     where.remember(source, cache.Record(manifest=manifest, archive_sha256=packed.sha256, stamp=stamp))
-    for left in where.archives.glob(f"{source.key}.*"):  # what the archive was made of
-        left.unlink(missing_ok=True)
     return manifest.info(where.sets / manifest.hash / "data")
 
 
 def _archive(
     where: cache.Cache, source: sources.Source, sha256: str | None, settings: config.Settings, reporter: once.Reporter
-) -> download.Archive:
+) -> whole.Archive:
+    if source.kind == "named" and sha256 is not None:
+        raise _no_sha256(source, "Its files have checksums of their own; data_sha256 is for archives.")
+    if not source.is_fetched:
+        return whole.checked(source.path, sha256=sha256, label=source.label)
+
+    def report(done: int, total: int | None) -> None:
+        reporter(done, total, "bytes")
+
+    waiting = whole.taken_up(where.archives / f"{source.key}.zip", sha256=sha256, report=report)
+    if waiting is not None:
+        return waiting
     if source.kind == "named":
-        if sha256 is not None:
-            raise _no_sha256(source, "Its files have checksums of their own; data_sha256 is for archives.")
         return named.fetch(source.location, folder=where.archives, key=source.key, settings=settings, report=reporter)
-    if source.kind != "url":
-        return download.checked(source.path, sha256=sha256, label=source.label)
     return download.fetch(
         source.location,
         folder=where.archives,
         name=source.key,
         sha256=sha256,
         policy=download.Policy.of(settings),
-        report=lambda done, total: reporter(done, total, "bytes"),
+        report=report,
+        noted=True,
     )
 
 

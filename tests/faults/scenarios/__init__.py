@@ -91,6 +91,8 @@ SCENARIOS: dict[str, Scenario] = {
     **{f"store.{question}": _LOOKED for question in people.QUESTIONS},
     "up": Scenario(nodes.up, most=4),  # what starts a real node takes long
     "weights": Scenario(data.weighted),
+    "whole.discard": Scenario(data.spoilt),
+    "whole.open": Scenario(data.spoilt),
 }
 
 

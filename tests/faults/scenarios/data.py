@@ -5,7 +5,7 @@ import shutil
 from orchestrator.core import weights
 from tests.faults import homes
 from tests.faults.scenarios import work
-from worker.data import sources
+from worker.data import sources, whole
 
 #: Bytes of decoded pictures that are kept in `crowded`.
 ROOM = 12_000
@@ -53,6 +53,17 @@ def named_before(home: homes.Home) -> None:
     shutil.copy(home.shared.serve_named("Imagenette"), archives / f"{sources.parse(data).key}.0.file")
     home.arm()
     work.succeeds(home, home.submit(data))
+
+
+def spoilt(home: homes.Home) -> None:
+    """An earlier attempt has left a downloaded archive, which the disk has spoilt since."""
+    url, archives = f"{home.shared.url}/tiny.zip", home.settings.data_dir / "archives"
+    waiting = archives / f"{sources.parse(url).key}.zip"
+    archives.mkdir(parents=True)
+    whole.note(waiting, "0" * 64)
+    shutil.copy(home.shared.archive, waiting)
+    home.arm()
+    work.succeeds(home, home.submit(url))
 
 
 def weighted(home: homes.Home) -> None:

@@ -12,10 +12,10 @@ import pytest
 from orchestrator import config, errors
 from orchestrator.core import states
 from tests.support import httpserver
-from worker.data import download
+from worker.data import download, whole
 
 Fails = Callable[..., AbstractContextManager[None]]
-Fetch = Callable[..., download.Archive]
+Fetch = Callable[..., whole.Archive]
 
 #: A file that is downloaded, and where it is on the server.
 BODY = random.Random(0).randbytes(300_000)  # noqa: S311 - bytes, no keys
@@ -53,7 +53,7 @@ def fails() -> Fails:
 
 @pytest.fixture
 def fetch(server: httpserver.Server, tmp_path: Path) -> Fetch:
-    def run(*, sha256: str | None = None, report: download.Report = lambda _done, _total: None, **policy: Any) -> Any:
+    def run(*, sha256: str | None = None, report: whole.Report = lambda _done, _total: None, **policy: Any) -> Any:
         quick: dict[str, Any] = {
             "max_bytes": 10**7,
             "max_seconds": 20,

@@ -1,6 +1,7 @@
 """The data cache: fetched once, published whole, found again without a network, rebuilt when spoilt."""
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -20,11 +21,12 @@ from orchestrator.core import specs, states
 from tests.support import archives, durability, httpserver, pictures
 from tests.unit.worker.data.conftest import Fails
 from worker import protocol
-from worker.data import archive, cache, imagefolder, once, sources, supply
+from worker.data import archive, cache, imagefolder, named, once, sources, supply, whole
 
 Make = Callable[..., config.Settings]
 Reply = httpserver.Reply
 ARCHIVE = archives.zipped(pictures.members(top="pets"))
+TWO = [pictures.encoded(pictures.noise(seed)) for seed in range(2)]
 
 
 def ensure(
@@ -235,18 +237,78 @@ def test_a_link_out_of_the_roots_is_refused(make_settings: Make, tmp_path: Path,
     assert ensure(folder, make_settings()).counts["train"] == 13
 
 
-def test_a_full_disk_while_unpacking_is_told_and_cleaned_up(
-    server: httpserver.Server, make_settings: Make, monkeypatch: pytest.MonkeyPatch, fails: Fails
+def test_a_full_disk_while_unpacking_is_told_and_the_download_waits(
+    server: httpserver.Server, make_settings: Make, fails: Fails
 ) -> None:
     settings = make_settings()
+    url = server.on("/pets.zip", Reply(body=ARCHIVE))
 
     def full(*_args: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(archive, "_write", full)
-    with fails("The disk is full", reason=states.Reason.DISK_FULL):
-        ensure(server.on("/pets.zip", Reply(body=ARCHIVE)), settings)
-    assert leftovers(settings) == []
+    with pytest.MonkeyPatch.context() as patch, fails("The disk is full", reason=states.Reason.DISK_FULL):
+        patch.setattr(archive, "_write", full)
+        ensure(url, settings)
+    assert leftovers(settings) == [f"{sources.parse(url).key}.zip"]
+    ensure(url, settings)
+    assert (len(server.requests), leftovers(settings)) == (1, [])
+
+
+@pytest.mark.parametrize("data", ["url", "named"])
+def test_a_stop_during_the_check_throws_no_download_away(
+    server: httpserver.Server, make_settings: Make, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    settings = make_settings()
+    url = source = server.on("/pets.zip", Reply(body=ARCHIVE))
+    if data == "named":
+        file = named.File(url, hashlib.md5(ARCHIVE, usedforsecurity=False).hexdigest())
+        read = iter([[("train", "a", TWO[0]), ("val", "a", TWO[0]), ("train", "b", TWO[1]), ("val", "b", TWO[1])]])
+        monkeypatch.setitem(named.SETS, "MNIST", named.Known(files=(file,), read=lambda _: iter(next(read))))
+        source = "torchvision:MNIST"
+    whole_once = False
+
+    def stop(progress: protocol.Progress) -> None:
+        nonlocal whole_once
+        whole_once = whole_once or (progress.unit, progress.done) == ("bytes", progress.total)
+        if progress.unit == "images" and whole_once:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure(source, settings, report=stop)
+    told: list[protocol.Progress] = []
+    info = ensure(source, settings, report=told.append)
+    assert Path(info.path).is_dir()
+    assert (len(server.requests), told[0].unit, leftovers(settings)) == (1, "bytes", [])
+    assert list((settings.data_dir / "archives").iterdir()) == []
+
+
+@pytest.mark.parametrize("spoilt", ["the archive", "what is said of it", "neither, but another is wanted"])
+def test_a_waiting_archive_that_is_another_is_fetched_anew(
+    server: httpserver.Server, make_settings: Make, spoilt: str
+) -> None:
+    settings = make_settings()
+    url = server.on("/pets.zip", Reply(body=ARCHIVE))
+    waiting = settings.data_dir / "archives" / f"{sources.parse(url).key}.zip"
+    waiting.parent.mkdir(parents=True)
+    old = archives.zipped(pictures.members(seed=1))
+    waiting.write_bytes(old[:-1] if spoilt == "the archive" else old)
+    whole.note(waiting, "0" * 64 if spoilt == "what is said of it" else hashlib.sha256(old).hexdigest())
+    wanted = hashlib.sha256(ARCHIVE).hexdigest()
+    info = ensure(url, settings, sha256=wanted if spoilt.startswith("neither") else None)
+    assert Path(info.path, "train/cats/0.jpg").read_bytes() == pictures.members()["train/cats/0.jpg"]
+    assert list(waiting.parent.iterdir()) == []
+
+
+def test_a_waiting_archive_goes_where_a_job_before_died_over_removing_it(
+    server: httpserver.Server, make_settings: Make
+) -> None:
+    settings = make_settings()
+    url = server.on("/pets.zip", Reply(body=ARCHIVE))
+    ensure(url, settings)
+    waiting = settings.data_dir / "archives" / f"{sources.parse(url).key}.zip"
+    waiting.touch()
+    ensure(url, settings)
+    assert list(waiting.parent.iterdir()) == []
 
 
 def test_staging_of_a_killed_process_is_swept_by_the_next(server: httpserver.Server, make_settings: Make) -> None:

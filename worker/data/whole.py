@@ -1,0 +1,89 @@
+"""Archives that are whole on this host: those that lie there, and downloaded ones that wait to be unpacked.
+
+<key>.sha256, beside one that waits, says what was downloaded: whoever finds both goes on with it.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import errors, failpoints
+from orchestrator.core import states
+
+Report = Callable[[int, int | None], None]  #: (bytes so far, bytes in all where known)
+
+_CHUNK = 256 * 1024
+_NOTE = ".sha256"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A file, and what it is."""
+
+    path: Path
+    sha256: str
+
+
+def checked(path: Path, *, sha256: str | None, label: str) -> Archive:
+    """Return an archive that lies on this host already.
+
+    Raises:
+        StageFailed: bad_input, when it has another sha256.
+
+    """
+    failpoints.reach("local.read")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 not in {None, found}:
+        raise wrong_digest(label, found, sha256)
+    return Archive(path=path, sha256=found)
+
+
+def note(archive: Path, sha256: str) -> None:
+    """Leave beside an archive what it is, or will be once it has its name."""
+    failpoints.reach("whole.note")
+    archive.with_suffix(_NOTE).write_text(sha256, encoding="ascii")
+
+
+def taken_up(archive: Path, *, sha256: str | None, report: Report) -> Archive | None:
+    """Return the archive that an earlier process has noted, read anew; one that is another by now is removed."""
+    try:
+        failpoints.reach("whole.read")
+        noted = archive.with_suffix(_NOTE).read_text(encoding="ascii")
+        found = _read(archive, report)
+    except (OSError, ValueError):
+        return None
+    if found != noted or sha256 not in {None, found}:
+        discard(archive)
+        return None
+    return Archive(path=archive, sha256=found)
+
+
+def discard(archive: Path) -> None:
+    """Remove a downloaded archive."""
+    failpoints.reach("whole.discard")
+    for path in (archive, archive.with_suffix(_NOTE)):
+        path.unlink(missing_ok=True)
+
+
+def wrong_digest(label: str, found: str, wanted: str | None, *, kind: str = "sha256") -> errors.StageFailed:
+    """Return the error that says that a file has another digest than was given."""
+    return errors.StageFailed(
+        f"{label} is not the file that was asked for.",
+        reason=states.Reason.BAD_INPUT,
+        why=f"Its {kind} is {found}, not {wanted}.",
+        hint=f"Correct the {kind} that was given, or find out who changed the file.",
+    )
+
+
+def _read(archive: Path, report: Report) -> str:
+    """Return the sha256 of a file; raises OSError."""
+    digest, done, total = hashlib.sha256(), 0, archive.stat().st_size
+    failpoints.reach("whole.open")
+    with archive.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+            done += len(piece)
+            report(done, total)
+    return digest.hexdigest()
