@@ -1,15 +1,15 @@
 """A host that was switched off and on again: its node knows what was its own, and clears away what was deleted."""
 
-import sqlite3
-from contextlib import closing
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from orchestrator.core import specs, states
+from orchestrator.core import clock, jobs, specs, states
 from orchestrator.store import artifacts
 from tests.support import oracle, pictures, running
 from tests.support.waiting import until
+from worker import identity
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -21,24 +21,45 @@ def test_a_node_takes_back_at_once_what_it_held_before_its_host_restarted(tmp_pa
     with running.installation(tmp_path / "home", lease=3600, step_seconds=0.05) as installed:
         store, root = installed.store, installed.settings.artifact_dir
         job = installed.submit(spec)
-        installed.start_node()
-        until(lambda: store.checkpoints(job.id), seconds=60)
+        before = _claimed_before_the_restart(installed)
         deleted = installed.submit(spec)
         (root / deleted.id / "attempt-0001").mkdir(parents=True)
         store.delete(deleted.id, actor="tester")
-        for process in running.processes_of(installed.settings.home):
-            process.kill()
-        installed.nodes[-1].wait()
-        before = store.get(job.id).attempt
-        with closing(sqlite3.connect(installed.settings.home / "orch.db")) as database:
-            database.execute("UPDATE workers SET boot_id = 'before'")
-            database.commit()
         installed.start_node()
         until(lambda: store.get(job.id).attempt > before, seconds=60)
+        until(lambda: store.checkpoints(job.id), seconds=60)
         until(lambda: not (root / deleted.id).exists(), seconds=30)
-        assert (root / job.id).exists()
+        lost, *later = store.attempts(job.id)
+        assert (lost.attempt, lost.outcome) == (before, "lost")
+        assert lost.worker not in {attempt.worker for attempt in later}
         assert artifacts.known_id(root) == store.get(job.id).artifact_root
         store.cancel(job.id, actor="tester")
         installed.wait(job.id, states.JobState.CANCELLED)
         oracle.holds(installed, promised=[job.id, deleted.id])
         assert len(list((installed.settings.run_dir / "living").iterdir())) == 1  # the dead one's lock is forgotten
+
+
+def _claimed_before_the_restart(installed: running.Installation) -> int:
+    """Leave what a node leaves that is switched off in the middle of a job; return the attempt."""
+    store, settings = installed.store, installed.settings
+    gone = dataclasses.replace(identity.mine("gone"), boot_id="before")
+    settings.run_dir.mkdir(parents=True)
+    with identity.held(settings.run_dir / "living", gone.id) as lock:
+        pass
+    (settings.run_dir / "living" / lock).touch()
+    root, now = artifacts.root_id(settings.artifact_dir), clock.SystemClock().now()
+    store.register(
+        jobs.Worker(
+            identity=gone,
+            state=states.WorkerState.ACTIVE,
+            devices=("CPU",),
+            versions={},
+            artifact_root=root,
+            started_at=now,
+            beat=0,
+            beat_at=now,
+        )
+    )
+    claim = store.claim(worker=gone, device="CPU", stages=[states.Stage.DOWNLOAD], artifact_root=root)
+    assert claim is not None
+    return claim.attempt
