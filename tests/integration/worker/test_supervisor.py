@@ -192,7 +192,9 @@ def test_the_time_of_earlier_attempts_counts_and_that_of_a_pause_does_not(
         claim, ran=timedelta(seconds=4), job=dataclasses.replace(claim.job, spec=spec, started_at=None)
     )
     began = time.monotonic()
-    bench.supervisor.run(claim)
+    job = bench.supervisor.run(claim)
+    assert job is not None
+    assert (job.state, job.reason, job.total_retries) == (states.JobState.FAILED, states.Reason.TIMEOUT, 0)
     assert bench.attempt.reason is states.Reason.TIMEOUT
     assert time.monotonic() - began < 4.5
 
