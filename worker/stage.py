@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import signal
 import threading
 import traceback
@@ -21,13 +20,10 @@ from worker import diary, protocol
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: What allocators say: CUDA's and MPS's first, then torch's on the CPU.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-#: What torch says of a process that loads pictures and was killed.
-_LOADER_KILLED = re.compile(r"dataloader worker .*(killed by signal|exited unexpectedly)")
 _MEANINGS = {
     states.Reason.OOM: "Memory ran out.",
     states.Reason.GPU_ERROR: "The GPU failed.",
     states.Reason.DISK_FULL: "The disk is full.",
-    states.Reason.LOST: "A process that loads pictures was killed.",
 }
 HINTS = {
     states.Reason.OOM: "Try a smaller --batch-size or --image-size.",
@@ -127,8 +123,6 @@ def _reason(error: Exception) -> states.Reason:
         return states.Reason.OOM
     if "AcceleratorError" in names or "cuda error" in said:
         return states.Reason.GPU_ERROR
-    if isinstance(error, RuntimeError) and _LOADER_KILLED.search(said):
-        return states.Reason.LOST
     return states.Reason.INTERNAL
 
 

@@ -71,8 +71,8 @@ class Augmentation:
         batch = np.empty((len(pictures), *pictures[0].shape), dtype=np.float32)
         for number, picture in enumerate(pictures):
             values = batch[number]
-            np.copyto(values, picture)
-            values /= np.float32(255)
+            # Plane by plane first: what was resized lies as Pillow has it, and its bytes are fewer than the numbers.
+            np.divide(np.ascontiguousarray(picture), np.float32(255), out=values)
             values -= self._mean
             values /= self._std
         return torch.from_numpy(batch)

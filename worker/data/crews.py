@@ -1,40 +1,26 @@
 """Who loads batches: the thread that asks, other threads, or processes. No bit of a batch depends on it.
 
-Threads share the interpreter lock, which decoding and resizing leave; processes share nothing, and every batch is
-copied on its way from one. Which is faster depends on the host and on the pictures, so it is measured.
+Threads share the interpreter lock: decoding and resizing leave it, and wait to have it back. Processes share no more
+than the memory that they make batches in, and each is copied from there. Which is faster depends on the host and on the
+pictures, so it is measured.
 """
 
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, Protocol
+from typing import Literal
 
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from worker.data.makers import AHEAD, Batch, Key, Makers, Pictures
 
-Batch = tuple[Tensor, Tensor]
-Key = tuple[int, int]  #: epoch and index
+__all__ = ["Batch", "Crew", "Key", "Kind", "faster"]
+
 Kind = Literal["threads", "processes"]
 
-#: Batches that each of a crew is ahead, as in torch's DataLoader.
-_AHEAD = 2
 #: Seconds for which each kind is measured, in batches of so many pictures.
 _MEASURED, _PIECE = 0.2, 4
-#: Threads take less memory and start at once: processes have to be so much faster.
+#: Threads have to be so much faster while pictures are decoded: later, when that is done, they wait for one another more.
 _WORTH = 1.1
-
-
-class Pictures(Protocol):
-    """A data set that makes whole batches."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Key) -> Any: ...
-
-    def __getitems__(self, keys: list[Key]) -> Batch: ...
 
 
 class Crew:
@@ -47,7 +33,7 @@ class Crew:
         self.kind = kind
         self.workers = workers
         self.pin_memory = pin_memory
-        self._staying: dict[Pictures, tuple[_Order, DataLoader[Any]]] = {}
+        self._staying: dict[Pictures, Makers] = {}
 
     def load(self, pictures: Pictures, batches: list[list[Key]], *, stay: bool = False) -> Iterator[Batch]:
         """Yield the batches, in order; processes `stay` for the next pass over these pictures."""
@@ -60,7 +46,9 @@ class Crew:
 
     def close(self) -> None:
         """End the processes that have stayed."""
-        self._staying.clear()
+        while self._staying:
+            _, makers = self._staying.popitem()
+            makers.close()
 
     def _by_threads(self, pictures: Pictures, batches: list[list[Key]]) -> Iterator[Batch]:
         pool = ThreadPoolExecutor(self.workers, "loader")
@@ -68,7 +56,7 @@ class Crew:
         try:
             for keys in batches:
                 under_way.append(pool.submit(self._made, pictures, keys))
-                if len(under_way) > _AHEAD * self.workers:
+                if len(under_way) > AHEAD * self.workers:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
@@ -80,28 +68,19 @@ class Crew:
         return (images.pin_memory(), labels.pin_memory()) if self.pin_memory else (images, labels)
 
     def _by_processes(self, pictures: Pictures, batches: list[list[Key]], *, stay: bool) -> Iterator[Batch]:
-        order, loading = self._staying.get(pictures) or self._started(pictures, stay=stay)
-        order.batches = batches
-        yield from loading
-
-    def _started(self, pictures: Pictures, *, stay: bool) -> "tuple[_Order, DataLoader[Any]]":
-        order = _Order()
-        loading: DataLoader[Any] = DataLoader(
-            pictures,  # type: ignore[arg-type]  # torch asks for its own base class
-            batch_sampler=order,
-            collate_fn=_as_it_is,
-            num_workers=self.workers,
-            prefetch_factor=_AHEAD,
-            pin_memory=self.pin_memory,
-            persistent_workers=stay,
-            multiprocessing_context="fork",  # the decoded pictures are in memory that a fork shares
-            worker_init_fn=_ignore_sigterm,
-            # Its own: a DataLoader without one takes a number from torch's global stream at every epoch.
-            generator=torch.Generator(),
-        )
+        largest = max(map(len, batches), default=0)
+        there = self._staying.get(pictures)
+        if there is not None and there.largest < largest:  # it began with the rest of an epoch
+            self.close()
+            there = None
+        makers = there or Makers(pictures, self.workers, largest=largest)
         if stay:
-            self._staying[pictures] = order, loading
-        return order, loading
+            self._staying[pictures] = makers
+        try:
+            yield from makers.load(batches, pin_memory=self.pin_memory)
+        finally:
+            if not stay:
+                makers.close()
 
 
 def faster(crew: Crew, pictures: Pictures, order: Sequence[Key]) -> tuple[Crew, str]:
@@ -110,7 +89,7 @@ def faster(crew: Crew, pictures: Pictures, order: Sequence[Key]) -> tuple[Crew, 
     kinds: tuple[Kind, Kind] = ("threads", "processes")
     crews = [Crew(kind, crew.workers, pin_memory=crew.pin_memory) for kind in kinds]
     rates = [_rate(crew, pictures, keys) for crew, keys in zip(crews, (order[:half], order[half:]), strict=True)]
-    chosen, other = crews if rates[1] < _WORTH * rates[0] else reversed(crews)
+    chosen, other = crews if rates[0] > _WORTH * rates[1] else reversed(crews)
     other.close()
     said = f"{chosen.workers} {chosen.kind}; pictures a second: " + ", ".join(
         f"{rate:,.0f} by {kind}" for kind, rate in zip(kinds, rates, strict=True)
@@ -128,24 +107,3 @@ def _rate(crew: Crew, pictures: Pictures, keys: Sequence[Key]) -> float:
         if time.monotonic() - began >= _MEASURED:
             break
     return seen / max(time.monotonic() - began, 1e-9)
-
-
-class _Order(Sampler[list[Key]]):
-    """A batch sampler whose batches are set anew before each pass."""
-
-    batches: list[list[Key]]
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch  # `__getitems__` has made it whole
-
-
-def _ignore_sigterm(_worker: int) -> None:
-    # A drain may signal the whole process group; the training still needs its batch to reach the next step.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -52,6 +52,7 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
         self.pictures = layout.pictures[split]
         self._random = augment and split == "train"
         self._augmentation = augmentation.Augmentation(spec)
+        self._side = max((spec.image_size, *spec.progressive_sizes))
         self._cache = cache
         self._first = 0 if split == "train" else len(layout.pictures["train"])
 
@@ -66,6 +67,10 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
         """Return the pictures of a batch, normalised, and their classes."""
         pictures = self._augmentation.normalised([self._picture(key) for key in keys])
         return pictures, torch.tensor([self.pictures[index].label for _, index in keys])
+
+    def values(self, count: int) -> int:
+        """Return how many numbers so many pictures are at most, of any epoch."""
+        return count * 3 * self._side**2
 
     def _picture(self, key: Key) -> augmentation.Planes:
         epoch, index = key
@@ -138,7 +143,7 @@ class Loader:
             return None
         fields = ("image_size", "pipeline", "crop_scale", "crop_padding", "flip")
         rests_on = {name: getattr(self._spec, name) for name in fields} | {
-            "pick": "loading",
+            "pick": "loading, by batches in shared memory",
             "data": self._info.hash,
             "decoded": decoded.taken(self._settings.data_dir, self._info.hash) > 0,
             "workers": self._crew.workers,

@@ -91,8 +91,6 @@ def test_a_stage_failure_keeps_its_reason_words_and_hint(capfd: pytest.CaptureFi
         (OSError(errno.EDQUOT, "Disk quota exceeded"), states.Reason.DISK_FULL),
         (AcceleratorError("device-side assert triggered"), states.Reason.GPU_ERROR),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), states.Reason.GPU_ERROR),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), states.Reason.LOST),
-        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), states.Reason.LOST),
         (OSError(errno.EIO, "Input/output error"), states.Reason.INTERNAL),
         (KeyError("x"), states.Reason.INTERNAL),
         (errors.InvalidSetting("Unknown setting."), states.Reason.USER_ERROR),
