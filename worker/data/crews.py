@@ -19,7 +19,7 @@ Kind = Literal["threads", "processes"]
 
 #: Seconds for which each kind is measured, in batches of so many pictures.
 _MEASURED, _PIECE = 0.2, 4
-#: Threads have to be so much faster while pictures are decoded: later, when that is done, they wait for one another more.
+#: Threads have to be so much faster while pictures are decoded: once that is done they wait for one another more.
 _WORTH = 1.1
 
 
