@@ -94,7 +94,7 @@ def test_a_worker_on_which_every_job_fails_takes_no_more_until_it_is_started_ane
     oracle.holds(installed, promised=[job.id for job in (*doomed, later)])
 
 
-HEALTHY = 8
+HEALTHY = 3
 POISON_SEED = 13
 
 

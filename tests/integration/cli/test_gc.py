@@ -1,13 +1,17 @@
 """`orch gc`, with the process that it asks: `tests/unit/worker/test_garbage.py` has the rules."""
 
+import pytest
+
 from orchestrator import config
+from orchestrator.service import asking
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
+from tests.support import asked
 
 
 def test_a_look_removes_nothing_and_says_what_would_be_free(
-    orch: Orch, store: sql.SqlStore, settings: config.Settings
+    orch: Orch, store: sql.SqlStore, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = parts.submit(store)
     folder = settings.artifact_dir / job.id
@@ -19,6 +23,7 @@ def test_a_look_removes_nothing_and_says_what_would_be_free(
     assert looked.rows == [["deleted job", "10", "false", job.id, str(folder), "its job was deleted"]]
     assert "10 Bytes would be free." in looked.err
     assert folder.exists()
+    monkeypatch.setattr(asking, "ask", asked.here)
     ran = orch("gc")
     assert (ran.rows[0][2], folder.exists()) == ("true", False)
     assert "10 Bytes are free." in ran.err
