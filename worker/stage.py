@@ -17,6 +17,9 @@ from orchestrator import errors
 from orchestrator.core import states
 from worker import diary, protocol
 
+#: Seconds after a stop in which what only waits may end by itself; a silent server would hold it much longer.
+_STOP_GRACE = 1.0
+_LOOK_EVERY = 0.1
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: What allocators say: CUDA's and MPS's first, then torch's on the CPU.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -90,6 +93,27 @@ def run(connection: Connection, body: Callable[[Link], protocol.Ended]) -> int:
         except OSError:
             return protocol.EXIT_FENCED
     return _EXIT_CODES[last.how] if isinstance(last, protocol.Ended) else protocol.EXIT_FAILED
+
+
+@contextmanager
+def leaving(link: Link) -> Iterator[None]:
+    """Let a stop end the process where it does not end by itself: for work that waits, and keeps what has come."""
+    over = threading.Event()
+
+    def leave() -> None:
+        while not link.stop_requested.is_set():
+            if over.wait(_LOOK_EVERY):
+                return
+        if not over.wait(_STOP_GRACE) and link.end(protocol.Ended(how="stopped")):
+            os._exit(protocol.EXIT_STOPPED)
+
+    watcher = threading.Thread(target=leave, name="stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()  # nothing begins behind an end that was told
 
 
 def failure(error: Exception, *, folder: Path | None = None) -> protocol.Failed:

@@ -1,17 +1,11 @@
 """The download stage: brings a job's data set, and the weights that it starts from, to this host."""
 
-import os
-import threading
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from orchestrator import config
 from worker import protocol, stage
 from worker.data import supply, weights
-
-#: Seconds after a stop in which the work may end by itself; a silent server would hold it much longer.
-_STOP_GRACE = 1.0
 
 
 class _Stopped(Exception):
@@ -22,8 +16,6 @@ def main(assignment: protocol.Assignment, connection: Connection) -> int:
     """Run the stage and return the exit code of its process."""
 
     def body(link: stage.Link) -> protocol.Ended:
-        threading.Thread(target=_leave_when_asked, args=(link,), name="stop", daemon=True).start()
-
         def report(progress: protocol.Progress) -> None:
             if link.stop_requested.is_set():
                 raise _Stopped
@@ -31,10 +23,11 @@ def main(assignment: protocol.Assignment, connection: Connection) -> int:
 
         settings = config.load(data_cache=Path(assignment.data_dir))
         try:
-            dataset = supply.ensure_data(
-                assignment.spec, expected_hash=assignment.data_hash, settings=settings, report=report
-            )
-            weights.ensure(assignment.spec, settings=settings, report=report)
+            with stage.leaving(link):
+                dataset = supply.ensure_data(
+                    assignment.spec, expected_hash=assignment.data_hash, settings=settings, report=report
+                )
+                weights.ensure(assignment.spec, settings=settings, report=report)
         except _Stopped:
             return protocol.Ended(how="stopped")
         link.send(protocol.DataReady(dataset=dataset))
@@ -44,10 +37,3 @@ def main(assignment: protocol.Assignment, connection: Connection) -> int:
         return protocol.Ended(how="done")
 
     return stage.run(connection, body)
-
-
-def _leave_when_asked(link: stage.Link) -> None:
-    link.stop_requested.wait()
-    time.sleep(_STOP_GRACE)
-    if link.end(protocol.Ended(how="stopped")):
-        os._exit(protocol.EXIT_STOPPED)

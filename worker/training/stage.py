@@ -58,7 +58,8 @@ def with_data(work: Work, assignment: protocol.Assignment, link: report.Link) ->
     )
     with contextlib.ExitStack() as stack:
         try:
-            data = stack.enter_context(used)
+            with _leaving(link):
+                data = stack.enter_context(used)
         except report.Stopped:
             return protocol.Ended(how="stopped")
         return work(data, assignment, link)
@@ -230,13 +231,14 @@ def _begin(
         damaged=functools.partial(_note, link, "checkpoint_damaged"),
     )
     if found is None:
-        source = start.load(
-            learner.model,
-            assignment,
-            classes=learner.classes,
-            settings=_settings(assignment),
-            report=functools.partial(_tell, link),
-        )
+        with _leaving(link):
+            source = start.load(
+                learner.model,
+                assignment,
+                classes=learner.classes,
+                settings=_settings(assignment),
+                report=functools.partial(_tell, link),
+            )
         link.send(protocol.Resumed(attempt=None, step=0))
         if source is not None:
             _note(link, "weights_loaded", source)
@@ -292,6 +294,11 @@ def _measure(
 
 def _settings(assignment: protocol.Assignment) -> config.Settings:
     return config.load(data_cache=Path(assignment.data_dir))
+
+
+def _leaving(link: report.Link) -> contextlib.AbstractContextManager[None]:
+    """Let a stop end the process while it waits for what this host lacks; who follows by no pipe has no such wish."""
+    return stage.leaving(link) if isinstance(link, stage.Link) else contextlib.nullcontext()
 
 
 def _tell(link: report.Link, progress: protocol.Progress) -> None:

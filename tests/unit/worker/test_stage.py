@@ -69,6 +69,19 @@ def test_nothing_is_sent_behind_the_last_message() -> None:
     assert run(body)[1] == [protocol.Ended(how="stopped")]
 
 
+def test_a_stop_behind_the_wait_is_the_work_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_STOP_GRACE", 0.0)
+
+    def body(link: stage.Link) -> protocol.Ended:
+        with stage.leaving(link):
+            pass
+        link.stop_requested.set()
+        assert "stop" not in {thread.name for thread in threading.enumerate()}
+        return protocol.Ended(how="done")
+
+    assert run(body) == (protocol.EXIT_DONE, [protocol.Ended(how="done")])
+
+
 def test_a_stage_failure_keeps_its_reason_words_and_hint(capfd: pytest.CaptureFixture[str]) -> None:
     def body(_link: stage.Link) -> protocol.Ended:
         raise errors.StageFailed("It broke.", reason=states.Reason.DIVERGED, why="The loss is NaN.", hint="Lower lr.")

@@ -16,9 +16,9 @@ from orchestrator.core import states
 from tests.unit.worker.training import support
 from worker import protocol
 from worker import stage as worker_stage
-from worker.data import loader
+from worker.data import cache, loader
 from worker.models import zoo
-from worker.training import checkpoint, stage, trainer
+from worker.training import checkpoint, report, stage, start, trainer
 
 
 @pytest.fixture
@@ -237,6 +237,37 @@ def test_a_stop_over_the_pipe_ends_with_a_checkpoint_and_75(data: protocol.Datas
     assert isinstance(ended, protocol.Ended)
     last = [m.checkpoint for m in messages if isinstance(m, protocol.CheckpointWritten)][-1]
     assert (ended.how, ended.last_step) == ("stopped", last.step)
+
+
+@pytest.mark.parametrize(
+    ("main", "waits_for"), [(stage.main_train, "data"), (stage.main_evaluate, "data"), (stage.main_train, "weights")]
+)
+def test_a_stop_is_heard_while_what_it_waits_for_does_not_move(
+    main: Any, waits_for: str, data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, codes = threading.Event(), list[int]()
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        left.set()
+
+    def silent(*_args: Any, **_named: Any) -> Any:
+        left.wait(5)
+        raise report.Stopped
+
+    monkeypatch.setattr(worker_stage, "_STOP_GRACE", 0.0)
+    monkeypatch.setattr(os, "_exit", leave)
+    if waits_for == "data":
+        monkeypatch.setattr(cache.Cache, "find", silent)
+    else:
+        monkeypatch.setattr(start, "load", silent)
+    ours, theirs = multiprocessing.Pipe()
+    with ours:
+        protocol.send(ours, protocol.Stop())
+        main(support.assignment(root, support.spec(data=data.path)), theirs)
+        assert codes == [protocol.EXIT_STOPPED]
+        said = [protocol.receive_up(ours) for _ in iter(ours.poll, False)]
+    assert said[-1] == protocol.Ended(how="stopped")
 
 
 def test_a_failure_is_told_over_the_pipe(data: protocol.DatasetInfo, root: Path) -> None:
