@@ -75,9 +75,11 @@ def using(
 def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -> protocol.DatasetInfo | None:
     """Return a job's data set of that content where this host has it; nothing is fetched."""
     source, where = sources.parse(spec.data), cache.Cache(settings.data_dir)
+    if (known := where.known_set(content_hash)) is not None:  # wherever it came from, and whatever lies there now
+        return known
     try:
         sources.check_allowed(source, settings)
-        found = where.known_set(content_hash) or where.find(source, spec.data_sha256)
+        found = where.find(source, spec.data_sha256)
     except (OSError, errors.StageFailed):
         return None
     return found if found is not None and found.hash == content_hash else None

@@ -411,6 +411,15 @@ def test_threads_on_many_sources_do_not_disturb_each_other(server: httpserver.Se
     assert len(set(found)) == 1
 
 
+def test_a_set_is_here_when_its_source_has_gone(make_settings: Make, tmp_path: Path) -> None:
+    settings, path = make_settings(), tmp_path / "pets.zip"
+    path.write_bytes(ARCHIVE)
+    info, spec = ensure(path, settings), specs.parse({"data": str(path)})
+    path.unlink()
+    assert supply.here(spec, info.hash, settings=settings) == info
+    assert supply.here(spec, "another", settings=settings) is None
+
+
 def test_a_set_that_is_read_is_not_removed(make_settings: Make, tmp_path: Path) -> None:
     settings, spec = make_settings(), specs.parse({"data": "digits"})
     held = cache.Cache(settings.data_dir)
