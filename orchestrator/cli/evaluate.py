@@ -38,7 +38,10 @@ def evaluate(
     job: options.Job,
     *,
     data: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="A data set as in `orch submit --data`; else the job's own.")
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help="A data set as in `orch submit --data`; else the job's own, as it trained on it."
+        ),
     ] = None,
     sha256: Annotated[
         str | None, typer.Option("--data-sha256", metavar="DIGEST", help="The archive must have it.")

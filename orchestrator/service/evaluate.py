@@ -35,7 +35,7 @@ class Measured:
 def evaluate(
     settings: config.Settings, store: Store, text: str, *, data: str | None, sha256: str | None, split: Split
 ) -> Iterator[Doing | Measured]:
-    """Yield how far the measuring is, and last the result; `data` None: the job's own.
+    """Yield how far the measuring is, and last the result; `data` None: the job's own, as it was.
 
     Raises:
         NotFound: no such job, or a job without a checkpoint on this host.
@@ -47,6 +47,7 @@ def evaluate(
     wanted = {
         "data": job.spec.data if data is None else jobfile.data_source(data),
         "data_sha256": job.spec.data_sha256 if data is None else sha256,
+        "data_hash": job.data_hash if data is None else None,
         "split": split,
         "threads": settings.threads or len(os.sched_getaffinity(0)),
     }

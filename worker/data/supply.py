@@ -53,7 +53,7 @@ def ensure_data(
             "The data changed since the job began.",
             reason=states.Reason.BAD_INPUT,
             why=f"{source.label} had the content hash {expected_hash}, now it has {found.hash}.",
-            hint="Put the old data back and retry the job, or submit a new one.",
+            hint="Put the old data back and try again, or submit a new job.",
         )
     return found
 

@@ -84,10 +84,14 @@ def report(measured: Measured, *, step: int, sha256: str, classes: tuple[str, ..
 
 
 class Request(asked.Request):
-    """Which checkpoint, and on which split of which data set; `data` as in a job."""
+    """Which checkpoint, and on which split of which data set; `data` as in a job.
+
+    `data_hash` is the content that it must have: that of the job's own.
+    """
 
     data: str
     data_sha256: str | None = None
+    data_hash: str | None = None
     split: jobs.Split
     threads: int
 
@@ -101,13 +105,13 @@ def elsewhere(request: Request, saved: checkpoint.Checkpoint, say: answers.Say) 
     """Fetch the data set where it is not here, and measure the checkpoint on it; classes are found by their names.
 
     Raises:
-        OrchError: the data set cannot be had, has other classes, or the loss on it is not finite.
+        OrchError: the data set cannot be had, is another by now, has other classes, or the loss on it is not finite.
 
     """
     torch.set_num_threads(request.threads)
     spec = request.spec.model_copy(update={"data": request.data, "data_sha256": request.data_sha256})
     tell = functools.partial(_tell, say)
-    with supply.using(spec, expected_hash=None, settings=config.load(), report=tell) as data:
+    with supply.using(spec, expected_hash=request.data_hash, settings=config.load(), report=tell) as data:
         label = torch.tensor(_labels(request.classes, data.classes))
         batches = loader.Loader(data, spec)
         total = data.counts[request.split]

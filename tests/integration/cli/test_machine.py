@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.core import jobs
-from orchestrator.service import asking, careviews, node
+from orchestrator.service import asking, careviews, node, trained
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, OrchIn
@@ -81,6 +81,23 @@ def test_without_torch_the_extra_is_named(
     ran = orch(*words)
     assert ran.code == 1
     assert "pip install 'orch[worker]'" in ran.err
+
+
+def test_evaluate_wants_the_job_s_own_data_as_it_was(
+    orch: Orch, store: base.Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held = parts.training(store)
+    store.record_dataset(held, jobs.Dataset(hash="d", source="s", classes=("a", "b"), counts={}, bytes=1, path="/d"))
+    hashes: list[object] = []
+
+    def ask(*given: Any) -> Iterator[asking.Answer]:
+        hashes.append(given[-1]["data_hash"])
+        yield from ()
+
+    monkeypatch.setattr(trained, "ask", ask)
+    orch("evaluate", "@latest")
+    orch("evaluate", "@latest", "--data", str(tmp_path))
+    assert hashes == ["d", None]
 
 
 def test_export_refuses_before_it_begins(

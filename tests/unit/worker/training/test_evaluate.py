@@ -77,3 +77,12 @@ def test_what_is_no_data_set_is_refused_by_the_guard_of_every_job(
 ) -> None:
     with pytest.raises(errors.OrchError, match="no /nowhere"):
         measured(trained[0], "/nowhere")
+
+
+def test_the_job_s_own_data_must_be_what_it_was(
+    trained: tuple[dict[str, Any], protocol.Assignment], data: protocol.DatasetInfo
+) -> None:
+    found = measured(trained[0], data.path)[-1]["hash"]
+    assert measured(trained[0] | {"data_hash": found}, data.path)[-1]["hash"] == found
+    with pytest.raises(errors.OrchError, match="The data changed since the job began"):
+        measured(trained[0] | {"data_hash": "0" * 64}, data.path)
