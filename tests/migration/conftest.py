@@ -12,6 +12,9 @@ from sqlalchemy import Connection
 
 from orchestrator import config
 from orchestrator.store import engine, migrations
+from tests.integration.cli.conftest import orch
+
+__all__ = ["orch"]
 
 ROWS = Path(__file__).parent / "rows"
 NEXT = f"{int(migrations.HEAD) + 1:04}"
@@ -25,6 +28,14 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'some.db'}"
     return str(request.getfixturevalue("empty_postgres_url"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def newest_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with the newest schema and no rows."""
+    if request.param == "sqlite":
+        return f"sqlite:///{shutil.copy(request.getfixturevalue('migrated_file'), tmp_path / 'some.db')}"
+    return str(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture
