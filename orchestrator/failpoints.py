@@ -83,6 +83,8 @@ PLACES: dict[str, str] = {
     "download.resume": "an earlier partial download is read",
     "download.sum": "a downloaded file is compared with its md5",
     "download.write": "a piece of a download is written",
+    "drain.read": "a node that drains, or its slot, reads how long it may take",
+    "drain.write": "`orch down` leaves for the node how long it may drain",
     "forkserver.accept": "the fork server takes a request",
     "forkserver.bind": "the fork server makes its socket",
     "forkserver.fork": "the fork server forks",

@@ -111,6 +111,7 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
         threads=plan.threads,
         artifact_dir=settings.artifact_dir,
         data_dir=settings.data_dir,
+        node=plan.worker.pid,
     )
     supervisor = Supervisor(
         store=store,

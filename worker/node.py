@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from orchestrator import config, errors, log, sockets
+from orchestrator import config, draining, errors, log, sockets
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states, streaks
 from orchestrator.queue import app as queue_app
@@ -165,7 +165,7 @@ class Node:
         self._beat(states.WorkerState.DRAINING)
         for slot in self._slots:
             slot.ask_to_stop()
-        deadline = time.monotonic() + self._settings.drain + _GOODBYE_SECONDS
+        deadline = time.monotonic() + draining.seconds(self._settings, node=os.getpid()) + _GOODBYE_SECONDS
         while any(slot.running for slot in self._slots) and time.monotonic() < deadline:
             if self._asked_to_go > 1:  # the second signal means now
                 break

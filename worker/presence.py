@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
-from orchestrator import config, errors, failpoints, sockets
+from orchestrator import config, draining, errors, failpoints, sockets
 from worker import pool
 
 #: How long a look at the lock may take on a busy machine.
@@ -62,10 +62,12 @@ def only_one(settings: config.Settings) -> Iterator[None]:
         pid_file = settings.run_dir / "node.pid"
         try:
             failpoints.reach("node.pid")
+            draining.path(settings).unlink(missing_ok=True)  # of one that was killed, whose pid may come again
             pid_file.write_text(str(os.getpid()), encoding="ascii")
             yield
         finally:
             pid_file.unlink(missing_ok=True)
+            draining.path(settings).unlink(missing_ok=True)
 
 
 def _taken(lock: int) -> bool:

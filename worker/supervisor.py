@@ -8,7 +8,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import config, errors, failpoints, log
+from orchestrator import config, draining, errors, failpoints, log
 from orchestrator.core import clock as clocks
 from orchestrator.core import history, jobs, networks, specs, states
 from orchestrator.store import base
@@ -42,6 +42,7 @@ class Place:
     threads: int
     artifact_dir: Path
     data_dir: Path
+    node: int = 0  #: pid of the node that it belongs to
 
 
 @dataclass(kw_only=True)
@@ -52,6 +53,7 @@ class _Watch:
     alive_at: float
     asked_at: float = 0.0
     asked_for: Stopped | None = None
+    grace: float | None = None  #: seconds between asking and killing
     killed_for: states.Reason | None = None
     last: protocol.Ended | protocol.Failed | None = None
     memory: oom.Counter
@@ -172,11 +174,9 @@ class Supervisor:
         now = self._clock.monotonic()
         wished = self._wished(heartbeat)
         if _URGENCY[wished] > _URGENCY[watch.asked_for]:
-            watch.asked_for, watch.asked_at = wished, now
+            watch.asked_for, watch.asked_at, watch.grace = wished, now, self._grace(wished)
             process.ask_to_stop()
-        # A pause or a yield has time: where its step never ends, the stall time ends it.
-        grace = {"cancelled": self._settings.cancel_grace, "drained": self._settings.drain}.get(watch.asked_for or "")
-        if grace is not None and now - watch.asked_at > grace:
+        if watch.grace is not None and now - watch.asked_at > watch.grace:
             process.kill()
         if now - watch.alive_at > self._settings.stall:
             watch.killed_for = states.Reason.STALLED
@@ -185,6 +185,13 @@ class Supervisor:
         if hours is not None and claim.ran.total_seconds() + now - watch.began_at > hours * 3600:
             watch.killed_for = states.Reason.TIMEOUT
             process.kill()
+
+    def _grace(self, wished: Stopped | None) -> float | None:
+        if wished == "cancelled":
+            return self._settings.cancel_grace
+        if wished == "drained":
+            return draining.seconds(self._settings, node=self._place.node)
+        return None  # a pause or a yield has time: where its step never ends, the stall time ends it
 
     def _wished(self, heartbeat: Heartbeat) -> Stopped | None:
         """Return for what the process is to stop, if it is."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import options, render
+from orchestrator.cli import options, render, words
 
 app = typer.Typer(add_completion=False)
 
@@ -46,12 +46,15 @@ def down(
     context: typer.Context,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Drain for so long at most.", show_default="ORCH_DRAIN"),
+        typer.Option(
+            min=0, max=86400, metavar="SECONDS", help="Drain for so long: longer or shorter.", show_default="ORCH_DRAIN"
+        ),
     ] = None,
 ) -> None:
     """Drain the worker of this machine and stop its broker.
 
-    Running trainings write a checkpoint and go back to the queue; jobs, data and checkpoints stay.
+    Running trainings finish their step, write a checkpoint and go back to the queue; jobs, data and checkpoints stay.
+    What has not done so in time is ended, and repeats the steps since its last checkpoint: that is said.
     """
     from orchestrator.service import node
 
@@ -60,5 +63,13 @@ def down(
         render.talk("No worker was running here." + (" The broker is stopped." if stopped.broker else ""))
     elif stopped.killed:
         render.note(f"Node {stopped.pid} did not drain in time and was stopped: its jobs are taken up again later.")
+    elif stopped.unsaved:
+        jobs = words.plural(stopped.unsaved, "job")
+        render.note(
+            f"Down: node {stopped.pid} has ended, but {jobs} had not saved all in time and will repeat the steps since "
+            "the last checkpoint. A longer --timeout (or ORCH_DRAIN) lets a step end."
+        )
+    elif stopped.unsaved is None:
+        render.note(f"Down: node {stopped.pid} has ended; the database cannot be asked whether its jobs saved all.")
     else:
         render.talk(f"Down: node {stopped.pid} has drained.")

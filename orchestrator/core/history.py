@@ -5,7 +5,7 @@ if they asked the store.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -306,6 +306,12 @@ def _drained(history: History, attempt: jobs.Attempt) -> bool:
         event.attempt == attempt.attempt and event.old_state is states.JobState.RUNNING and _said_all(event)
         for event in history.events
     )
+
+
+def unsaved(events: Iterable[jobs.Event], attempt: int) -> bool:
+    """Whether an attempt was ended, or still stands, without its word that its last step is in a checkpoint."""
+    ended = next((row for row in events if row.attempt == attempt and row.old_state is states.JobState.RUNNING), None)
+    return ended is None or ended.reason is states.Reason.LOST or UNSAID in (ended.detail or "")
 
 
 def _said_all(event: jobs.Event) -> bool:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from orchestrator import config, sockets
+from orchestrator import config, draining, sockets
 from orchestrator.core import states
 from orchestrator.core.findings import Finding, Kind
 from orchestrator.core.history import History
@@ -66,8 +66,10 @@ def of_nobody(settings: config.Settings, store: base.Store, jobs: Iterable[Job])
 def _of_nodes(settings: config.Settings) -> Iterator[Finding]:
     """Yield what nodes, fork servers and brokers that died have left in the run folder."""
     run = settings.run_dir
-    if (run / "node.pid").exists() and not _held(run / "node.lock"):
-        yield _leftover(run / "node.pid", "its node is dead")
+    if not _held(run / "node.lock"):
+        for path in (run / "node.pid", draining.path(settings)):
+            if path.exists():
+                yield _leftover(path, "its node is dead")
     found = sockets.folder(settings).glob("fork-*.sock")
     for path in (*found, *run.glob("*.permits"), *(run / "living").glob("*")):
         if not _held(run / "living" / path.stem.rpartition("-")[2]):

@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import config, errors, failpoints, sockets
-from orchestrator.core.jobs import Worker
-from orchestrator.service import files, health, query
+from orchestrator import config, draining, errors, failpoints, sockets
+from orchestrator.core import history
+from orchestrator.core.jobs import Lease, Worker
+from orchestrator.service import context, files, health, query
 from orchestrator.store.base import Store
 
 #: Seconds until a detached node has its broker, its schema and its first heartbeat.
 START_SECONDS = 60.0
 
-#: Seconds that a node may take beyond the drain's own deadline.
-DRAIN_MARGIN = 10.0
+#: Seconds that a node may take beyond the drain's own deadline: to end slots that hang, and to give back their jobs.
+DRAIN_MARGIN = 30.0
+#: Seconds between the signal that means "now" and the one that nobody can ignore.
+_HURRY_SECONDS = 10.0
 
 _POLL_SECONDS = 0.05
 
@@ -47,6 +50,7 @@ class Stopped:
     pid: int | None  #: of the node that was stopped, None where none ran
     killed: bool  #: the deadline passed
     broker: bool  #: an embedded broker was shut down
+    unsaved: int | None = 0  #: jobs that did not say that all was saved; None where the database cannot be asked
 
 
 def command(*options: str) -> list[str]:
@@ -143,13 +147,19 @@ def _up(settings: config.Settings, store: Store, process: "subprocess.Popen[byte
 
 
 def stop(settings: config.Settings, *, deadline: float | None = None) -> Stopped:
-    """Drain the node of this home, kill it when the deadline (seconds) has passed, shut the embedded broker down."""
+    """Drain the node of this home, kill it when the deadline (seconds) has passed, shut the embedded broker down.
+
+    Raises:
+        OrchError: the node cannot be told of the deadline; nothing has happened.
+
+    """
     from orchestrator.queue import embedded  # noqa: PLC0415 - the client library costs 0.15 s
 
     running = pid(settings)
-    killed = running is not None and not _drain(settings, running, settings.drain if deadline is None else deadline)
+    held = [] if running is None else _held(settings, running)
+    killed = running is not None and not _drain(settings, running, deadline)
     broker = embedded.stop(settings) if settings.embedded_broker else False
-    return Stopped(pid=running, killed=killed, broker=broker)
+    return Stopped(pid=running, killed=killed, broker=broker, unsaved=_unsaved(settings, held))
 
 
 def pid(settings: config.Settings) -> int | None:
@@ -223,14 +233,37 @@ def _interrupts_later() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _drain(settings: config.Settings, node: int, deadline: float) -> bool:
+def _held(settings: config.Settings, node: int) -> list[Lease] | None:
+    """Return what the node works at, None where the database cannot be asked: it is stopped all the same."""
+    try:
+        with context.opened(settings, create=False) as it:
+            mine = {worker.identity.id for worker in query.living(it.store) if _is(worker, node)}
+            return [lease for lease in it.store.leases() if lease.worker in mine]
+    except errors.OrchError:
+        return None
+
+
+def _unsaved(settings: config.Settings, held: list[Lease] | None) -> int | None:
+    """Return how many of the jobs went without their word that all was saved."""
+    if not held:
+        return None if held is None else 0
+    try:
+        with context.opened(settings, create=False) as it:
+            return sum(history.unsaved(it.store.events(lease.job_id), lease.attempt) for lease in held)
+    except errors.OrchError:
+        return None
+
+
+def _drain(settings: config.Settings, node: int, deadline: float | None) -> bool:
+    if deadline is not None:
+        draining.tell(settings, node=node, seconds=deadline)
     with contextlib.suppress(ProcessLookupError):
         os.kill(node, signal.SIGTERM)
-    if _until(lambda: pid(settings) != node, deadline + DRAIN_MARGIN):
+    if _until(lambda: pid(settings) != node, (settings.drain if deadline is None else deadline) + DRAIN_MARGIN):
         return True
     with contextlib.suppress(ProcessLookupError):
         os.kill(node, signal.SIGTERM)  # the second one means: now
-    if not _until(lambda: pid(settings) != node, DRAIN_MARGIN):
+    if not _until(lambda: pid(settings) != node, _HURRY_SECONDS):
         with contextlib.suppress(ProcessLookupError):
             os.kill(node, signal.SIGKILL)
     return False

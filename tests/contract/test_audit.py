@@ -234,6 +234,7 @@ DAMAGES: list[tuple[Kind, Callable[[Scene], object]]] = [
     (Kind.LEFTOVER, lambda s: s.file(f"artifacts/{s.deleted()}/attempt-0001/log.txt")),
     (Kind.LEFTOVER, lambda s: s.file("artifacts/.orch-root.0a1b2c3d")),
     (Kind.LEFTOVER, lambda s: s.file("run/node.pid")),
+    (Kind.LEFTOVER, lambda s: s.file("run/node.drain")),
     (Kind.LEFTOVER, lambda s: s.file("run/living/0a1b2c")),
     (Kind.LEFTOVER, lambda s: s.file("run/0a1b2c.permits")),
     (Kind.LEFTOVER, lambda s: s.socket("fork-7-0a1b2c.sock")),
@@ -261,7 +262,7 @@ def test_what_is_held_is_left_alone(scene: Scene) -> None:
     """Locks that a living process holds say that the files beside them are in use."""
     locks = [scene.file(f"run/{name}") for name in ("node.lock", "living/0a1b2c", "broker.lock")]
     locks.append(scene.file("data/locks/0a1b.lock"))
-    for name in ("run/node.pid", "run/0a1b2c.permits"):
+    for name in ("run/node.pid", "run/node.drain", "run/0a1b2c.permits"):
         scene.file(name)
     for name in ("fork-7-0a1b2c.sock", "broker.sock"):
         scene.socket(name)

@@ -46,6 +46,18 @@ def wait_for_stop(_assignment: protocol.Assignment, connection: Connection) -> i
     return stage.run(connection, body)
 
 
+def stop_late(_assignment: protocol.Assignment, connection: Connection) -> int:
+    """Be asked to stop in the middle of a step that takes its supervisor's tick twice."""
+
+    def body(link: stage.Link) -> protocol.Ended:
+        link.send(protocol.Progress(done=1))
+        link.stop_requested.wait()
+        time.sleep(2.5)
+        return protocol.Ended(how="stopped", last_step=7)
+
+    return stage.run(connection, body)
+
+
 def ignore_stop(_assignment: protocol.Assignment, connection: Connection) -> int:
     """Hang like a step that never ends, with a child that does as well."""
     if os.fork() == 0:

@@ -48,6 +48,8 @@ SCENARIOS: dict[str, Scenario] = {
     "device.lock": Scenario(nodes.locked),
     "doorbell.length": Scenario(work.waiting),
     "doorbell.server": Scenario(people.examined),
+    "drain.read": Scenario(nodes.drained),
+    "drain.write": Scenario(nodes.up, most=4),
     "git": Scenario(people.sourced, most=1),
     "home.mkdir": _FRESH,
     "journal": Scenario(work.journalled, most=1),

@@ -145,7 +145,7 @@ def _register_far_one(store: base.Store) -> None:
 
 
 def up(home: homes.Home) -> None:
-    """`orch up -d` and `orch down`, with a real node."""
+    """`orch up -d` and `orch down --timeout`, with a real node."""
     home.arm()
 
     def start(settings: config.Settings) -> int:
@@ -153,7 +153,14 @@ def up(home: homes.Home) -> None:
             return nodes.start(settings, it.store).pid
 
     assert home.call(start)
-    home.call(lambda settings: nodes.stop(settings).pid)
+    home.call(lambda settings: nodes.stop(settings, deadline=60).pid)
+
+
+def drained(home: homes.Home) -> None:
+    """The node is told to go while it has nothing to do; behind one that dies over it, the next one clears up."""
+    work.succeeds(home, home.submit())
+    home.arm()
+    home.leave()
 
 
 def locked(home: homes.Home) -> None:

@@ -1,5 +1,6 @@
 """What the tests of the supervisor share: one with a store and a job, and the stages that it runs."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ class Bench:
             store=store,
             settings=settings,
             launcher=Launcher(fork_server),
-            place=Place(threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir),
+            place=Place(threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir, node=os.getpid()),
             draining=self.draining,
             clock=clocks.SystemClock(),
         )

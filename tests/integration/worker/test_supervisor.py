@@ -1,6 +1,7 @@
 """The supervisor against stages that behave and misbehave; a real store, a real fork server, real processes."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import config
-from orchestrator.core import jobs, specs, states
+from orchestrator import config, draining
+from orchestrator.core import history, jobs, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.contract import parts
@@ -77,6 +78,33 @@ def test_a_drain_asks_and_the_job_goes_back_uncounted(bench: Bench, stage: Calla
     assert job is not None
     assert (job.state, job.total_retries) == (states.JobState.QUEUED, 0)
     assert bench.attempt.outcome == "drained"
+
+
+def test_a_drain_takes_as_long_as_its_node_was_told(
+    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+) -> None:
+    settings.run_dir.mkdir()
+    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, fork_server)
+    assert bench.supervisor._grace("drained") == 0.2
+    draining.tell(settings, node=os.getpid() + 1, seconds=0.1)
+    assert bench.supervisor._grace("drained") == 0.2  # that is said to another one
+    draining.tell(settings, node=os.getpid(), seconds=60)
+    stage("stop_late")
+    bench.run_beside(bench.draining.set)
+    assert bench.attempt.outcome == "drained"
+    assert not history.unsaved(bench.store.events(bench.job.id), bench.attempt.attempt)
+
+
+def test_what_did_not_stop_in_time_is_known_as_unsaved(
+    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+) -> None:
+    settings.run_dir.mkdir()
+    bench = Bench(settings, store, fork_server)
+    draining.tell(settings, node=os.getpid(), seconds=0.2)
+    stage("ignore_stop")
+    bench.run_beside(bench.draining.set)
+    assert bench.attempt.outcome == "drained"
+    assert history.unsaved(bench.store.events(bench.job.id), bench.attempt.attempt)
 
 
 def test_a_cancel_asks_first(bench: Bench, stage: Callable[[str], None]) -> None:

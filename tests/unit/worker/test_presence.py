@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import config, errors
+from orchestrator import config, draining, errors
 from worker import health, presence
 
 
@@ -19,14 +19,18 @@ def lock(settings: config.Settings) -> Path:
 
 
 def test_a_look_at_the_lock_is_no_node(settings: config.Settings, lock: Path) -> None:
+    draining.tell(settings, node=os.getpid(), seconds=7)  # left by one that was killed
     with lock.open("w") as looking:
         flock(looking, LOCK_SH)
         end = threading.Timer(0.2, flock, (looking, LOCK_UN))
         end.start()
         with presence.only_one(settings):
             assert (settings.run_dir / "node.pid").read_text("ascii") == str(os.getpid())
+            assert draining.seconds(settings, node=os.getpid()) == settings.drain
+            draining.tell(settings, node=os.getpid(), seconds=7)
         end.join()
     assert not (settings.run_dir / "node.pid").exists()
+    assert not draining.path(settings).exists()
 
 
 def test_of_two_nodes_the_second_is_refused(settings: config.Settings, lock: Path) -> None:
