@@ -21,11 +21,11 @@ def up(
 
     After a reboot it goes on where things stood. Without -d it stays in the foreground, and Ctrl-C drains it.
     """
-    from orchestrator.service import node
+    from orchestrator.service import node, unit
 
     settings = options.settings(context, devices=devices)
     if systemd:
-        sys.stdout.write(node.unit(settings))
+        sys.stdout.write(unit.of_node(settings))
         return
     node.prepare(settings)
     with options.opened(context, devices=devices) as opened:  # also says here what is wrong with the database

@@ -175,33 +175,6 @@ def pid(settings: config.Settings) -> int | None:
     return None
 
 
-def unit(settings: config.Settings) -> str:
-    """Return a systemd user unit that keeps this node running."""
-    variables = config.child_environment(settings)
-    chosen = {name: value for name, value in variables.items() if name.startswith(config.PREFIX)}
-    hidden = {config.variable(name) for name in config.SECRETS}
-    lines = [f'Environment="{name}={value}"' for name, value in sorted(chosen.items()) if name not in hidden]
-    lines += [f"# {name} is set and secret: put it into an EnvironmentFile." for name in sorted(hidden & set(chosen))]
-    return "\n".join(
-        [
-            "[Unit]",
-            "Description=orch node",
-            "After=network-online.target",
-            "",
-            "[Service]",
-            f"ExecStart={' '.join(command(ONLY_ONE))}",
-            *lines,
-            "Restart=on-failure",
-            "KillMode=mixed",
-            f"TimeoutStopSec={settings.drain + DRAIN_MARGIN:g}",
-            "",
-            "[Install]",
-            "WantedBy=default.target",
-            "",
-        ]
-    )
-
-
 def _ready(settings: config.Settings, store: Store, node: int) -> bool:
     return (
         any(_is(worker, node) for worker in query.living(store))

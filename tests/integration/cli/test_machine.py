@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_the_systemd_unit_holds_settings_but_no_secrets(
     assert "ORCH_BROKER_URL is set and secret" in unit
     assert "canary" not in unit
     assert "-m worker --only-one" in unit
+    assert "TimeoutStopSec=90\n" in unit  # a node that must end its slots gives their jobs back before
+
+
+def test_the_systemd_unit_says_what_systemd_reads_as_the_settings(
+    orch: Orch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "50 % python"
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("ORCH_WORKER_NAME", 'ada\'s "100 %" \\o/ $HOME')
+    unit = orch("up", "--systemd").out.splitlines()
+    assert 'Environment="ORCH_WORKER_NAME=ada\'s \\"100 %%\\" \\\\o/ $HOME"' in unit
+    assert f'ExecStart="{tmp_path}/50 %% python" -P -m worker --only-one' in unit
 
 
 @pytest.mark.parametrize(
