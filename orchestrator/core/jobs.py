@@ -1,5 +1,6 @@
 """What the store gives out: frozen pictures of jobs, their attempts, metrics, checkpoints, and of workers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -25,6 +26,32 @@ MAX_NAME = 200
 def is_word(text: str) -> bool:
     """Whether a text can be a name, a tag or a key."""
     return bool(text.strip()) and len(text) <= MAX_NAME and text.isprintable()
+
+
+def is_tag(text: str) -> bool:
+    """Whether a text can be a tag. Its JSON in quotes must be what a person types: databases look for that text."""
+    return is_word(text) and not set(text) & {'"', "\\"} and text == text.strip()
+
+
+def require_tags(tags: Iterable[str]) -> None:
+    """Raise `errors.InvalidSpec` for a text that can be no tag."""
+    for tag in tags:
+        if is_word(tag) and not is_tag(tag):
+            raise errors.InvalidSpec(
+                f"{tag[:20]!a} cannot be a tag.",
+                why="A tag has no double quote, no backslash, and no blank at its ends.",
+                hint="Choose another one, such as one with a dash in their place.",
+            )
+        _require_word(tag)
+
+
+def _require_word(text: str) -> None:
+    if not is_word(text):
+        raise errors.InvalidSpec(
+            f"{text[:20]!a} cannot be a name, a tag or a key.",
+            why=f"These have 1 to {MAX_NAME} characters, all of them printable.",
+            hint="Choose another one, or leave it out.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +146,10 @@ class NewJob:
                 why="What begins with @ stands for other jobs, as @latest does.",
                 hint="Choose a name without the @.",
             )
-        for text in (self.name, *self.tags, self.idempotency_key):
-            if text is not None and not is_word(text):
-                raise errors.InvalidSpec(
-                    f"{text[:20]!a} cannot be a name, a tag or a key.",
-                    why=f"These have 1 to {MAX_NAME} characters, all of them printable.",
-                    hint="Choose another one, or leave it out.",
-                )
+        for text in (self.name, self.idempotency_key):
+            if text is not None:
+                _require_word(text)
+        require_tags(self.tags)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.jobs import Job
+from orchestrator.core.jobs import Job, require_tags
 from orchestrator.core.states import FINAL, JobState
 
 
@@ -35,7 +35,7 @@ OF_USE: dict[Verb, frozenset[JobState]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A verb and what goes with it."""
+    """A verb and what goes with it; raises `errors.InvalidSpec` for what can be no tag."""
 
     verb: Verb
     priority: int = 0  #: of `priority`
@@ -44,6 +44,9 @@ class Change:
     note: str | None = None
     from_start: bool = False  #: of `retry`
     epochs: int = 0  #: of `extend`: how many there are to be in all
+
+    def __post_init__(self) -> None:
+        require_tags(self.add)
 
 
 @dataclass(frozen=True, kw_only=True)

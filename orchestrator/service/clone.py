@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator import config
 from orchestrator.core import resources, specs
-from orchestrator.core.jobs import NewJob
+from orchestrator.core.jobs import NewJob, is_tag
 from orchestrator.service import bell, jobfile, provenance, submit
 from orchestrator.store.base import Store
 
@@ -38,7 +38,7 @@ def clone(
         spec=resolved.spec,
         user=submit.user(settings),
         name=name,
-        tags=tuple(dict.fromkeys([*parent.tags, *tags])),
+        tags=tuple(dict.fromkeys([*filter(is_tag, parent.tags), *tags])),
         priority=parent.priority if priority is None else priority,
         demand=resources.changed(parent.demand, device=device, gpu_memory=gpu_memory, labels=labels),
         parent=parent.id,

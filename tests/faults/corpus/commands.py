@@ -153,6 +153,7 @@ FLAGS = [
     flags("priority too far out", "--priority", "100000", guard="is too far out", hint="Use one between"),
     flags("a name that is too long", "--name", "n" * 201, guard="cannot be a name", hint="Choose another one"),
     flags("a tag of blanks", "--tag", "  ", guard="cannot be a name, a tag", hint="Choose another one"),
+    flags("a tag with a quote", "--tag", 'run 12"b', guard="cannot be a tag", hint="Choose another one"),
     flags("a key with an escape", "--idempotency-key", "\x1b[2J", guard="cannot be a name, a tag or a key", hint="Choose another one"),
     flags("a sha256 too short", "--data-sha256", "abc", guard="64 hexadecimal digits"),
     flags("a sha256 in capitals", "--data-sha256", "A" * 64, guard="in lower case"),
