@@ -23,6 +23,7 @@ _OTHERWISE = {
     "compile": "with another --compile",
     "batch_size": "in another batch size",
     "pipeline": "with another --pipeline",
+    "accumulate": "with another --accumulate",
 }
 
 #: From this many times on, digits behind the point say nothing.

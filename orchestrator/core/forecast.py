@@ -22,17 +22,20 @@ MOST_TAKEN = 0.75
 #: Nine of ten values of the standard normal distribution are below it.
 QUANTILE = 1.28
 
-#: What an epoch of a spec depends on: jobs that agree in these take equally long for one.
-ALIKE = (
-    "data",
-    "network",
-    "growth_rate",
-    "blocks",
-    "reduction",
-    "stem",
+#: What the pace of a training depends on, beside its network's shape and its device: fields of a spec.
+PACE = (
     "image_size",
+    "progressive_sizes",
+    "progressive_until",
     "batch_size",
+    "accumulate",
     "train",
+    "gpus",
+    "precision",
+    "memory",
+    "layout",
+    "compile",
+    "pipeline",
 )
 
 
@@ -93,7 +96,7 @@ def an_epoch(epochs: Iterable[EpochMetric]) -> Interval | None:
 
 def likeness(job: Job) -> tuple[object, ...]:
     """Return what two jobs have in common of which an epoch takes equally long on the same device."""
-    return tuple(getattr(job.spec, name, None) for name in ALIKE)
+    return (job.spec.data, job.spec.shape, *(getattr(job.spec, name) for name in PACE))
 
 
 def epochs_left(job: Job, closed: int) -> float:

@@ -14,7 +14,8 @@ from orchestrator import errors
 from orchestrator.core import forecast, memory, networks, specs
 from orchestrator.core.forecast import Interval
 
-#: By what factor, less one, an answer may be wrong for each thing that was otherwise when it was measured.
+#: By what factor, less one, an answer may be wrong for each thing that was otherwise when it was measured. Progressive
+#: sizes are none: what is measured is a picture of the whole size.
 DOUBTS = {
     "host": 1.0,
     "precision": 1.0,
@@ -27,6 +28,7 @@ DOUBTS = {
     "compile": 0.25,
     "batch_size": 0.2,
     "pipeline": 0.15,
+    "accumulate": 0.1,
 }
 
 #: What a picture of the validation split costs of a training one's: the forward pass is a third of the multiply-adds.
@@ -104,8 +106,7 @@ def nearest(spec: specs.JobSpec, seen: Iterable[Measured]) -> Speed | None:
 
 def differences(spec: specs.JobSpec, one: Measured) -> tuple[str, ...]:
     """Return in what a recipe that was measured is another; what `auto` decides is no difference."""
-    fields = ("image_size", "batch_size", "memory", "pipeline", "train", "gpus")
-    differs = {name: getattr(spec, name) != getattr(one.spec, name) for name in fields}
+    differs = {name: getattr(spec, name) != getattr(one.spec, name) for name in forecast.PACE}
     differs["network"] = spec.shape != one.spec.shape
     differs["layout"] = spec.layout not in {"auto", one.layout}
     differs["precision"] = spec.precision not in {"auto", one.precision}
@@ -174,7 +175,7 @@ def _gain(spec: specs.JobSpec, changes: dict[str, Any], seen: Sequence[Measured]
 
 def _answers(spec: specs.JobSpec, one: Measured, changes: Mapping[str, Any]) -> bool:
     """Whether a measurement is one of this recipe, as far as the comparison goes."""
-    differs = set(differences(spec, one)) - {"host"}
+    differs = set(differences(spec, one)) - {"host", "accumulate"}
     return not differs if "batch_size" in changes else not differs - {"batch_size"}
 
 

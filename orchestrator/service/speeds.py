@@ -78,7 +78,7 @@ def measured(spec: JobSpec, experience: Experience, where: Place) -> Iterator[sp
 
 
 def _nearest(spec: JobSpec, known: Iterable[Job]) -> list[Job]:
-    fields = ("memory", "layout", "precision", "compile", "pipeline", "train", "batch_size", "image_size", "gpus")
+    fields = [name for name in forecast.PACE if name in speed.DOUBTS]
     groups: dict[object, list[Job]] = {}
     for job in known:
         if job.spec.train != "head":  # whose epochs are of features

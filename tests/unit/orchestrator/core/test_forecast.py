@@ -1,4 +1,9 @@
-from orchestrator.core import forecast, jobs
+from typing import Any
+
+import pytest
+
+from orchestrator.core import forecast, jobs, networks, specs
+from tests.support.jobs import job
 
 
 def epochs(*seconds: float) -> list[jobs.EpochMetric]:
@@ -29,6 +34,36 @@ def test_what_was_measured_once_says_less_than_what_was_measured_often() -> None
     assert forecast.spread([]) is None
     assert forecast.spread([10]) == between(8, 12)
     assert forecast.spread([10, 10, 10, 10]) == between(9.5, 10.5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"gpus": 2},
+        {"memory": "lean"},
+        {"bottleneck": 0},
+        {"stem_channels": 256},
+        {"dropout": 0.2},
+        {"precision": "bf16"},
+        {"pipeline": "fast"},
+        {"layout": "channels_last"},
+        {"compile": True},
+        {"progressive_sizes": (32,), "progressive_until": (0.5,)},
+        {"batch_size": 16, "accumulate": 2},
+        {"data": "elsewhere.zip"},
+    ],
+    ids=str,
+)
+def test_recipes_of_another_pace_are_not_taken_for_alike(fields: dict[str, Any]) -> None:
+    usual = {"data": "pictures.zip", "network": "densenet_bc_40_12", "image_size": 64}
+    plain, other = specs.parse(usual), specs.parse(usual | fields)
+    assert forecast.likeness(job(spec=other)) != forecast.likeness(job(spec=plain))
+
+
+def test_what_has_no_part_in_the_pace_leaves_recipes_alike() -> None:
+    by_name = specs.parse({"network": "densenet_bc_40_12"})
+    by_numbers = specs.parse({"lr": 0.3, "seed": 7, "epochs": 2} | by_name.model_dump(include=set(networks.FIELDS)))
+    assert forecast.likeness(job(spec=by_name)) == forecast.likeness(job(spec=by_numbers))
 
 
 def test_what_is_left_never_falls_below_nothing() -> None:

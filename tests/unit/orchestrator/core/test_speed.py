@@ -50,6 +50,7 @@ def test_nothing_is_known_where_nothing_was_measured() -> None:
         ({"compile": True}, {"compile"}),
         ({"image_size": 32}, {"image_size"}),
         ({"gpus": 2}, {"gpus"}),
+        ({"accumulate": 4}, {"accumulate"}),
         ({"here": False}, {"host"}),
     ],
     ids=str,
