@@ -178,7 +178,10 @@ class Client:
         return Metrics(self._store.epochs(self.get(job).id))
 
     def evaluation(self, job: str | Job) -> Evaluation | None:
-        """Return what the best checkpoint does on the validation pictures; None before the end of a training."""
+        """Return what the best checkpoint does on the validation pictures; None before the end of a training.
+
+        Of a job that was extended it is that of the training before, until the new one has been evaluated.
+        """
         return self._store.evaluation(self.get(job).id)
 
     def logs(self, job: str | Job) -> str:

@@ -23,8 +23,9 @@ def confusion(
 ) -> None:
     """Show which classes a job's network takes for which.
 
-    It is the best checkpoint on the validation split: precision, recall, F1 and pictures (support) of each class, and
-    the matrix of what is true and what was predicted. In a pipe each line begins with what it is: class, average, cell.
+    It is the best checkpoint of the last training that ended, on the validation split: precision, recall, F1 and
+    pictures (support) of each class, and the matrix of what is true and what was predicted. In a pipe each line begins
+    with what it is: class, average, cell.
     """
     from orchestrator.service import confusion as service
 
@@ -33,6 +34,8 @@ def confusion(
     to = render.mode(as_json=as_json)
     with options.opened(context) as opened:
         found = service.confusion(opened.store, job)
+    if not found.of_best:
+        render.note(f"This is of {words.evaluated(found.evaluation.checkpoint_step, best=False)}.")
     if output is not None:
         name = found.job.name or found.job.id
         picture.confusion(found.evaluation, f"{name}: {words.percent(found.evaluation.accuracy)}", output)

@@ -27,7 +27,9 @@ def show(report: query.Report, settings: config.Settings) -> None:
         shown = report.epochs[-2 * _EPOCHS :]
         console.print(render.grid(_wide_epochs(report.epochs), _by_epoch(shown), width=console.width))
     if report.evaluation:
-        evaluation(report.evaluation, "Evaluation of the best checkpoint")
+        best = report.evaluation.is_of_best(report.checkpoints)
+        of = words.evaluated(report.evaluation.checkpoint_step, best=best)
+        evaluation(report.evaluation, f"Evaluation of {of}")
     if report.checkpoints:
         _heading(console, "Checkpoints")
         for checkpoint in report.checkpoints:

@@ -97,6 +97,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
+def evaluated(step: int, *, best: bool) -> str:
+    """Return of which checkpoint an evaluation is."""
+    return "the best checkpoint" if best else f"step {step}, before the job was extended or retried"
+
+
 def nobody(workers: "Collection[Worker]", silent: "Container[str]") -> str | None:
     """Return that no worker takes jobs now, None where one does; `silent` are the ids of those not heard of."""
     if not workers:

@@ -288,7 +288,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the best checkpoint does on the validation split."""
+    """What the best checkpoint of a run does on the validation split."""
 
     attempt: int
     checkpoint_step: int
@@ -302,6 +302,11 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]  #: rows: truth, columns: prediction
     seconds: float
     created_at: datetime | None = None
+
+    def is_of_best(self, checkpoints: Iterable[Checkpoint]) -> bool:
+        """Whether it is of the best of the job's checkpoints: a job that goes on may have found a better one since."""
+        best = next((one for one in checkpoints if one.best), None)
+        return best is None or best.sha256 == self.checkpoint_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How well the best checkpoint of a job tells the classes apart."""
+"""How well the checkpoint of a job that was evaluated last tells the classes apart."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -30,10 +30,11 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """The validation split as the best checkpoint sees it."""
+    """The validation split as the checkpoint sees it that was best when its training had ended."""
 
     job: Job
     evaluation: Evaluation
+    of_best: bool  #: whether it is of the one that is the best now
     scores: tuple[ClassScore, ...]
     average: ClassScore  #: of the classes, each counting once
 
@@ -73,7 +74,8 @@ def confusion(store: Store, text: str) -> Confusion:
         f1=fmean(score.f1 for score in scores),
         support=sum(score.support for score in scores),
     )
-    return Confusion(job=job, evaluation=evaluation, scores=scores, average=average)
+    of_best = evaluation.is_of_best(store.checkpoints(job.id))
+    return Confusion(job=job, evaluation=evaluation, of_best=of_best, scores=scores, average=average)
 
 
 def _score(evaluation: Evaluation, number: int) -> ClassScore:

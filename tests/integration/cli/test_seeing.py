@@ -183,6 +183,21 @@ def evaluated(store: base.Store, confusion: tuple[tuple[int, ...], ...], classes
     return store.get(job.id)
 
 
+def test_the_evaluation_of_an_extended_job_is_not_shown_as_of_a_better_checkpoint(
+    screen: Screen, orch: Orch, store: base.Store
+) -> None:
+    job = evaluated(store, ((3, 1), (0, 2)), ("cat", "dog"))
+    assert "Evaluation of the best checkpoint" in plain(screen("status", job.id))
+    store.extend(job.id, epochs=job.spec.epochs + 1, actor="ada")
+    assert "Evaluation of the best checkpoint" in plain(screen("status", job.id))  # it is that still
+    assert orch("confusion", job.id).err == ""
+    held = parts.claimed(store, states.Stage.TRAIN)
+    point = parts.checkpoint(held, 20, accuracy=0.9, epoch=2)
+    store.record_checkpoint(held, point, parts.epoch_rows(2, accuracy=0.9))
+    assert "Evaluation of step 10, before the job was extended" in plain(screen("status", job.id))
+    assert "This is of step 10, before the job was extended" in orch("confusion", job.id).err
+
+
 def test_a_confusion_matrix_in_a_pipe_and_in_json(orch: Orch, store: base.Store) -> None:
     job = evaluated(store, ((3, 1, 0), (1, 1, 0), (2, 0, 0)), ("cat", "dog", "owl"))
     rows = orch("confusion", job.id).rows
