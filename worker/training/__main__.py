@@ -1,4 +1,8 @@
-"""`python -m worker.training spec.toml --out DIR`: the same engine without queue and database."""
+"""`python -m worker.training spec.toml --out DIR`: the same engine without queue and database.
+
+It reads the fields of a spec and nothing else: recipes, YAML and the keys that say how to queue a job are the matter of
+services, which a worker never calls.
+"""
 
 import argparse
 import functools
@@ -15,6 +19,8 @@ from orchestrator.core import specs
 from worker import diary, protocol
 from worker.training import ranks, stage
 
+_HINT = "This takes a TOML file of spec fields, such as `epochs = 3`; `orch submit` takes whole job files."
+
 
 class Printer:
     """The following end of the work: prints what happens, and never stops it."""
@@ -28,9 +34,11 @@ class Printer:
 
 
 def main() -> int:
-    """Train by a job file; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m worker.training", description="Train a DenseNet by a job file.")
-    parser.add_argument("spec", type=Path, help="job file in TOML")
+    """Train by a file of spec fields; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.training", description="Train a DenseNet by the fields of a spec."
+    )
+    parser.add_argument("spec", type=Path, help="TOML file of spec fields: no recipe, no key of the queue")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, new or empty")
     parser.add_argument("--ranks", type=int, help="processes that train it together; else its gpus")
     arguments = parser.parse_args()
@@ -50,17 +58,19 @@ def _train(told: protocol.Assignment) -> None:
 
 
 def assignment(job_file: Path, out: Path, *, gpus: int | None = None) -> protocol.Assignment:
-    """Return what a worker would be told to do with the job file, by so many processes on the CPU.
+    """Return what a worker would be told to do with the spec in a file, by so many processes on the CPU.
 
     Raises:
-        UsageError: the file is no job, or `out` holds something.
+        UsageError: the file has no spec, or `out` holds something.
 
     """
     try:
         given = tomllib.loads(job_file.read_text(encoding="utf-8"))
         spec = specs.parse(given if gpus is None else given | {"gpus": gpus})
+    except errors.InvalidSpec as error:
+        raise errors.UsageError(error.message, why=error.why, hint=_HINT) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise errors.UsageError(f"{job_file} cannot be read.", why=str(error)) from error
+        raise errors.UsageError(f"{job_file} cannot be read.", why=str(error), hint=_HINT) from error
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise errors.UsageError(f"{out} is not empty.", hint="Name a new folder.")

@@ -43,7 +43,14 @@ def test_a_job_file_trains_without_queue_and_database(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("epoch = 2", "did you mean 'epochs'?"), ("epochs = ", "spec.toml cannot be read.")]
+    ("text", "said"),
+    [
+        ("epoch = 2", "did you mean 'epochs'?"),
+        ("epochs = ", "spec.toml cannot be read."),
+        ('recipe = "digits"\ntags = ["x"]', "`orch submit` takes whole job files"),
+        ('batch_size = "auto"', "`orch submit` takes whole job files"),
+        ("data: digits", "`orch submit` takes whole job files"),
+    ],
 )
 def test_a_faulty_job_file_is_a_usage_error(
     text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
