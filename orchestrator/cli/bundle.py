@@ -217,7 +217,7 @@ def _end(opened: "Context", said: "Verdict") -> None:
     why = f"It ran otherwise: {'; '.join(said.differences)}." if said.differences else None
     if said.outcome is reproduction.Outcome.DIFFERENT:
         raise errors.OrchError(f"Job {said.job} comes to another result than job {said.bundle} in the bundle.", why=why)
-    if said.why is None or not said.why.startswith("Its data"):
+    if not said.other_data:
         follow.verdict([opened.store.get(said.job)])
     raise errors.OrchError(
         f"Job {said.job} did not train on the data of job {said.bundle}.",

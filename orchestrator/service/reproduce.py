@@ -51,6 +51,7 @@ class Verdict:
     job: str
     outcome: Outcome
     why: str | None  #: of one that was not run
+    other_data: bool = False  #: it was not run on the same data
     first: reproduction.Result
     again: reproduction.Result | None
     tolerance: float | None  #: largest difference of accuracies that counts as noise
@@ -141,7 +142,10 @@ def verdict(
     known |= {"differences": tuple(_ran_otherwise(store, manifest, job))}
     if (why := _not_run(manifest, job)) is not None or evaluation is None:
         nothing: dict[str, Any] = {"again": None, "tolerance": None, "epoch": None}
-        return Verdict(outcome=Outcome.NOT_RUN, why=why or "It was not evaluated.", **known, **nothing)
+        other = _has_other_data(manifest, job)
+        return Verdict(
+            outcome=Outcome.NOT_RUN, why=why or "It was not evaluated.", other_data=other, **known, **nothing
+        )
     again = reproduction.Result(
         weights=bundle.digests(settings, store, job),
         accuracy=evaluation.accuracy,
@@ -155,9 +159,13 @@ def verdict(
 
 
 def _not_run(manifest: bundle.Manifest, job: Job) -> str | None:
-    if job.data_hash not in {None, manifest.data.hash}:
+    if _has_other_data(manifest, job):
         return f"Its data is another: {manifest.data.hash} there, {job.data_hash} here."
     return None if job.state is JobState.SUCCEEDED else f"It is {job.state}: {job.error or 'nobody says why'}"
+
+
+def _has_other_data(manifest: bundle.Manifest, job: Job) -> bool:
+    return job.data_hash not in {None, manifest.data.hash}
 
 
 def _require_alike(manifest: bundle.Manifest, job: Job) -> None:
