@@ -27,10 +27,11 @@ def gc(
     """Remove what nobody on this host needs any more, and say how much room it took.
 
     That is what deleted jobs and ended attempts have left, downloads that no job goes on with, weights out of bundles
-    that no job begins with, pixels of pictures that no training reads again, and, where the cache of data sets is over
-    ORCH_DATA_MAX_BYTES, the sets that were used longest ago. What a job refers to that has not ended stays, and what a
-    process is at; workers may run meanwhile. Nodes remove most of it by themselves, every minute: this is for hosts
-    without one, and for a look. In a pipe: kind, bytes, removed, job, path, why.
+    that no job begins with, pixels of pictures that no training reads again, code that --compile made and no training
+    has begun with for a month, and, where the cache of data sets is over ORCH_DATA_MAX_BYTES, the sets that were used
+    longest ago. What a job refers to that has not ended stays, and what a process is at; workers may run meanwhile.
+    Nodes remove what jobs, attempts and downloads have left by themselves, every minute, and leave the rest to this.
+    In a pipe: kind, bytes, removed, job, path, why.
     """
     from orchestrator.service import gc as service
 

@@ -79,8 +79,9 @@ def _states() -> Iterator[str]:
         following = ", ".join(sorted(states.MOVES[state])) or "nothing: it is the end"
         yield f"  {state:<10} then {following}"
     yield """
-From failed and cancelled only `orch retry` leads back, as a new run of the same job. A running job is shown by what it
-is at: downloading, training, evaluating, yielding, pausing, cancelling, or silent where its worker is not heard of.
+From failed and cancelled `orch retry` leads back, and from them and from succeeded `orch extend` with more epochs: as a
+new run of the same job. A running job is shown by what it is at: downloading, training, evaluating, yielding, pausing,
+cancelling, or silent where its worker is not heard of.
 It fails for one of these reasons, and is tried again so often without progress (`--retries lost=10` changes it):
 """
     from orchestrator.core import retry
@@ -114,12 +115,15 @@ ORCH_…_FILE.
 
 
 def _files() -> Iterator[str]:
-    yield """Everything of one machine lies below ORCH_HOME (`orch config paths` names it all):
+    yield """Everything of one machine lies below ORCH_HOME (`orch config paths` names it and its main folders):
 
   orch.db       jobs, metrics, history, logs; ORCH_DATABASE_URL puts them into PostgreSQL
   artifacts/    checkpoints and logs, a folder a job; ORCH_ARTIFACTS
-  data/         data sets by content, downloaded weights; ORCH_DATA_CACHE; may be deleted
+  data/         data sets by content, downloaded weights, decoded pixels, compiled code; ORCH_DATA_CACHE; it may be
+                deleted
   broker/       the embedded server's file: doorbells only
+  bundles/      weights that came in bundles
+  tensorboard/  event files, where ORCH_SINKS asks for them
   run/          pid file, locks, sockets
   node.log      what the node of `orch up -d` says
 
