@@ -1,22 +1,17 @@
-"""Where the files of attempts and downloads lie."""
+"""What lies there of attempts and downloads, by the names of `orchestrator.core.layout`."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-_PREFIX = "attempt-"
-
-
-def attempt(root: Path, job_id: str, number: int) -> Path:
-    """Return the directory of a job's attempt below the artifact root; it is that attempt's alone."""
-    return root / job_id / f"{_PREFIX}{number:04d}"
+from orchestrator.core import layout
 
 
 def attempts(job_dir: Path) -> Iterator[tuple[int, Path]]:
     """Yield the attempts that have a directory in that of their job."""
-    for path in job_dir.glob(f"{_PREFIX}*"):
-        digits = path.name.removeprefix(_PREFIX)
-        if digits.isdigit():
-            yield int(digits), path
+    for path in job_dir.glob("*"):
+        number = layout.attempt_number(path)
+        if number is not None:
+            yield number, path
 
 
 def compiled(data_dir: Path) -> Path:
@@ -29,5 +24,4 @@ def unfinished(data_dir: Path) -> list[Path]:
 
     `worker.data.supply` and `.weights` make them; who looks whether there are any should not have to import it.
     """
-    patterns = ("archives/*", "locks/*.progress", "sets/.*", "sources/.*", "weights/*.part", "weights/*.json")
-    return [path for pattern in patterns for path in data_dir.glob(pattern)]
+    return [path for pattern in (*layout.RESUMABLE, *layout.MOMENTARY) for path in data_dir.glob(pattern)]

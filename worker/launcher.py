@@ -14,13 +14,13 @@ from typing import Self
 import tenacity
 
 from orchestrator import errors, failpoints
+from orchestrator.core import layout
 from worker import protocol
 
 #: The fork server needs some seconds for its imports; a node that has lost it starts another.
 _START_SECONDS = 120
 #: It forks in milliseconds: one that is silent for so long hangs.
 _ANSWER_SECONDS = 20
-PID_FILE = "pid"
 
 
 class Process:
@@ -125,7 +125,7 @@ class Launcher:
                 raise errors.OrchError("The fork server does not answer.", hint="The worker's log says why.") from error
             undo.enter_context(process)
             failpoints.reach("pid.write")
-            (log.parent / PID_FILE).write_text(str(process.pid), encoding="ascii")
+            (log.parent / layout.PID).write_text(str(process.pid), encoding="ascii")
             undo.pop_all()
         return process
 
@@ -154,7 +154,7 @@ def kill_leftover(attempt_dir: Path) -> None:
 
     The group's leader must be a process of that attempt: a pid that was given to another process is left alone.
     """
-    pid_file = attempt_dir / PID_FILE
+    pid_file = attempt_dir / layout.PID
     with suppress(OSError, ValueError):
         failpoints.reach("leftover.read")
         _kill(int(pid_file.read_text(encoding="ascii")), attempt_dir)

@@ -12,12 +12,9 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from orchestrator import failpoints
-from orchestrator.core import resources
+from orchestrator.core import layout, resources
 from worker import protocol
 from worker.devices import Device
-
-#: Ending of the files that are locked.
-ENDING = ".device"
 
 
 class Pool:
@@ -99,7 +96,7 @@ class Pool:
         if device.slot in self._locks:
             return True
         failpoints.reach("pool.lock")
-        lock = os.open(f"{self._prefix}.{device.slot}{ENDING}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(f"{self._prefix}.{device.slot}{layout.DEVICE}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             flock(lock, LOCK_EX | LOCK_NB)
         except OSError as error:

@@ -8,7 +8,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from orchestrator import config, draining, errors, failpoints, sockets
-from worker import pool
+from orchestrator.core import layout
 
 #: How long a look at the lock may take on a busy machine.
 _LOOK_SECONDS = 1.0
@@ -39,7 +39,7 @@ def forget(settings: config.Settings, key: str) -> None:
     for path in sockets.folder(settings).glob(f"fork-*-{key}.sock"):
         path.unlink(missing_ok=True)
     (settings.run_dir / f"{key}.permits").unlink(missing_ok=True)
-    for path in settings.run_dir.glob(f"{key}.*{pool.ENDING}"):
+    for path in settings.run_dir.glob(f"{key}.*{layout.DEVICE}"):
         path.unlink(missing_ok=True)
 
 

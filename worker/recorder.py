@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from orchestrator import errors, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import history, jobs, provenance
+from orchestrator.core import history, jobs, layout, provenance
 from orchestrator.store import base
-from worker import folders, protocol, remains
+from worker import protocol, remains
 from worker.heartbeat import Heartbeat
 from worker.journal import FILE, Journal, Record
 from worker.logtail import LogTail
@@ -47,7 +47,7 @@ class Recorder:
         self._clock = clock
         self._also = also  #: gets every message; must neither wait nor raise
         self._shelf = Shelf(root, claim.checkpoints, keep=claim.job.spec.keep)
-        self._journal_file = folders.attempt(root, claim.id, claim.attempt) / FILE
+        self._journal_file = layout.attempt(root, claim.id, claim.attempt) / FILE
         self._journal = Journal(self._journal_file)
         self._waiting: deque[Record] = deque()
         self._progress: jobs.Progress | None = None  # the newest says all, however long it must wait
@@ -231,7 +231,7 @@ def recover(store: base.Store, root: Path, *, clock: clocks.Clock, beat_every: f
     Raises DatabaseUnavailable; what is not written by then waits on.
     """
     for lease in store.leases():
-        left = Journal.left_behind(folders.attempt(root, lease.job_id, lease.attempt) / FILE)
+        left = Journal.left_behind(layout.attempt(root, lease.job_id, lease.attempt) / FILE)
         if left is None:
             continue
         known = tuple(store.checkpoints(lease.job_id))

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestrator import config, errors, failpoints, log
-from orchestrator.core import jobs, states
+from orchestrator.core import jobs, layout, states
 from orchestrator.store import artifacts, base
 from worker import folders
 from worker.launcher import kill_leftover
 
 _log = log.get("remains")
-
-LOG_FILE = "log.txt"
 
 
 def files(root: Path, checkpoints: Iterable[jobs.Checkpoint]) -> set[Path]:
@@ -37,7 +35,7 @@ def superfluous(root: Path, job: jobs.Job, needed: set[Path], *, up_to: int) -> 
         if number > up_to:
             continue
         if number == job.attempt or any(file.is_relative_to(directory) for file in needed):
-            kept = needed | {directory / LOG_FILE}
+            kept = needed | {directory / layout.LOG}
             yield from (path for path in directory.rglob("*") if not path.is_dir() and path not in kept)
         else:
             yield directory

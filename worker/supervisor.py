@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from orchestrator import config, draining, errors, failpoints, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import history, jobs, networks, specs, states
+from orchestrator.core import history, jobs, layout, networks, specs, states
 from orchestrator.store import base
-from worker import folders, oom, protocol, remains, sinks, stage
+from worker import oom, protocol, remains, sinks, stage
 from worker.heartbeat import Heartbeat
 from worker.launcher import Launcher, Process, Unwanted
 from worker.logtail import LogTail
@@ -115,13 +115,13 @@ class Supervisor:
         """Make this attempt's directory, and clear away earlier ones that no checkpoint needs."""
         root = self._place.artifact_dir
         remains.clear(root, claim.job, remains.files(root, claim.checkpoints), up_to=claim.attempt - 1)
-        attempt_dir = folders.attempt(root, claim.id, claim.attempt)
+        attempt_dir = layout.attempt(root, claim.id, claim.attempt)
         failpoints.reach("attempt.mkdir")
         attempt_dir.mkdir(parents=True, exist_ok=True)
         return attempt_dir
 
     def _work(self, claim: jobs.Claim, attempt_dir: Path, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Outcome:
-        logfile = attempt_dir / remains.LOG_FILE
+        logfile = attempt_dir / layout.LOG
         failpoints.reach("log.touch")
         logfile.touch()
         recorder.log = LogTail(logfile, attempt=claim.attempt, max_bytes=self._settings.log_max_bytes)
@@ -150,7 +150,7 @@ class Supervisor:
         return self._launcher.start(
             protocol.ENTRY_POINTS[claim.job.stage],
             self._assignment(claim, attempt_dir),
-            log=attempt_dir / remains.LOG_FILE,
+            log=attempt_dir / layout.LOG,
             locks=self._place.pool.locks,
             unwanted=lambda: heartbeat.stale.is_set() or self._wished(heartbeat) is not None,
         )

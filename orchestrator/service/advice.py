@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core import networks, specs
+from orchestrator.core import networks, specs, speed
 from orchestrator.core.jobs import Worker
 
 #: Training work of two CPU cores, in forward multiply-accumulates a second: 0.2 to 0.4 pictures of 43.5 GMAC.
@@ -12,10 +12,6 @@ CPU_MACS_A_SECOND = 13e9
 
 #: Under this many pictures a second, an epoch of a small data set of photographs takes longer than half an hour.
 TOO_SLOW = 1.0
-
-#: What a CPU trains photographs with in minutes an epoch.
-SMALLER = 64
-LARGER_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +39,5 @@ def for_cpu(spec: specs.JobSpec) -> Advice | None:
         f"which is {1000 / rate / 3600:.1f} hours for every 1,000."
     )
     smallest = networks.smallest_image(spec.shape)
-    changes = {"image_size": max(SMALLER, smallest), "batch_size": max(LARGER_BATCH, spec.batch_size)}
+    changes = {"image_size": max(speed.SMALLER, smallest), "batch_size": max(speed.LARGER_BATCH, spec.batch_size)}
     return Advice(warning=warning, changes=changes if changes["image_size"] < spec.image_size else {})

@@ -21,7 +21,7 @@ from typing import Literal, Self
 import pydantic
 
 from orchestrator import config, errors, failpoints
-from orchestrator.core import ids
+from orchestrator.core import ids, layout
 from orchestrator.service import archive, files
 from orchestrator.service.evaluate import Doing
 from orchestrator.store import artifacts, dump, engine
@@ -42,7 +42,6 @@ _TRIES = 5
 _LONGEST_NAME = 255
 
 #: Name of an attempt's log, in its folder.
-LOG = "log.txt"
 
 _PIECE = 2**20
 
@@ -274,7 +273,7 @@ class _Taking:
             done += point.bytes
             self._hear(Doing(done=done, total=total, unit="bytes"))
         for folder in sorted(folders):
-            part = self._log(f"{folder}/{LOG}")
+            part = self._log(f"{folder}/{layout.LOG}")
             if part is not None:
                 yield part
 

@@ -4,13 +4,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestrator import config
-from orchestrator.core import states
+from orchestrator.core import layout, states
 from orchestrator.core.findings import Finding, Kind
 from orchestrator.core.history import History
 from orchestrator.service import leftovers
-
-#: Ending of the lock of a worker's device, which is handed on to the processes of the job.
-_DEVICE = ".device"
 
 
 def check(settings: config.Settings, running: Iterable[History]) -> Iterator[Finding]:
@@ -21,7 +18,7 @@ def check(settings: config.Settings, running: Iterable[History]) -> Iterator[Fin
         held = None if job.stage is states.Stage.DOWNLOAD else _held(settings, history)
         if held is None:
             continue
-        wanted, given = job.demand.at(job.stage).gpus, sum(lock.name.endswith(_DEVICE) for lock in held)
+        wanted, given = job.demand.at(job.stage).gpus, sum(lock.name.endswith(layout.DEVICE) for lock in held)
         if given != wanted:
             yield history.finding(
                 Kind.DEVICE, f"attempt {job.attempt} holds {given} devices, and its stage takes {wanted}"
@@ -38,7 +35,7 @@ def check(settings: config.Settings, running: Iterable[History]) -> Iterator[Fin
 def _held(settings: config.Settings, history: History) -> set[Path] | None:
     """Return the locks that the process of a running attempt holds; None where no such process is here."""
     job = history.job
-    pid = leftovers.process_in(settings.artifact_dir / job.id / f"attempt-{job.attempt:04d}")
+    pid = leftovers.process_in(layout.attempt(settings.artifact_dir, job.id, job.attempt))
     if pid is None:
         return None
     try:
@@ -46,4 +43,4 @@ def _held(settings: config.Settings, history: History) -> set[Path] | None:
     except OSError:  # it has ended meanwhile, or is another user's
         return None
     lock_dir = settings.lock_dir.resolve()
-    return {path for path in opened if path.name.endswith(_DEVICE) or path.parent == lock_dir}
+    return {path for path in opened if path.name.endswith(layout.DEVICE) or path.parent == lock_dir}

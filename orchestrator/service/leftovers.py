@@ -9,17 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestrator import config, draining, sockets
-from orchestrator.core import states
+from orchestrator.core import layout, states
 from orchestrator.core.findings import Finding, Kind
 from orchestrator.core.history import History
 from orchestrator.core.jobs import Checkpoint, Job
 from orchestrator.store import artifacts, base
-
-#: What stays in the folder of an ended attempt, beside the checkpoints that are kept.
-_LOG = "log.txt"
-#: What there is in the cache for the time of a download.
-_PARTS = ("archives/*", "weights/*.part", "weights/*.json")
-_PID = "pid"
 
 
 def checkpoints(settings: config.Settings, history: History) -> Iterator[Finding]:
@@ -37,7 +31,7 @@ def of_job(settings: config.Settings, history: History) -> Iterator[Finding]:
     job, root = history.job, settings.artifact_dir
     kept = {root / point.path for point in history.kept}
     for folder in sorted((root / job.id).glob("*")):
-        number = int(folder.name.removeprefix("attempt-")) if folder.name.removeprefix("attempt-").isdigit() else 0
+        number = layout.attempt_number(folder)
         if job.state is states.JobState.RUNNING and number == job.attempt:
             continue
         yield from _processes(history, folder)
@@ -45,7 +39,7 @@ def of_job(settings: config.Settings, history: History) -> Iterator[Finding]:
             yield history.finding(Kind.LEFTOVER, f"{folder.relative_to(root)}: no checkpoint is kept in it")
             continue
         for file in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-            if file not in kept and file != folder / _LOG:
+            if file not in kept and file != folder / layout.LOG:
                 yield history.finding(Kind.LEFTOVER, f"{file.relative_to(root)}: nobody needs it")
 
 
@@ -83,7 +77,7 @@ def _of_downloads(settings: config.Settings, jobs: list[Job]) -> Iterator[Findin
     """Yield what downloads that nobody works at, or will go on with, have left in the cache of data sets."""
     data = settings.data_dir
     goes_on = any(job.state in states.MAY_GO_ON and job.stage is states.Stage.DOWNLOAD for job in jobs)
-    patterns = ("locks/*.progress", "sets/.*", "sources/.*", *(() if goes_on else _PARTS))
+    patterns = (*layout.MOMENTARY, *(() if goes_on else layout.RESUMABLE))
     for path in sorted(path for pattern in patterns for path in data.glob(pattern)):
         source = path.name.removeprefix(".").partition(".")[0]
         if not _held(data / "locks" / f"{source}.lock"):
@@ -114,7 +108,7 @@ def _processes(history: History, folder: Path) -> Iterator[Finding]:
 def process_in(folder: Path) -> int | None:
     """Return the process that works in an attempt's folder here: its output goes to the log there."""
     try:
-        pid = int((folder / _PID).read_text(encoding="ascii"))
+        pid = int((folder / layout.PID).read_text(encoding="ascii"))
         opened = {Path(f"/proc/{pid}/fd/{number}").readlink().parent for number in (1, 2)}
     except (OSError, ValueError):
         return None

@@ -17,6 +17,7 @@ from pathlib import Path
 import pydantic
 
 from orchestrator import config, errors, failpoints
+from orchestrator.core import layout
 from orchestrator.core.clock import SystemClock
 from orchestrator.service import archive, backup, files, health, node, query, submit
 from orchestrator.service.evaluate import Doing
@@ -219,7 +220,7 @@ def _is_there(path: Path, part: archive.Part) -> bool:
         failpoints.reach("restore.look")
         with path.open("rb") as file:
             more = os.fstat(file.fileno()).st_size - part.bytes
-            if (more == 0 or (more > 0 and path.name == backup.LOG)) and _begins_with(file, part):
+            if (more == 0 or (more > 0 and path.name == layout.LOG)) and _begins_with(file, part):
                 return True
     except FileNotFoundError:
         return False

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core import specs, states
+from orchestrator.core import layout, specs, states
 from orchestrator.store import migrations
 from tests.support import oracle, pictures, postgres, proxy, running
 from tests.support import undisturbed as alone
 from tests.support.waiting import until
-from worker import folders, journal
+from worker import journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -54,7 +54,7 @@ def _training(installed: running.Installation, folder: Path) -> Iterator[tuple[s
     job = installed.submit(_spec(folder))
     installed.start_node()
     until(lambda: len(store.epochs(job.id)) >= 4, seconds=90)
-    file = folders.attempt(installed.settings.artifact_dir, job.id, store.get(job.id).attempt) / journal.FILE
+    file = layout.attempt(installed.settings.artifact_dir, job.id, store.get(job.id).attempt) / journal.FILE
     yield job.id, file
     installed.hurry()
     installed.wait(job.id, states.JobState.SUCCEEDED, seconds=200)

@@ -8,11 +8,11 @@ import psutil
 import pytest
 
 from orchestrator import errors
-from orchestrator.core import specs
+from orchestrator.core import layout, specs
 from tests.support import forking
 from tests.support.waiting import until
 from worker import protocol
-from worker.launcher import PID_FILE, Launcher, Process, kill_leftover
+from worker.launcher import Launcher, Process, kill_leftover
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def test_a_process_speaks_over_its_pipe_and_ends(fork_server: Path, attempt_dir:
     printed, diary = (attempt_dir / "log.txt").read_text(encoding="utf-8").splitlines()
     assert printed == f"attempt 1 of {attempt_dir.parent.name}"
     assert diary.endswith("Z  done at step 1")
-    assert int((attempt_dir / PID_FILE).read_text(encoding="ascii")) == process.pid
+    assert int((attempt_dir / layout.PID).read_text(encoding="ascii")) == process.pid
 
 
 def test_a_process_stops_when_asked(fork_server: Path, attempt_dir: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_request_that_breaks_off_leaves_no_descriptor_open(fork_server: Path, 
 
 
 def test_a_pid_that_belongs_to_another_process_now_is_left_alone(attempt_dir: Path) -> None:
-    (attempt_dir / PID_FILE).write_text(str(os.getpid()), encoding="ascii")
+    (attempt_dir / layout.PID).write_text(str(os.getpid()), encoding="ascii")
     kill_leftover(attempt_dir)  # would end this very test
     assert psutil.Process().is_running()
 

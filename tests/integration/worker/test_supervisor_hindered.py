@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator import config, errors
-from orchestrator.core import jobs, states
+from orchestrator.core import jobs, layout, states
 from orchestrator.store import sql
 from tests.integration.worker.conftest import Bench
 from tests.support.waiting import until
-from worker.remains import LOG_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +85,7 @@ def test_a_process_does_not_wait_for_a_database_that_is_away(
     bench: Bench, stage: Callable[[str], None], settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage("talk")
-    log = settings.artifact_dir / bench.job.id / "attempt-0001" / LOG_FILE
+    log = settings.artifact_dir / bench.job.id / "attempt-0001" / layout.LOG
     record = bench.store.record_steps
 
     def slowly_away(claim: jobs.Claim, steps: Iterable[jobs.StepMetric]) -> None:

@@ -10,7 +10,7 @@ import filelock
 import pytest
 
 from orchestrator import config
-from orchestrator.core import jobs, specs, states
+from orchestrator.core import jobs, layout, specs, states
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.support import pictures
@@ -56,9 +56,9 @@ def held(store: sql.SqlStore, settings: config.Settings) -> jobs.Claim:
     held = parts.resume(store, first, step=3)
     root = settings.artifact_dir
     _write(root, path)
-    _write(folders.attempt(root, held.id, 1), "log.txt")
-    _write(folders.attempt(root, held.id, first.attempt), "log.txt", "checkpoints/step-2", "journal.jsonl")
-    _write(folders.attempt(root, held.id, held.attempt), "log.txt", "checkpoints/step-4", "pid")
+    _write(layout.attempt(root, held.id, 1), "log.txt")
+    _write(layout.attempt(root, held.id, first.attempt), "log.txt", "checkpoints/step-2", "journal.jsonl")
+    _write(layout.attempt(root, held.id, held.attempt), "log.txt", "checkpoints/step-4", "pid")
     return held
 
 

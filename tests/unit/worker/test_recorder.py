@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import jobs, specs, states
+from orchestrator.core import jobs, layout, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.contract import parts
-from worker import folders, identity, journal, protocol
+from worker import identity, journal, protocol
 from worker.recorder import Recorder, recover
 
 
@@ -82,7 +82,7 @@ def away(store: sql.SqlStore, claim: jobs.Claim, monkeypatch: pytest.MonkeyPatch
 
 
 def _journal(root: Path, claim: jobs.Claim) -> Path:
-    folder = folders.attempt(root, claim.id, claim.attempt)
+    folder = layout.attempt(root, claim.id, claim.attempt)
     folder.mkdir(parents=True, exist_ok=True)
     return folder / journal.FILE
 
