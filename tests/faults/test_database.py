@@ -2,13 +2,14 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from orchestrator.core import layout, specs, states
+from orchestrator.core import jobs, layout, specs, states
 from orchestrator.store import migrations
 from tests.support import oracle, pictures, postgres, proxy, running
 from tests.support import undisturbed as alone
@@ -18,8 +19,8 @@ from worker import journal
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 LOCKED_SECONDS = 15
-SILENT_SECONDS = 10
-EPOCHS = 24
+SILENT_SECONDS = 6
+EPOCHS = 30
 #: Seconds that each of an epoch's six steps takes: a training must outlast every absence, on a fast machine as well.
 STEP_SECONDS = 0.25
 
@@ -33,29 +34,28 @@ def _locked(database: Path) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def _spec(folder: Path) -> specs.JobSpec:
-    data = str(pictures.write(folder, pictures.members(size=(16, 16))))
+@pytest.fixture
+def spec(tmp_path: Path) -> specs.JobSpec:
+    data = pictures.write(tmp_path / "data", pictures.members(size=(16, 16)))
     return specs.JobSpec(
-        data=data, network="densenet_tiny", image_size=8, epochs=EPOCHS, batch_size=2, loader_workers=0
+        data=str(data), network="densenet_tiny", image_size=8, epochs=EPOCHS, batch_size=2, loader_workers=0
     )
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The digest of the weights of a training that nothing befell."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return alone.weights(folder, _spec(folder))
+def _begun(installed: running.Installation, spec: specs.JobSpec) -> jobs.Job:
+    """Return a job that a node is about to take."""
+    job = installed.submit(spec)
+    installed.start_node()
+    return job
 
 
 @contextmanager
-def _training(installed: running.Installation, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield a job that trains, and where its journal is; then it must end with every step done once."""
+def _training(installed: running.Installation, job: jobs.Job) -> Iterator[Path]:
+    """Yield the journal of a job that trains; then it must end with every step done once."""
     store = installed.store
-    job = installed.submit(_spec(folder))
-    installed.start_node()
-    until(lambda: len(store.epochs(job.id)) >= 4, seconds=90)
+    until(lambda: len(store.epochs(job.id)) >= 4, seconds=180)  # two nodes start at once
     file = layout.attempt(installed.settings.artifact_dir, job.id, store.get(job.id).attempt) / journal.FILE
-    yield job.id, file
+    yield file
     installed.hurry()
     installed.wait(job.id, states.JobState.SUCCEEDED, seconds=200)
     assert not file.exists()
@@ -80,27 +80,42 @@ def _records(installed: running.Installation, job_id: str) -> None:
     until(lambda: len(installed.store.epochs(job_id)) > known, seconds=60)
 
 
-def test_a_training_outlives_a_database_that_another_keeps_locked(tmp_path: Path, undisturbed: str) -> None:
-    with running.installation(tmp_path / "home", lease=30, step_seconds=STEP_SECONDS) as installed:
-        with _training(installed, tmp_path) as (job_id, file), _locked(installed.settings.home / "orch.db"):
-            _trains_on(file, seconds=LOCKED_SECONDS)
-        assert alone.weights_of(installed, job_id) == undisturbed
-
-
-def test_a_training_outlives_a_server_that_is_cut_off_hangs_and_crashes(tmp_path: Path, undisturbed: str) -> None:
+@contextmanager
+def _served(folder: Path) -> Iterator[tuple[postgres.Server, proxy.Proxy, running.Installation]]:
+    """Yield a server, what lies between, and an installation on it."""
     with ExitStack() as stack:
         server = stack.enter_context(postgres.running())
         migrations.upgrade(server.url)
         between = stack.enter_context(proxy.Proxy(server.socket))
-        settings = {"database_url": server.url_at(between.port), "data_roots": (tmp_path,), "lease": 10}
-        installed = stack.enter_context(running.installation(tmp_path / "home", step_seconds=STEP_SECONDS, **settings))
-        with _training(installed, tmp_path) as (job_id, file):
+        settings = {"database_url": server.url_at(between.port), "data_roots": (folder,), "lease": 10}
+        home = folder / "on-a-server"
+        yield server, between, stack.enter_context(running.installation(home, step_seconds=STEP_SECONDS, **settings))
+
+
+def test_trainings_outlive_a_file_that_is_locked_and_a_server_that_is_cut_off_hangs_and_crashes(
+    tmp_path: Path, spec: specs.JobSpec
+) -> None:
+    """The server has its troubles while the other database is locked."""
+    undisturbed = alone.weights(tmp_path / "undisturbed", spec)
+    with (
+        running.installation(tmp_path / "on-a-file", lease=90, step_seconds=STEP_SECONDS) as on_a_file,
+        _served(tmp_path) as (server, between, on_a_server),
+    ):
+        of_the_file, of_the_server = _begun(on_a_file, spec), _begun(on_a_server, spec)
+        with (
+            _training(on_a_file, of_the_file) as journal_of_the_file,
+            _training(on_a_server, of_the_server) as journal_of_the_server,
+            _locked(on_a_file.settings.home / "orch.db"),
+        ):
+            began = time.monotonic()
             between.silence()
-            _trains_on(file, seconds=SILENT_SECONDS)
+            _trains_on(journal_of_the_server, seconds=SILENT_SECONDS)
             between.heal()
-            _records(installed, job_id)
+            _records(on_a_server, of_the_server.id)
             with server.frozen():
-                _trains_on(file, seconds=1)
-            _records(installed, job_id)
+                _trains_on(journal_of_the_server, seconds=1)
+            _records(on_a_server, of_the_server.id)
             server.restart()
-        assert alone.weights_of(installed, job_id) == undisturbed
+            _trains_on(journal_of_the_file, seconds=max(0.0, began + LOCKED_SECONDS - time.monotonic()))
+        assert alone.weights_of(on_a_file, of_the_file.id) == undisturbed
+        assert alone.weights_of(on_a_server, of_the_server.id) == undisturbed
