@@ -1,39 +1,26 @@
 """`orch data`: what the cache of this host holds, seen and kept by people."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from orchestrator import config
 from orchestrator.core import jobs, specs
-from orchestrator.service import asking, dataviews
+from orchestrator.service import dataviews
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
 from tests.integration.cli.test_terminal import Screen, plain, screen
-from tests.support import archives, pictures
-from worker.data import __main__ as answering
+from tests.support import archives, asked, pictures
 
 __all__ = ["screen"]
 
 
 @pytest.fixture(autouse=True)
-def _asked_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer in this process, which is ten times as fast, where a test does not ask for the real one."""
-    if request.node.get_closest_marker("slow"):
-        return
-
-    def ask(_: config.Settings, module: str, asked: dict[str, Any]) -> Iterator[asking.Answer]:
-        assert module == "worker.data"
-        wanted, said = answering.Request.model_validate(asked), list[asking.Answer]()
-        answering.WORK[wanted.do](wanted, said.append)
-        yield from json.loads(json.dumps(said))
-
-    monkeypatch.setattr(asking, "ask", ask)
+def _asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked.here(monkeypatch)
 
 
 @pytest.fixture
@@ -121,9 +108,11 @@ def test_people_are_told_how_many_more_there_are(screen: Screen, added: dataview
 
 @pytest.mark.slow
 def test_verifying_finds_every_change_and_removing_makes_room(
-    orch: Orch, settings: config.Settings, added: dataviews.HeldPart
+    orch: Orch, settings: config.Settings, added: dataviews.HeldPart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert orch("data", "verify", added.hash[:8]).code == 0
+    with monkeypatch.context() as patch:
+        asked.elsewhere(patch)
+        assert orch("data", "verify", added.hash[:8]).code == 0
     picture = Path(added.path) / "train/cats/0.jpg"
     picture.write_bytes(picture.with_name("2.jpg").read_bytes())  # a picture still, but another
     changed = orch("data", "verify", added.hash[:8])

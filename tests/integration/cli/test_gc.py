@@ -3,7 +3,6 @@
 import pytest
 
 from orchestrator import config
-from orchestrator.service import asking
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
@@ -23,7 +22,7 @@ def test_a_look_removes_nothing_and_says_what_would_be_free(
     assert looked.rows == [["deleted job", "10", "false", job.id, str(folder), "its job was deleted"]]
     assert "10 Bytes would be free." in looked.err
     assert folder.exists()
-    monkeypatch.setattr(asking, "ask", asked.here)
+    asked.here(monkeypatch)
     ran = orch("gc")
     assert (ran.rows[0][2], folder.exists()) == ("true", False)
     assert "10 Bytes are free." in ran.err

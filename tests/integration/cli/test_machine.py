@@ -180,7 +180,7 @@ def test_from_two_who_start_a_node_at_once_to_prediction_and_down(
         job = orch("submit", "-q", "--data", str(data), *recipe, "--wait").out.split()[0]
         assert "evaluation\t" in orch("status", job).out
         _check_prediction(orch, job, data / "validation", broken=tmp_path / "broken.png")
-        monkeypatch.setattr(asking, "ask", asked.here)  # a process of its own has been asked just now
+        asked.here(monkeypatch)  # a process of its own has been asked just now
         evaluation = json.loads(orch("status", job, "--json").out)["evaluation"]
         measured = json.loads(orch("evaluate", job, "--data", str(data), "--json").out)["evaluation"]
         assert measured | {"seconds": 0} == evaluation | {"seconds": 0}
