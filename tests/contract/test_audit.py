@@ -2,9 +2,11 @@
 
 import fcntl
 import hashlib
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from orchestrator.core import jobs, specs, states
 from orchestrator.core.findings import Kind
 from orchestrator.service import audit
 from orchestrator.store import attemptmodels, base, jobmodels, sql
+from tests.conftest import HandClock
 from tests.contract import parts
 from tests.contract.test_fences import EVALUATION
 
@@ -101,9 +104,21 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "_PAUSE", 0.0)
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> tuple[Path, str]:
+    """A home with a scene, to be copied, and the scene's job."""
+    settings = config.Settings(home=tmp_path_factory.mktemp("built"))
+    shutil.copy(migrated_file, settings.home)
+    with closing(sql.open_store(settings, clock=HandClock())) as store:
+        return settings.home, _build(settings, store).job
+
+
 @pytest.fixture
-def scene(settings: config.Settings, store: sql.SqlStore) -> Scene:
-    return _build(settings, store)
+def scene(settings: config.Settings, clock: HandClock, built: tuple[Path, str]) -> Iterator[Scene]:
+    home, job = built
+    shutil.copytree(home, settings.home)
+    with closing(sql.open_store(settings, clock=clock)) as store:
+        yield Scene(settings, store, job)
 
 
 @pytest.fixture
