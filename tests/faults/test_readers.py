@@ -13,6 +13,7 @@ from orchestrator.service import asking, predict
 from orchestrator.service import trained as network
 from orchestrator.store import sql
 from tests.contract import parts
+from tests.support import asked
 from tests.unit.worker.training import support
 from worker import protocol
 from worker.training import stage
@@ -70,6 +71,7 @@ def _before_the_first(monkeypatch: pytest.MonkeyPatch, name: str, act: Any) -> l
 def test_a_prediction_takes_the_better_one_that_replaced_what_it_had_chosen(
     trained: Trained, settings: config.Settings, store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
+    asked.here(monkeypatch)
     calls = _before_the_first(monkeypatch, moment, trained.go_on)
     (prediction,) = predict.predict(settings, store, trained.held.id, [trained.picture])
     assert len(prediction.guesses) == 1
