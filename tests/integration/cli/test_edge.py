@@ -180,14 +180,23 @@ def test_a_home_whose_name_cannot_be_is_code_4(orch: Orch, tmp_path: Path) -> No
     assert "too long" in ran.err
 
 
-@pytest.mark.usefixtures("store")
-@pytest.mark.parametrize("to", [">&-", "2>&-", "2>/dev/full", "2>&- >&-"])
-def test_a_lost_stream_changes_no_exit_code(settings: config.Settings, to: str) -> None:
+@pytest.mark.parametrize(
+    ("to", "words", "code"),
+    [
+        (">&-", ["list"], 0),
+        ("2>&-", ["statsu"], 2),
+        ("2>/dev/full", ["status", "gone"], 3),
+        ("2>&- >&-", ["status"], 0),
+    ],
+)
+def test_a_lost_stream_changes_no_exit_code(
+    store: base.Store, settings: config.Settings, to: str, words: list[str], code: int
+) -> None:
+    parts.submit(store)  # so that there is something to say
     env = config.child_environment(settings)
-    for words, code in ((["list"], 0), (["statsu"], 2), (["status", "gone"], 3)):
-        line = f"{shlex.join([*ORCH, *words])} {to}"
-        done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, text=True, check=False)
-        assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    line = f"{shlex.join([*ORCH, *words])} {to}"
+    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 def test_a_job_whose_id_cannot_be_printed_is_named_all_the_same(store: base.Store, settings: config.Settings) -> None:
