@@ -18,15 +18,15 @@ class Context:
 
 
 @contextmanager
-def opened(settings: config.Settings, *, create: bool = True) -> Iterator[Context]:
-    """Open the store that the settings name; the embedded one is upgraded where needed, and made if it may be.
+def opened(settings: config.Settings, *, create: bool = True, upgrade: bool = True) -> Iterator[Context]:
+    """Open the store that the settings name; the embedded one is upgraded and made where needed, if it may be.
 
     Raises:
         DatabaseUnavailable: it is out of reach, or is not there and may not be made.
         SchemaMismatch: it has another version than this orch.
 
     """
-    store = open_store(settings, create=create)
+    store = open_store(settings, create=create, upgrade=upgrade)
     try:
         yield Context(settings=settings, store=store)
     finally:

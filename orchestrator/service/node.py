@@ -206,10 +206,15 @@ def _interrupts_later() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def _asked(settings: config.Settings) -> contextlib.AbstractContextManager[context.Context]:
+    """Open the database as it is: the node that goes may be of an earlier orch, and must be able to write to it."""
+    return context.opened(settings, create=False, upgrade=False)
+
+
 def _held(settings: config.Settings, node: int) -> list[Lease] | None:
     """Return what the node works at, None where the database cannot be asked: it is stopped all the same."""
     try:
-        with context.opened(settings, create=False) as it:
+        with _asked(settings) as it:
             mine = {worker.identity.id for worker in query.living(it.store) if _is(worker, node)}
             return [lease for lease in it.store.leases() if lease.worker in mine]
     except errors.OrchError:
@@ -221,7 +226,7 @@ def _unsaved(settings: config.Settings, held: list[Lease] | None) -> int | None:
     if not held:
         return None if held is None else 0
     try:
-        with context.opened(settings, create=False) as it:
+        with _asked(settings) as it:
             return sum(history.unsaved(it.store.events(lease.job_id), lease.attempt) for lease in held)
     except errors.OrchError:
         return None

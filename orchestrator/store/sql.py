@@ -28,10 +28,13 @@ class SqlStore(
         self.database.close()
 
 
-def open_store(settings: config.Settings, *, clock: Clock | None = None, create: bool = True) -> SqlStore:
+def open_store(
+    settings: config.Settings, *, clock: Clock | None = None, create: bool = True, upgrade: bool = True
+) -> SqlStore:
     """Return the store that the settings name.
 
-    The embedded database is made (not without `create`) and upgraded when that is needed; any other is only checked.
+    The embedded database is made (not without `create`) and upgraded (not without `upgrade`) when that is needed; any
+    other is only checked.
 
     Raises:
         SchemaMismatch: the database speaks another version than this orch.
@@ -41,7 +44,7 @@ def open_store(settings: config.Settings, *, clock: Clock | None = None, create:
     database = engine.Database(settings.database, must_exist=True)
     try:
         found = migrations.version(database)
-        if settings.embedded_database and migrations.is_older(found):
+        if upgrade and settings.embedded_database and migrations.is_older(found):
             _bring_up(settings, is_new=found is None, create=create)
             found = migrations.version(database)
         migrations.require_head(found, name=database.name)

@@ -1,5 +1,6 @@
 """`orch down`: what it tells the node, and what it says of the jobs that the node had."""
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import pytest
 from orchestrator import config, draining
 from orchestrator.core import jobs, states
 from orchestrator.service import node
-from orchestrator.store import base
+from orchestrator.store import base, engine, migrations
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
+from tests.migration.conftest import make
 from tests.support.waiting import until
 from worker import identity, presence
 
@@ -94,3 +96,14 @@ def test_without_a_database_the_node_is_stopped_all_the_same(orch: Orch, setting
     ran = orch("down")
     assert "cannot be asked whether" in ran.err
     assert node.pid(settings) is None
+
+
+@pytest.mark.usefixtures("at_work")
+def test_an_older_database_is_left_to_the_node_as_it_is(orch: Orch, settings: config.Settings) -> None:
+    before = "0009"
+    make(settings.database, before)
+    ran = orch("down")
+    assert "cannot be asked whether" in ran.err
+    assert node.pid(settings) is None
+    with contextlib.closing(engine.Database(settings.database)) as database:
+        assert migrations.version(database) == before
