@@ -85,7 +85,7 @@ class Node:
             slot.start()
         helpers = [
             threading.Thread(target=work, name=work.__name__, daemon=True)
-            for work in (self._reconcile, self._ring, self._tell)
+            for work in (self._reconcile, self._tidy, self._ring, self._tell)
         ]
         for helper in helpers:
             helper.start()
@@ -197,20 +197,20 @@ class Node:
             stay_seconds=self._settings.stay,
         )
 
-        files_due = 0.0
-
         def sweep() -> None:
-            nonlocal files_due
             self._recover()
             for job in reconciler.sweep():
                 self._clear(job.id, job.attempt)
                 self._ring_soon.set()
-            if time.monotonic() >= files_due:
-                files_due = time.monotonic() + _FILES_SECONDS
-                remains.sweep(self._store, self._settings)
 
-        _round(lambda: remains.clear_all(self._settings.artifact_dir, self._store))
         self._every_sweep(sweep, sooner=self._sweep_soon)
+
+    def _tidy(self) -> None:
+        """Remove files; a thread of its own, since a hundred thousand folders take minutes, and dead leases wait."""
+        _round(lambda: remains.clear_all(self._settings.artifact_dir, self._store, over=self._stop.is_set))
+        while not self._stop.is_set():
+            _round(lambda: remains.sweep(self._store, self._settings))
+            self._stop.wait(_FILES_SECONDS)
 
     def _ring(self) -> None:
         with dispatch.Doorbell(self._settings, queue_app.WORKER) as doorbell:

@@ -7,7 +7,7 @@ Attempts that come later are never touched: a process that was frozen and clears
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from orchestrator import config, errors, failpoints, log
@@ -17,6 +17,8 @@ from worker import folders
 from worker.launcher import kill_leftover
 
 _log = log.get("remains")
+
+_AT_ONCE = 100  #: jobs that one query reads
 
 
 def files(root: Path, checkpoints: Iterable[jobs.Checkpoint]) -> set[Path]:
@@ -65,14 +67,20 @@ def clear_ended(root: Path, store: base.Store, job_id: str, *, up_to: int) -> No
         clear(root, store.get(job_id), files(root, store.checkpoints(job_id)), up_to=up_to)
 
 
-def clear_all(root: Path, store: base.Store) -> None:
-    """Clear the ended attempts of every job below the root: whoever should have done so may have died over it."""
-    for folder in root.glob("*"):
-        if not any(folders.attempts(folder)):
-            continue
-        with contextlib.suppress(errors.Unavailable, errors.NotFound):
-            job = store.get(folder.name)
-            clear_ended(root, store, job.id, up_to=ended(job))
+def clear_all(root: Path, store: base.Store, *, over: Callable[[], bool] = lambda: False) -> None:
+    """Clear the ended attempts of every job below the root: whoever should have done so may have died over it.
+
+    Between two jobs it asks whether it is `over`.
+    """
+    names = [folder.name for folder in root.glob("*") if any(folders.attempts(folder))]
+    for start in range(0, len(names), _AT_ONCE):
+        if over():
+            return
+        with contextlib.suppress(errors.Unavailable):
+            for job in store.jobs(jobs.JobFilter(ids=tuple(names[start : start + _AT_ONCE]))):
+                if over():
+                    return
+                clear(root, job, files(root, store.checkpoints(job.id)), up_to=ended(job))
 
 
 def sweep(store: base.Store, settings: config.Settings) -> None:
@@ -82,5 +90,6 @@ def sweep(store: base.Store, settings: config.Settings) -> None:
     if folders.unfinished(settings.data_dir):
         from worker.data import supply  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
 
-        wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
-        supply.clear_up([job.spec for job in wanting], settings=settings)
+        if supply.at_rest(settings):  # else all of it is work under way, and thousands of jobs are read for nothing
+            wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
+            supply.clear_up([job.spec for job in wanting], settings=settings)

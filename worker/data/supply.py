@@ -99,6 +99,12 @@ def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) ->
         where.drop(key, path)
 
 
+def at_rest(settings: config.Settings) -> bool:
+    """Whether fetching has left anything that no process is at."""
+    where = cache.Cache(settings.data_dir)
+    return any(where.is_free(key) for key in {_key(path) for path in folders.unfinished(settings.data_dir)})
+
+
 def abandoned(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> Iterator[tuple[str, Path]]:
     """Yield what fetching has left, with its source's key, but what jobs of `wanted` specs would go on with.
 
@@ -110,9 +116,14 @@ def abandoned(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -
         with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
             keep.add(sources.parse(spec.data).key)
     for path in folders.unfinished(settings.data_dir):
-        key = path.name.removeprefix(".").partition(".")[0]
+        key = _key(path)
         if path.parent not in {where.archives, settings.data_dir / weights.FOLDER} or key not in keep:
             yield key, path
+
+
+def _key(unfinished: Path) -> str:
+    """Return the key of the source of which this is left."""
+    return unfinished.name.removeprefix(".").partition(".")[0]
 
 
 def _fetch(
