@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.core import jobs, states
 from orchestrator.queue import dispatch
+from orchestrator.store import base
 from tests.faults import site as sites
 from tests.faults.site import Site, tiny
 from tests.integration.cli.conftest import Orch, OrchIn
@@ -183,10 +184,16 @@ def _places(site: Site, submitted: list[jobs.Job]) -> dict[str, tuple[states.Job
     return {job.id: (job.state, job.attempt) for job in now}
 
 
+def _is_in_training(store: base.Store) -> bool:
+    running = store.jobs(jobs.JobFilter(states=(states.JobState.RUNNING,)))
+    return [job.stage for job in running] == [states.Stage.TRAIN]
+
+
 def test_after_a_flush_all_that_waits_is_rung_for_again(site: Site, orch: Orch, data: str) -> None:
     store = site.installed.store
     at_work, *waiting = (site.installed.submit(tiny(data, seed=seed, epochs=LONG)) for seed in range(4))
-    until(lambda: store.counts().eligible.get(states.Stage.TRAIN) == 3 and site.lying() >= 3, seconds=90)
+    until(lambda: _is_in_training(store) and store.counts().eligible.get(states.Stage.TRAIN) == 3, seconds=90)
+    until(lambda: site.lying() >= 3, seconds=90)
     before = _places(site, [at_work, *waiting])
     with site.broker.client() as client:
         client.flushall()

@@ -206,4 +206,4 @@ def test_what_is_accepted_at_the_end_leaves_no_socket(server: proxy.Place) -> No
             for _ in range(3):
                 clients.enter_context(_connected(standing))
     gc.collect()  # what was left would be found here, and warned of
-    assert psutil.Process().num_fds() == before
+    until(lambda: psutil.Process().num_fds() == before, seconds=10)  # threads of the server behind it may just end
