@@ -21,6 +21,7 @@ from orchestrator import config, environ, errors, sockets
 from orchestrator.core import ids
 from orchestrator.store import migrations, models, sql
 from tests.support import forking
+from tests.support.waiting import patiently
 
 # How long an example takes says nothing on a machine that runs other tests beside this one.
 hypothesis.settings.register_profile(
@@ -60,8 +61,8 @@ def _has_room(folder: Path) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Say what `-n auto` means: a test for each core, many of which keep other processes busy, and two more to wait."""
-    return min(len(os.sched_getaffinity(0)), 8) + 2
+    """Say what `-n auto` means: a test for each core, many of which keep other processes busy, and one more to wait."""
+    return min(len(os.sched_getaffinity(0)), 8) + 1
 
 
 #: Seconds of a test's limit from which on it begins before others.
@@ -158,7 +159,7 @@ def postgres_server() -> Iterator[str]:
 def migrated_postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of a database with our schema that the tests of a session share, one after the other."""
     with _fresh_database(postgres_server) as url:
-        migrations.upgrade(url)
+        patiently(migrations.upgrade, url)  # else all tests of the session would fail with it
         yield url
 
 

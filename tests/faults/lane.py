@@ -33,6 +33,7 @@ from orchestrator.queue import embedded
 from orchestrator.store import migrations, sql
 from tests.faults import cases
 from tests.support import pictures
+from tests.support.waiting import patiently
 from worker import forkserver
 from worker.data import formats, named
 
@@ -142,7 +143,7 @@ class Lane:
             return None
         if not self._administer("SELECT 1 FROM pg_database WHERE datname = %s", _TEMPLATE):
             self._administer(f"CREATE DATABASE {_TEMPLATE}")
-            migrations.upgrade(self._url(_TEMPLATE))
+            patiently(migrations.upgrade, self._url(_TEMPLATE))
         name = f"{_TEMPLATE}_{time.monotonic_ns()}"
         self._administer(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
         return self._url(name)

@@ -13,7 +13,7 @@ from orchestrator.core import jobs, layout, specs, states
 from orchestrator.store import migrations
 from tests.support import oracle, pictures, postgres, proxy, running
 from tests.support import undisturbed as alone
-from tests.support.waiting import until
+from tests.support.waiting import patiently, until
 from worker import journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
@@ -85,7 +85,7 @@ def _served(folder: Path) -> Iterator[tuple[postgres.Server, proxy.Proxy, runnin
     """Yield a server, what lies between, and an installation on it."""
     with ExitStack() as stack:
         server = stack.enter_context(postgres.running())
-        migrations.upgrade(server.url)
+        patiently(migrations.upgrade, server.url)
         between = stack.enter_context(proxy.Proxy(server.socket))
         settings = {"database_url": server.url_at(between.port), "data_roots": (folder,), "lease": 10}
         home = folder / "on-a-server"

@@ -15,6 +15,7 @@ from orchestrator.cli import main
 from orchestrator.store import engine, migrations, sql
 from tests.integration.cli.conftest import Orch
 from tests.support import certificates, postgres, proxy
+from tests.support.waiting import patiently
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -29,7 +30,7 @@ PASSWORD = "s3cr3t-pass"  # noqa: S105 - of no server: the tests look for it in 
 def server() -> Iterator[postgres.Server]:
     """A server of this module's own, with our schema."""
     with postgres.running() as running:
-        migrations.upgrade(running.url)
+        patiently(migrations.upgrade, running.url)
         yield running
 
 

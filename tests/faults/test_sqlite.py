@@ -131,7 +131,10 @@ def test_a_node_outlives_a_database_that_is_taken_away_and_one_that_is_put_in_it
         second = installed.submit(spec)
         installed.wait(second.id, states.JobState.SUCCEEDED)
 
+        away = log.read_text("utf-8").count("database away")
         file.rename(aside)
+        # Until the node has let it go, SQLite's own files of the one that was taken away are in the other one's way.
+        until(lambda: log.read_text("utf-8").count("database away") > away)
         installed.orch("db", "upgrade")
         until(installed.store.workers)
         assert "registers anew" in log.read_text("utf-8")

@@ -4,11 +4,23 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import tenacity
+
+from orchestrator import errors
+
 T = TypeVar("T")
 
 #: Of what was waited already: the pause until the next look. A look often asks a database, and others need the cores.
 _SHARE = 0.05
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.01, 0.1
+
+#: Does what it is called with, again where a database does not answer in time: on a busy machine that is no finding.
+patiently = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(errors.DatabaseUnavailable),
+    stop=tenacity.stop_after_delay(60),
+    wait=tenacity.wait_fixed(1),
+    reraise=True,
+)
 
 
 def until(condition: Callable[[], T | None], *, seconds: float = 30, every: float | None = None) -> T:

@@ -37,7 +37,7 @@ def ensure_data(
         found = where.find(source, spec.data_sha256)
         if found is None:
             found = _fetch(where, source, spec.data_sha256, settings, report)
-        drop_partial(spec, settings=settings)  # what the set was made of; who died over it may have left some
+        drop_partial(spec, settings=settings)  # who died when the set was there may have left what it was made of
         where.use(source, found.hash)
     except OSError as error:
         if error.errno not in _NO_SPACE:
@@ -186,6 +186,8 @@ def _take_archive(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     where.remember(source, cache.Record(manifest=manifest, archive_sha256=packed.sha256, stamp=stamp))
+    for left in where.archives.glob(f"{source.key}.*"):  # a downloaded archive, and what it was made of
+        left.unlink(missing_ok=True)
     return manifest.info(where.sets / manifest.hash / "data")
 
 

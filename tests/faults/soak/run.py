@@ -11,8 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import tenacity
-
 from orchestrator import errors
 from orchestrator.cli import jobpipe
 from orchestrator.core import gangs, history, jobs, states
@@ -23,6 +21,7 @@ from tests.faults.soak import clients, testimony
 from tests.faults.soak.killer import Blow, Killer
 from tests.faults.soak.report import Outcome, Plan, recoveries
 from tests.support import pictures, postgres, running
+from tests.support.waiting import patiently
 
 NODES = 2
 CLIENTS = 2
@@ -51,14 +50,6 @@ lr = 0.01
 _LOOK_SECONDS = 0.3
 _DRAIN_SECONDS = 0.5  #: between two looks at what is left
 
-#: For the reads that the verdict is made of: a database on a busy machine that does not answer in time is no finding.
-_answered = tenacity.Retrying(
-    retry=tenacity.retry_if_exception_type(errors.DatabaseUnavailable),
-    stop=tenacity.stop_after_delay(60),
-    wait=tenacity.wait_fixed(1),
-    reraise=True,
-)
-
 _RUNNING = jobs.JobFilter(states=(states.JobState.RUNNING,))
 _UNFINISHED = jobs.JobFilter(states=tuple(set(states.JobState) - states.FINAL))
 
@@ -77,7 +68,7 @@ def soak(plan: Plan, *, folder: Path) -> Outcome:
         server = stack.enter_context(postgres.running()) if plan.database == "postgresql" else None
         if server is not None:
             settings["database_url"] = server.url
-            migrations.upgrade(server.url)
+            patiently(migrations.upgrade, server.url)
         home = folder / "home"
         home.mkdir(mode=0o700)
         try:
@@ -206,10 +197,10 @@ class Soak:
         store, settings = self.installed.store, self.installed.settings
         told = [entry for number in range(CLIENTS) for entry in clients.read(self._history(number))]
         promised = {entry.job for entry in told if entry.asked == "submit" and entry.code == 0 and entry.job}
-        found = _answered(audit.audit, settings, store, promised=promised)
-        rows = [_answered(store.history, job.id) for job in _answered(store.jobs, jobs.JobFilter())]
-        untrue = testimony.check(told, rows, {row.job.id: _answered(self._results, row.job) for row in rows})
-        pids = {worker.id: worker.identity.pid for worker in _answered(store.workers)}
+        found = patiently(audit.audit, settings, store, promised=promised)
+        rows = [patiently(store.history, job.id) for job in patiently(store.jobs, jobs.JobFilter())]
+        untrue = testimony.check(told, rows, {row.job.id: patiently(self._results, row.job) for row in rows})
+        pids = {worker.id: worker.identity.pid for worker in patiently(store.workers)}
         taken_back, recovered = recoveries(rows, blows, pids)
         return Outcome(
             plan=self.plan,

@@ -242,7 +242,7 @@ def test_a_signal_right_after_a_claim_loses_nothing(at_work: running.Installatio
     job = at_work.submit(tiny(data))
     until(lambda: at_work.store.get(job.id).state is states.JobState.RUNNING, seconds=60, every=0.001)
     node.send_signal(signal.SIGHUP)  # its terminal was closed
-    assert node.wait(timeout=60) == 0
+    assert node.wait(timeout=100) == 0
     after = at_work.store.get(job.id)
     assert (after.state, after.total_retries) == (states.JobState.QUEUED, 0)
     at_work.store.cancel(job.id, actor="tester")

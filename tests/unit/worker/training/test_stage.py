@@ -252,6 +252,7 @@ def test_a_stop_is_heard_while_what_it_waits_for_does_not_move(
         left.set()
 
     def silent(*_args: Any, **_named: Any) -> Any:
+        protocol.send(ours, protocol.Stop())
         left.wait(5)
         raise report.Stopped
 
@@ -263,7 +264,6 @@ def test_a_stop_is_heard_while_what_it_waits_for_does_not_move(
         monkeypatch.setattr(start, "load", silent)
     ours, theirs = multiprocessing.Pipe()
     with ours:
-        protocol.send(ours, protocol.Stop())
         main(support.assignment(root, support.spec(data=data.path)), theirs)
         assert codes == [protocol.EXIT_STOPPED]
         said = [protocol.receive_up(ours) for _ in iter(ours.poll, False)]
