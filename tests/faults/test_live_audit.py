@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core import specs, states
+from orchestrator.core import jobs, specs, states
 from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 
 #: Between two looks, which would take the cores from what they look at.
 PAUSE_SECONDS = 0.3
+RUNNING = jobs.JobFilter(states=(states.JobState.RUNNING,))
 
 
 @pytest.mark.slow
@@ -18,12 +19,12 @@ PAUSE_SECONDS = 0.3
 def test_an_audit_finds_nothing_while_jobs_begin_train_and_end(tmp_path: Path) -> None:
     data = str(pictures.write(tmp_path / "data", pictures.members(size=(16, 16))))
     recipe = {"data": data, "network": "densenet_tiny", "image_size": 8, "checkpoint_steps": 2, "loader_workers": 0}
-    with running.installation(tmp_path / "home", slots_per_device=2, step_seconds=0.01) as installed:
+    with running.installation(tmp_path / "home", slots_per_device=2, step_seconds=0.05) as installed:
         store = installed.store
         chosen = [installed.submit(specs.parse({**recipe, "epochs": 4, "seed": seed})).id for seed in range(3)]
         cancelled = installed.submit(specs.parse({**recipe, "epochs": 100_000})).id
         installed.start_node()
-        until(lambda: any(store.epochs(job) for job in chosen), seconds=120)
+        until(lambda: store.jobs(RUNNING), seconds=120)
         looks = 0
         while not all(store.get(job).final for job in chosen):
             oracle.judge(installed.settings, store, promised=[*chosen, cancelled])

@@ -19,7 +19,9 @@ Kind = Literal["threads", "processes"]
 
 #: Seconds for which each kind is measured, in batches of so many pictures.
 _MEASURED, _PIECE = 0.2, 4
-#: Threads have to be so much faster while pictures are decoded: once that is done they wait for one another more.
+#: Batches that each of a crew loads at least, however long they take.
+_LEAST = 4
+#: Threads take less memory and start at once: processes have to be so much faster.
 _WORTH = 1.1
 
 
@@ -84,12 +86,17 @@ class Crew:
 
 
 def faster(crew: Crew, pictures: Pictures, order: Sequence[Key]) -> tuple[Crew, str]:
-    """Return the kind that loads pictures faster, as many of it as `crew` has, and what was measured, for people."""
-    half = len(order) // 2
+    """Return the kind that loads pictures faster, as many of it as `crew` has, and what was measured, for people.
+
+    Both load the same ones, after these were loaded once: where pictures are kept decoded, that is how all epochs but
+    the first one go.
+    """
     kinds: tuple[Kind, Kind] = ("threads", "processes")
     crews = [Crew(kind, crew.workers, pin_memory=crew.pin_memory) for kind in kinds]
-    rates = [_rate(crew, pictures, keys) for crew, keys in zip(crews, (order[:half], order[half:]), strict=True)]
-    chosen, other = crews if rates[0] > _WORTH * rates[1] else reversed(crews)
+    seen, _ = _loaded(crews[0], pictures, order)
+    again = order[: max(seen, _LEAST * crew.workers * _PIECE)]
+    rates = [count / max(seconds, 1e-9) for count, seconds in (_loaded(one, pictures, again) for one in crews)]
+    chosen, other = crews if rates[1] < _WORTH * rates[0] else reversed(crews)
     other.close()
     said = f"{chosen.workers} {chosen.kind}; pictures a second: " + ", ".join(
         f"{rate:,.0f} by {kind}" for kind, rate in zip(kinds, rates, strict=True)
@@ -97,8 +104,8 @@ def faster(crew: Crew, pictures: Pictures, order: Sequence[Key]) -> tuple[Crew, 
     return chosen, said
 
 
-def _rate(crew: Crew, pictures: Pictures, keys: Sequence[Key]) -> float:
-    """Return the pictures a second behind the first batch, for which a crew starts."""
+def _loaded(crew: Crew, pictures: Pictures, keys: Sequence[Key]) -> tuple[int, float]:
+    """Return how many pictures came behind the first batch, for which a crew starts, and in how many seconds."""
     batches = crew.load(pictures, [list(keys[start : start + _PIECE]) for start in range(0, len(keys), _PIECE)])
     next(batches)
     began, seen = time.monotonic(), 0
@@ -106,4 +113,4 @@ def _rate(crew: Crew, pictures: Pictures, keys: Sequence[Key]) -> float:
         seen += len(labels)
         if time.monotonic() - began >= _MEASURED:
             break
-    return seen / max(time.monotonic() - began, 1e-9)
+    return seen, time.monotonic() - began

@@ -253,13 +253,13 @@ def test_who_loads_is_measured_once_on_a_host(
 
 @pytest.mark.parametrize(
     ("threads", "processes", "chosen"),
-    [(111.0, 100.0, "threads"), (109.0, 100.0, "processes"), (90.0, 100.0, "processes")],
+    [(100, 90, "threads"), (100, 109, "threads"), (100, 111, "processes")],
 )
-def test_threads_have_to_be_clearly_faster(
-    threads: float, processes: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+def test_processes_have_to_be_clearly_faster(
+    threads: int, processes: int, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates = {"threads": threads, "processes": processes}
-    monkeypatch.setattr(crews, "_rate", lambda crew, *_: rates[crew.kind])
+    counts = {"threads": threads, "processes": processes}
+    monkeypatch.setattr(crews, "_loaded", lambda crew, *_: (counts[crew.kind], 1.0))
     crew, said = crews.faster(crews.Crew("threads", 3, pin_memory=False), loader.SeededImageFolder, [(0, 0)])  # type: ignore[arg-type]  # never opened
     assert (crew.kind, crew.workers) == (chosen, 3)
-    assert said == f"3 {chosen}; pictures a second: {threads:.0f} by threads, {processes:.0f} by processes"
+    assert said == f"3 {chosen}; pictures a second: {threads} by threads, {processes} by processes"
