@@ -1,5 +1,6 @@
 """Short words for what the contract's tests do again and again."""
 
+from datetime import datetime
 from typing import Any
 
 from orchestrator.core import gangs, jobs, provenance, resources, specs, states
@@ -25,6 +26,20 @@ ALL_STAGES = tuple(states.Stage)
 def identity(name: str = "worker-a", *, host: str = "host-a", pid: int = 100) -> jobs.WorkerIdentity:
     return jobs.WorkerIdentity(
         id=name, host=host, boot_id="boot", pid_namespace="4026531836", pid=pid, pid_started=1234.5
+    )
+
+
+def worker(me: jobs.WorkerIdentity, *, now: datetime, root: str = "root") -> jobs.Worker:
+    """Return a worker with one slot as it registers."""
+    return jobs.Worker(
+        identity=me,
+        state=states.WorkerState.ACTIVE,
+        devices=("CPU",),
+        versions={},
+        artifact_root=root,
+        started_at=now,
+        beat=0,
+        beat_at=now,
     )
 
 

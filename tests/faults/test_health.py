@@ -12,6 +12,7 @@ from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
+from tests.contract import parts
 from tests.integration.cli.conftest import OrchIn
 from tests.support import oracle, pictures, running
 from tests.support.waiting import until
@@ -144,13 +145,4 @@ def test_a_job_that_kills_every_process_is_quarantined_and_the_others_succeed(
 
 def _worker(me: jobs.WorkerIdentity) -> jobs.Worker:
     now = clocks.SystemClock().now()
-    return jobs.Worker(
-        identity=me,
-        state=states.WorkerState.ACTIVE,
-        devices=("CPU",),
-        versions={},
-        artifact_root="root",
-        started_at=now,
-        beat=0,
-        beat_at=now,
-    )
+    return parts.worker(me, now=now)

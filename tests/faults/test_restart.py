@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core import clock, jobs, specs, states
+from orchestrator.core import clock, specs, states
 from orchestrator.store import artifacts
+from tests.contract import parts
 from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 from worker import identity
@@ -48,18 +49,7 @@ def _claimed_before_the_restart(installed: running.Installation) -> int:
         pass
     (settings.run_dir / "living" / lock).touch()
     root, now = artifacts.root_id(settings.artifact_dir), clock.SystemClock().now()
-    store.register(
-        jobs.Worker(
-            identity=gone,
-            state=states.WorkerState.ACTIVE,
-            devices=("CPU",),
-            versions={},
-            artifact_root=root,
-            started_at=now,
-            beat=0,
-            beat_at=now,
-        )
-    )
+    store.register(parts.worker(gone, now=now, root=root))
     claim = store.claim(worker=gone, device="CPU", stages=[states.Stage.DOWNLOAD], artifact_root=root)
     assert claim is not None
     return claim.attempt

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator import config, draining
-from orchestrator.core import jobs, states
+from orchestrator.core import states
 from orchestrator.service import node
 from orchestrator.store import base, engine, migrations
 from tests.contract import parts
@@ -46,18 +46,7 @@ def _claimed(store: base.Store, pid: int) -> None:
     parts.submit(store)
     me = dataclasses.replace(identity.mine(None), pid=pid)
     now = store.time()
-    store.register(
-        jobs.Worker(
-            identity=me,
-            state=states.WorkerState.ACTIVE,
-            devices=("CPU",),
-            versions={},
-            artifact_root="root",
-            started_at=now,
-            beat=0,
-            beat_at=now,
-        )
-    )
+    store.register(parts.worker(me, now=now))
     assert store.claim(worker=me, device="CPU", stages=[states.Stage.DOWNLOAD], artifact_root="root")
 
 
