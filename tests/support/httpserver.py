@@ -163,8 +163,8 @@ class Server:
         while not self._closing.is_set():
             for offset in range(0, min(len(body), allowed), size):
                 piece = body[offset : min(offset + size, allowed)]
+                self._count(request.path, len(piece))  # first: whoever has read it may ask at once what was sent
                 request.wfile.write(piece)
-                self._count(request.path, len(piece))
                 if reply.rate is not None and self._closing.wait(len(piece) / reply.rate):
                     break
             if not reply.endless:
