@@ -25,6 +25,8 @@ START_SECONDS = 60.0
 
 #: Seconds that a node may take beyond the drain's own deadline: to end slots that hang, and to give back their jobs.
 DRAIN_MARGIN = 30.0
+#: Seconds from a node's lock to its pid file, on a busy machine.
+_PID_SECONDS = 5.0
 #: Seconds between the signal that means "now" and the one that nobody can ignore.
 _HURRY_SECONDS = 10.0
 
@@ -138,7 +140,7 @@ def _up(settings: config.Settings, store: Store, process: "subprocess.Popen[byte
         process.terminate()
         raise _no_start("It was not ready within a minute.", log)
     if process.poll() is not None:
-        other = pid(settings)  # of two that are started at once, one gives way
+        other = _faster(settings)  # of two that are started at once, one gives way
         if other is None or not _until(lambda: _ready(settings, store, other), START_SECONDS):
             code = process.returncode
             raise _no_start(f"It ended with code {code}." if code else "It was told to stop before it was ready.", log)
@@ -164,15 +166,25 @@ def stop(settings: config.Settings, *, deadline: float | None = None) -> Stopped
 
 def pid(settings: config.Settings) -> int | None:
     """Return the pid of the node that holds this home's lock, None where none does."""
+    return _read_pid(settings.run_dir / "node.pid") if _is_locked(settings) else None
+
+
+def _is_locked(settings: config.Settings) -> bool:
     try:
         failpoints.reach("up.pid")
         with (settings.run_dir / "node.lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _read_pid(settings.run_dir / "node.pid")
+        return True
     except OSError:
-        return None
-    return None
+        return False
+    return False
+
+
+def _faster(settings: config.Settings) -> int | None:
+    """Return the pid of the node that has the lock, which it says a moment later; None where there is none."""
+    _until(lambda: not _is_locked(settings) or pid(settings) is not None, _PID_SECONDS)
+    return pid(settings)
 
 
 def _ready(settings: config.Settings, store: Store, node: int) -> bool:
