@@ -17,7 +17,10 @@ class Server:
     """The server; a context manager. `settings` are lines of its configuration file."""
 
     def __init__(self, folder: Path, *settings: str, password: str | None = None) -> None:
-        self.port = _free_port()
+        self._reserved = socket.socket()  # bound and deaf: no other process gets the port, whether it runs or not
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port = int(self._reserved.getsockname()[1])
         self.folder = folder
         self._password = password
         self._file = folder / "valkey.conf"
@@ -32,6 +35,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._reserved.close()
 
     @property
     def url(self) -> str:
@@ -50,7 +54,7 @@ class Server:
         binary = embedded.binary(config.Settings(home=self.folder))
         log = self._file.with_suffix(".log")
         self._process = subprocess.Popen([binary, self._file, "--logfile", log], stdin=subprocess.DEVNULL)
-        until(self._listens, seconds=20)
+        until(self._listens, seconds=60)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -60,8 +64,3 @@ class Server:
     def _listens(self) -> Any:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
