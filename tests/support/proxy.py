@@ -26,7 +26,7 @@ Place = tuple[str, int] | Path
 
 _PIECE_BYTES = 65_536
 _LOOK_SECONDS = 0.01
-_REPLY_SECONDS = 10
+_REPLY_SECONDS = 60
 #: Rounds of the loop in which an accepted connection is a task, then a transport, then a task of ours, then closed.
 _ROUNDS = 10
 #: SO_LINGER with no time to linger: a close sends a reset.
@@ -57,6 +57,7 @@ class Lane:
     def __init__(self) -> None:
         self.rule = PASS
         self.cuts = 0
+        self.swallowed = 0  #: bytes
 
     async def opened(self) -> Rule:
         """Return the rule in force once it holds nothing back."""
@@ -231,7 +232,9 @@ async def _pump(lane: Lane, reader: asyncio.StreamReader, writer: asyncio.Stream
             scan = _Scan(rule)
         await asyncio.sleep(rule.delay if piece else 0)
         arrives, cut = scan.take(piece)
-        if not rule.swallow:
+        if rule.swallow:
+            lane.swallowed += len(arrives)
+        else:
             writer.write(arrives)
             await writer.drain()
         if cut:

@@ -4,6 +4,7 @@ import gc
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 
 from tests.support import proxy
 from tests.support.waiting import until
+
+#: Until a socket gives up: a slow machine, with other tests beside this one, answers in time.
+_SECONDS = 60
 
 
 class Capitals(socketserver.StreamRequestHandler):
@@ -51,7 +55,7 @@ def client(between: proxy.Proxy) -> Iterator[socket.socket]:
 
 
 def _connected(between: proxy.Proxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", between.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", between.port), timeout=_SECONDS)
 
 
 def _all(client: socket.socket) -> bytes:
@@ -92,7 +96,7 @@ def test_silence_falls_on_live_connections_and_what_was_sent_arrives_when_it_end
             silent.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 silent.recv(64)
-            silent.settimeout(10)
+            silent.settimeout(_SECONDS)
         between.heal()
         assert client.recv(64) == b"TWO\n"
         assert late.recv(64) == b"THREE\n"
@@ -101,23 +105,18 @@ def test_silence_falls_on_live_connections_and_what_was_sent_arrives_when_it_end
 def test_what_is_swallowed_never_arrives(between: proxy.Proxy, client: socket.socket) -> None:
     between.to_client.rule = proxy.Rule(swallow=True)
     client.sendall(b"one\n")
-    client.settimeout(0.2)
-    with pytest.raises(TimeoutError):
-        client.recv(64)
+    until(lambda: between.to_client.swallowed == len(b"ONE\n"))
     between.heal()
-    client.settimeout(10)
     client.sendall(b"two\n")
     assert client.recv(64) == b"TWO\n"
 
 
 def test_each_piece_is_delayed(between: proxy.Proxy, client: socket.socket) -> None:
     between.to_server.rule = proxy.Rule(delay=0.3)
+    began = time.monotonic()
     client.sendall(b"one\n")
-    client.settimeout(0.1)
-    with pytest.raises(TimeoutError):
-        client.recv(64)
-    client.settimeout(10)
     assert client.recv(64) == b"ONE\n"
+    assert time.monotonic() - began >= 0.3
 
 
 @pytest.mark.parametrize("reset", [True, False])
@@ -206,4 +205,4 @@ def test_what_is_accepted_at_the_end_leaves_no_socket(server: proxy.Place) -> No
             for _ in range(3):
                 clients.enter_context(_connected(standing))
     gc.collect()  # what was left would be found here, and warned of
-    until(lambda: psutil.Process().num_fds() == before, seconds=10)  # threads of the server behind it may just end
+    until(lambda: psutil.Process().num_fds() <= before)  # threads of the server behind it may just end
