@@ -20,6 +20,9 @@ from tests.contract import parts
 
 SECRET = "s3cr3t-pass"  # noqa: S105 - no real one: the test looks for it in messages
 
+#: Seconds for what takes `engine.PATIENCE` at most, on a machine that runs other tests beside this one.
+GIVEN_UP = 4 * engine.PATIENCE
+
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[engine.Database]:
@@ -57,7 +60,15 @@ def test_write_commits_and_error_rolls_back(database: engine.Database) -> None:
     assert count(database) == 1
 
 
-def test_writer_waits_for_another(database: engine.Database) -> None:
+@pytest.fixture
+def patient(database: engine.Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[engine.Database]:
+    """The database, opened by one whose writers wait for each other on the slowest machine."""
+    monkeypatch.setattr(engine, "PATIENCE", 60)
+    with closing(engine.Database(f"sqlite:///{database.file}")) as opened:
+        yield opened
+
+
+def test_writer_waits_for_another(patient: engine.Database) -> None:
     """A transaction that begins deferred and reads first would fail once the other has written, and run again."""
     inside, written = threading.Event(), threading.Event()
 
@@ -66,9 +77,9 @@ def test_writer_waits_for_another(database: engine.Database) -> None:
         inside.set()
         written.wait(0.2)  # the other one stands before the lock by then
 
-    first = threading.Thread(target=lambda: database.write(slow))
+    first = threading.Thread(target=lambda: patient.write(slow))
     first.start()
-    assert inside.wait(5)
+    assert inside.wait(60)
 
     runs = []
 
@@ -77,9 +88,9 @@ def test_writer_waits_for_another(database: engine.Database) -> None:
         connection.exec_driver_sql("SELECT count(*) FROM t").scalar()
         add(connection)
 
-    database.write(read_then_add)
-    first.join(5)
-    assert (len(runs), count(database)) == (1, 2)
+    patient.write(read_then_add)
+    first.join(60)
+    assert (len(runs), count(patient)) == (1, 2)
 
 
 def test_reader_sees_one_moment(database: engine.Database) -> None:
@@ -106,18 +117,18 @@ def test_lock_that_is_never_freed_is_explained_in_time(locked: engine.Database) 
     began = time.monotonic()
     with pytest.raises(errors.DatabaseUnavailable) as caught:
         locked.write(add)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < GIVEN_UP
     assert "locked" in str(caught.value.why)
     assert str(locked.file) in caught.value.message
 
 
 def test_writer_that_waits_looks_often(locked: engine.Database) -> None:
     """Else the one that has waited longest looks most rarely, and others come first for ever."""
-    looks = []
+    waits: list[int] = []  # milliseconds that SQLite is left to itself
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if statement == "BEGIN IMMEDIATE":
-            looks.append(statement)
+            waits.extend(cursor.connection.execute("PRAGMA busy_timeout").fetchone())
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
@@ -125,7 +136,7 @@ def test_writer_that_waits_looks_often(locked: engine.Database) -> None:
             locked.write(add)
     finally:
         event.remove(Engine, "before_cursor_execute", note)
-    assert len(looks) >= 4
+    assert 0 < max(waits) <= 50
 
 
 def test_readers_do_not_mind_a_writer(locked: engine.Database) -> None:
@@ -273,7 +284,7 @@ def test_silent_server_is_given_up_in_time(settings: config.Settings) -> None:
         began = time.monotonic()
         with pytest.raises(errors.DatabaseUnavailable):
             sql.open_store(there)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < GIVEN_UP
 
 
 @pytest.mark.parametrize("url", ["mysql://u:p@h/d", "nonsense", "", "sqlite://", "sqlite:///:memory:"])
@@ -295,28 +306,32 @@ def test_store_goes_on_when_the_server_was_restarted(postgres_url: str, settings
         assert len(store.jobs(jobs.JobFilter())) == 1
 
 
-def test_threads_share_a_store(store: sql.SqlStore) -> None:
+@pytest.mark.usefixtures("store")
+def test_threads_share_a_store(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[BaseException] = []
+    monkeypatch.setattr(engine, "PATIENCE", 60)  # the last of so many waits long on a slow machine
 
-    def work() -> None:
+    def work(shared: sql.SqlStore) -> None:
         try:
             for _ in range(5):
-                parts.submit(store)
-                store.counts()
+                parts.submit(shared)
+                shared.counts()
         except BaseException as error:  # noqa: BLE001 - handed to the main thread
             failures.append(error)
 
-    threads: list[Any] = [threading.Thread(target=work) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failures == []
-    assert sum(store.counts().states.values()) == 100
+    with closing(sql.open_store(settings)) as shared:
+        threads = [threading.Thread(target=work, args=(shared,)) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(100)
+        assert failures == []
+        assert sum(shared.counts().states.values()) == 100
 
 
-def test_two_that_wait_for_each_other_both_come_through(postgres_url: str) -> None:
+def test_two_that_wait_for_each_other_both_come_through(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real deadlock: the server ends one of the two, which runs again."""
+    monkeypatch.setattr(engine, "PATIENCE", 60)  # until both have begun, and the server has looked
     with closing(engine.Database(postgres_url)) as one, closing(engine.Database(postgres_url)) as other:
         one.write(lambda connection: connection.exec_driver_sql("CREATE TABLE pair (name TEXT, count INTEGER)"))
         one.write(lambda connection: connection.exec_driver_sql("INSERT INTO pair VALUES ('a', 0), ('b', 0)"))
@@ -327,16 +342,16 @@ def test_two_that_wait_for_each_other_both_come_through(postgres_url: str) -> No
             for name in names:
                 connection.exec_driver_sql(f"UPDATE pair SET count = count + 1 WHERE name = '{name}'")  # noqa: S608 - a name of this test
                 if len(runs) <= 2 and name == names[0]:
-                    both_hold_one.wait(10)
+                    both_hold_one.wait(60)
 
         try:
             with ThreadPoolExecutor(2) as pool:
                 ends = [
-                    pool.submit(database.write, functools.partial(count_up, names=names))
+                    pool.submit(database.write, functools.partial(count_up, names=names), patience=60)
                     for database, names in ((one, "ab"), (other, "ba"))
                 ]
                 for end in ends:
-                    end.result(30)
+                    end.result(100)
             counts = one.read(lambda connection: connection.exec_driver_sql("SELECT count FROM pair").scalars().all())
             assert (sorted(runs[:2]), counts) == (["ab", "ba"], [2, 2])
             assert len(runs) >= 3  # the one that ran again may have met the other once more
