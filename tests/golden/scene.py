@@ -22,6 +22,7 @@ from orchestrator.core.dependencies import Dependency
 from orchestrator.service import (
     asking,
     audit,
+    bell,
     bundleviews,
     careviews,
     catalogviews,
@@ -152,6 +153,7 @@ def scene(folder: Path, migrated: Path) -> Iterator[Callable[[Case], list[Any]]]
         changing.setattr(ids, "new_id", lambda: f"{next(number):08d}")
         changing.setattr(context, "open_store", functools.partial(sql.open_store, clock=clock))
         changing.setattr(asking, "ask", functools.partial(_answer, folder))
+        changing.setattr(bell, "PATIENCE", 60)  # what the broker says is printed, not how slow the machine is
         changing.setattr(weightfile, "pieces", lambda path, **_: iter([path.name.encode()]))
         changing.setattr(doctor, "examine", lambda _: iter(_CHECKS))
         changing.setattr(audit, "audit", lambda *_: [_FINDING])

@@ -11,6 +11,12 @@ from orchestrator import config
 from orchestrator.service import health
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine is no broker that is away."""
+    monkeypatch.setattr(health, "_TIMEOUT_SECONDS", 60)
+
+
 @pytest.fixture
 def answer() -> bytes:
     return b"+PONG\r\n"
@@ -29,7 +35,7 @@ def port(answer: bytes) -> Iterator[int]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield server.getsockname()[1]
-        thread.join(timeout=5)
+        thread.join(timeout=60)
 
 
 def ask(url: str) -> health.Broker:

@@ -11,6 +11,12 @@ from orchestrator.core import provenance as rules
 from orchestrator.service import provenance
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git has as long as a slow machine takes."""
+    monkeypatch.setattr(provenance, "PATIENCE", 60)
+
+
 def git(folder: Path, *words: str) -> str:
     who = ("-c", "user.name=ada", "-c", "user.email=ada@example.org", "-c", "init.defaultBranch=main")
     return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
@@ -98,15 +104,14 @@ def test_a_repository_without_a_commit(
 def test_git_that_is_missing_slow_or_broken_is_a_remark(
     repository: Path, settings: config.Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(provenance, "_GIT", ("no-such-git",))
-    assert asked(settings) == rules.Source(remark="git cannot be asked: No such file or directory")
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o700)
-    monkeypatch.setattr(provenance, "_GIT", (str(slow),))
-    monkeypatch.setattr(provenance, "PATIENCE", 0.1)
-    assert asked(settings) == rules.Source(remark="git did not answer within 0.1 s")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "_GIT", ("no-such-git",))
+        assert asked(settings) == rules.Source(remark="git cannot be asked: No such file or directory")
+        patch.setattr(provenance, "_GIT", (str(slow),))
+        patch.setattr(provenance, "PATIENCE", 0.1)
+        assert asked(settings) == rules.Source(remark="git did not answer within 0.1 s")
     (repository / ".git" / "HEAD").write_text("nonsense")
-    monkeypatch.chdir(repository)
     assert str(asked(settings).remark).startswith("git: fatal: ")
