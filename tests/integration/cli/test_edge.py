@@ -228,7 +228,7 @@ def test_ctrl_c_leaves_the_job_alone_and_says_so(
             store.cancel(waiting[0], actor="ada")  # its line says that the waiting has begun
         looking.stdout.readline()
         looking.send_signal(signal.SIGINT)
-        _, said = looking.communicate(timeout=30)
+        _, said = looking.communicate(timeout=60)
     assert looking.returncode == 130
     assert f"Detached: {held.id}" in said
     assert f"`orch cancel {held.id}" in said

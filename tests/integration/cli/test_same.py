@@ -140,12 +140,13 @@ def _lose(folder: Path) -> None:
 @pytest.mark.parametrize("change", [_rewrite, _add, _remove, _lose])
 @pytest.mark.usefixtures("worker")
 def test_a_folder_that_may_have_changed_is_trained_anew(
-    store: sql.SqlStore, tmp_path: Path, change: Callable[[Path], None]
+    store: sql.SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
     folder = tmp_path / "set"
     (folder / "cats").mkdir(parents=True)
     (folder / "cats" / "1.png").write_bytes(b"picture")
     job = succeeded(store, spec=specs.parse({"data": str(folder)}))
+    monkeypatch.setattr(same, "PATIENCE", 60)
     time.sleep(0.02)  # the clock that stamps files ticks a hundred times a second or more
     parts.overwrite(store, job.id, started_at=datetime.now(UTC))
     new = parts.new_job(spec=job.spec)
@@ -161,6 +162,7 @@ def test_a_folder_with_too_many_files_may_have_changed(
 ) -> None:
     clock.move(days=4000)
     job = succeeded(store, spec=specs.parse({"data": f"file:{tmp_path}"}))
+    monkeypatch.setattr(same, "PATIENCE", 60)
     assert same.result(store, parts.new_job(spec=job.spec)) == job
     monkeypatch.setattr(same, "PATIENCE", -1)
     assert same.result(store, parts.new_job(spec=job.spec)) is None

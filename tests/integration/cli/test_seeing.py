@@ -1,5 +1,6 @@
 """`orch compare`, `plot` and `confusion`: figures in a pipe and in JSON, charts on a terminal, pictures in files."""
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,13 @@ def test_more_jobs_than_lines_that_differ_are_refused(orch: Orch, store: base.St
     assert len(orch("compare", *many).rows[0]) == 13
 
 
+@pytest.fixture(scope="module")
+def _fonts() -> None:
+    """Let matplotlib look for fonts, which it tells of where that takes long, before a command draws."""
+    importlib.import_module("matplotlib.font_manager")
+
+
+@pytest.mark.usefixtures("_fonts")
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_picture_is_whole_and_the_same_again(
     orch: Orch, pair: tuple[jobs.Job, jobs.Job], tmp_path: Path, suffix: str, store: base.Store

@@ -20,6 +20,7 @@ def test_a_detached_node_that_is_not_up_yet_goes_with_the_command(tmp_path: Path
     points.mkdir()
     place = "up.log" if moment == "before" else "up.start"
     (points / place).write_text("pass" if moment == "during its imports" else "hold", encoding="ascii")
+    (points / "node.mkdir").write_text("hold", encoding="ascii")  # directly behind its imports
     with subprocess.Popen(
         [*ORCH, "up", "-d"],
         env=config.child_environment(settings, ORCH_TEST_FAILPOINTS=str(points)),
