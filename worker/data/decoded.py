@@ -232,7 +232,12 @@ class Decoded:
         except OSError as error:
             self._give_up(error)
             return
-        self._rows[index] = (offset, *pixels.shape[:2], _checksum(pixels), False, False)
+        row = (offset, *pixels.shape[:2], _checksum(pixels), False, False)
+        with self._turn:
+            if self._head["said"][0]:  # given up meanwhile: what was written before that was cut off
+                self._give_back()
+            else:
+                self._rows[index] = row
 
     def _keep(self, tail: int, rows: npt.NDArray[Any]) -> None:
         try:
@@ -250,11 +255,15 @@ class Decoded:
             said = bool(self._head["said"][0])
             self._head["said"], self._head["adding"] = True, False
             self._rows["height"][self._rows["offset"] >= self._head["kept"][0]] = 0
-            if self._head["ours"][0] and self._open is not None:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._open[1], int(self._head["kept"][0]))
+            self._give_back()
         if not said:
             _log.warning("Decoded pictures are not kept.", why=str(error), folder=str(self._folder))
+
+    def _give_back(self) -> None:
+        """Cut off what no index names."""
+        if self._head["ours"][0] and self._open is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._open[1], int(self._head["kept"][0]))
 
     def _read(self, offset: int, shape: tuple[int, int, int]) -> Pixels:
         size = math.prod(shape)
@@ -282,12 +291,8 @@ def of(info: protocol.DatasetInfo, settings: config.Settings) -> Decoded | None:
     if not settings.decoded_max_bytes:
         return None
     name = f"{info.hash[:32]}-{_decoder()}"
-    return Decoded(
-        name,
-        sum(info.counts.values()),
-        folder=settings.data_dir,
-        room=functools.partial(_room, settings, name, _EXPANSION * info.bytes),
-    )
+    room = functools.partial(_room, settings, name, _EXPANSION * info.bytes)
+    return Decoded(name, sum(info.counts.values()), folder=settings.data_dir, room=room)
 
 
 def taken(data_dir: Path, content_hash: str) -> int:
@@ -357,12 +362,8 @@ def _lock_file(data_dir: Path, name: str) -> Path:
 @functools.cache
 def _decoder() -> str:
     """Return a digest of all that pixels depend on besides the files."""
-    parts = (
-        _VERSION,
-        PIL.__version__,
-        simplejpeg.__version__,
-        *map(features.version, ("jpg", "zlib", "libtiff", "webp")),
-    )
+    libraries = map(features.version, ("jpg", "zlib", "libtiff", "webp"))
+    parts = (_VERSION, PIL.__version__, simplejpeg.__version__, *libraries)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 

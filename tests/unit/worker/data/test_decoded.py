@@ -2,17 +2,21 @@
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import structlog
 
 from orchestrator import config, failpoints
 from orchestrator.core import specs
 from tests.support import pictures
+from tests.support.waiting import until
 from worker import protocol
 from worker.data import cache, crews, decoded, loader, pixels, supply
 
@@ -208,6 +212,29 @@ def test_a_full_disk_means_no_cache_and_one_warning(
     assert [entry["event"] for entry in logs] == ["Decoded pictures are not kept."]
     stored = list((settings.data_dir / decoded.FOLDER).rglob("*.pixels"))
     assert sum(file.stat().st_size for file in stored) == 0  # what nobody can find is given back
+
+
+def test_what_is_written_just_when_all_is_given_up_is_given_back_too(
+    info: protocol.DatasetInfo, settings: config.Settings, armed: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """Its pixels may be cut off: whoever took them for whole would train on a black picture."""
+    made = np.full((3, 2, 3), 7, np.uint8)
+    one = decoded.of(info, settings)
+    assert one is not None
+    with closing(one):
+        one.refresh()
+        one.picture(0, lambda: made)
+        armed("pixels.write", "hold")
+        adding = threading.Thread(target=one.picture, args=(1, lambda: made), daemon=True)
+        adding.start()
+        until((tmp_path / "points" / "pixels.write.fired").exists)
+        armed("pixels.fsync", "enospc")
+        one.keep()
+        until(lambda: isinstance(one.picture(0, lambda: made), np.ndarray))  # it is given up
+        (tmp_path / "points" / "pixels.write.go").touch()
+        adding.join()
+        assert files(settings)[1].stat().st_size == 0
+        assert isinstance(one.picture(1, lambda: made), np.ndarray)
 
 
 def test_a_disk_that_cannot_be_read_means_decoding(
