@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Generator
 from multiprocessing.connection import Connection
@@ -34,6 +35,8 @@ AHEAD = 2
 _VALUE = np.dtype(np.float32)
 #: Seconds in which a process ends once it is told to.
 _END_SECONDS = 5.0
+#: Those of this process that have not been seen to end.
+_running: "weakref.WeakSet[_Maker]" = weakref.WeakSet()
 
 
 class Pictures(Protocol):
@@ -100,7 +103,8 @@ class _Maker:
         if pid == 0:
             _be(pictures, theirs, self._pipe, self._places)
         theirs.close()
-        self._process = psutil.Process(pid)
+        self.process = psutil.Process(pid)
+        _running.add(self)
 
     def ask(self, keys: list[Key]) -> None:
         with contextlib.suppress(OSError):  # where it was killed, `take` says so
@@ -126,11 +130,12 @@ class _Maker:
 
     def ended(self) -> int | None:
         """Wait for its end, and return its exit code."""
+        _running.discard(self)
         try:
-            return self._process.wait(_END_SECONDS)
+            return self.process.wait(_END_SECONDS)
         except psutil.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+            self.process.kill()
+            return self.process.wait()
 
     def _killed(self) -> errors.StageFailed:
         return errors.StageFailed(
@@ -138,6 +143,11 @@ class _Maker:
             reason=states.Reason.LOST,
             why=f"Its exit code is {self.ended()}; one below 0 is a signal.",
         )
+
+
+def processes() -> list[psutil.Process]:
+    """Return the processes that make batches for this one."""
+    return [maker.process for maker in _running]
 
 
 def _be(pictures: Pictures, pipe: Connection, training: Connection, places: Any) -> NoReturn:

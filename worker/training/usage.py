@@ -5,7 +5,6 @@ the processes that load its pictures. Reading them takes a fraction of a millise
 """
 
 import contextlib
-import multiprocessing
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -15,6 +14,7 @@ import pynvml
 import torch
 
 from worker import protocol
+from worker.data import makers
 from worker.training import report, world
 
 #: Seconds between two looks at memory and GPU.
@@ -72,11 +72,7 @@ class Gauge:
 
     def _processes(self) -> list[psutil.Process]:
         """Return this process and those that load its pictures."""
-        found = [self._process]
-        for child in multiprocessing.active_children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found.append(psutil.Process(child.pid))
-        return found
+        return [self._process, *makers.processes()]
 
     def _cpu(self) -> float:
         """Return the seconds of CPU that all of them have taken."""

@@ -53,7 +53,7 @@ def keys(*indices: int) -> list[makers.Key]:
 
 
 def processes(made: makers.Makers) -> list[psutil.Process]:
-    return [maker._process for maker in made._makers]
+    return [maker.process for maker in made._makers]
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_they_end_with_a_training_that_is_killed() -> None:
     pids = [int(pid) for pid in mine.recv_bytes().split(b",")]
     os.kill(training, signal.SIGKILL)
     os.waitpid(training, 0)
-    until(lambda: not any(psutil.pid_exists(pid) and _lives(pid) for pid in pids), seconds=10)
+    until(lambda: not any(psutil.pid_exists(pid) and _lives(pid) for pid in pids), seconds=60)
 
 
 def _lives(pid: int) -> bool:

@@ -1,8 +1,8 @@
 """What a training takes of its host is measured where it is taken."""
 
-import multiprocessing
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psutil
@@ -10,8 +10,10 @@ import pynvml
 import pytest
 import torch
 
+from tests.unit.worker.data.test_makers import Pictures
 from tests.unit.worker.training import support
 from worker import protocol
+from worker.data import makers
 from worker.training import stage, usage
 
 CPU = torch.device("cpu")
@@ -49,13 +51,8 @@ def test_processes_that_load_pictures_count(clock: Clock, monkeypatch: pytest.Mo
     gauge = usage.Gauge(CPU)
     alone = gauge.end().memory
     assert alone == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
-    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-    child.start()
-    try:
+    with closing(makers.Makers(Pictures(), 1, largest=1)):
         assert gauge.end().memory > alone
-    finally:
-        child.kill()
-        child.join()
     spent = iter([10.0, 16.0])
     monkeypatch.setattr(usage.Gauge, "_cpu", lambda _: next(spent))
     gauge.begin()
