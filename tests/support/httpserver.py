@@ -9,8 +9,7 @@ Several replies for a path are used up in turn; the last one stays.
 """
 
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -170,11 +169,3 @@ class Server:
             if not reply.endless:
                 break
         request.close_connection = True
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float = 10) -> None:
-    """Wait until `condition()` is true; fails the test after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)

@@ -1,9 +1,8 @@
 """One node a home: who holds the lock is a node, who looks at it is none."""
 
 import os
-import threading
 import time
-from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,27 @@ def lock(settings: config.Settings) -> Path:
     return settings.run_dir / "node.lock"
 
 
-def test_a_look_at_the_lock_is_no_node(settings: config.Settings, lock: Path) -> None:
+def test_a_look_at_the_lock_is_no_node(settings: config.Settings, lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[int] = []
+    monkeypatch.setattr(presence, "_LOOK_SECONDS", 5.0)
     draining.tell(settings, node=os.getpid(), seconds=7)  # left by one that was killed
     with lock.open("w") as looking:
         flock(looking, LOCK_SH)
-        end = threading.Timer(0.2, flock, (looking, LOCK_UN))
-        end.start()
+
+        def meet(own: int, how: int) -> None:
+            try:
+                flock(own, how)
+            except BlockingIOError:
+                met.append(how)
+                flock(looking, LOCK_UN)  # it has seen enough
+                raise
+
+        monkeypatch.setattr(presence, "flock", meet)
         with presence.only_one(settings):
             assert (settings.run_dir / "node.pid").read_text("ascii") == str(os.getpid())
             assert draining.seconds(settings, node=os.getpid()) == settings.drain
             draining.tell(settings, node=os.getpid(), seconds=7)
-        end.join()
+    assert met == [LOCK_EX | LOCK_NB]
     assert not (settings.run_dir / "node.pid").exists()
     assert not draining.path(settings).exists()
 
@@ -44,7 +53,8 @@ def test_of_two_nodes_the_second_is_refused(settings: config.Settings, lock: Pat
 def test_health_is_a_beat_of_now(
     settings: config.Settings, monkeypatch: pytest.MonkeyPatch, age: float, code: int
 ) -> None:
-    monkeypatch.setattr(config, "load", lambda: settings)
+    patient = settings.model_copy(update={"heartbeat": 60.0})
+    monkeypatch.setattr(config, "load", lambda: patient)
     presence.prepare(settings)
     health.touch(settings)
     then = time.time() - age

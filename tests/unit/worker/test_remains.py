@@ -29,7 +29,7 @@ def test_no_sweep_waits_for_a_walk_over_all_folders(settings: config.Settings, m
 
     def walk(*_args: Any, **_named: Any) -> None:
         walking.set()
-        order.append("swept before it ended" if swept.wait(5) else "never swept")
+        order.append("swept before it ended" if swept.wait(60) else "never swept")
 
     def sweep(_: object) -> tuple[()]:
         if walking.is_set():

@@ -48,11 +48,11 @@ def test_nothing_is_claimed_before_it_can_be_started(store: mock.Mock) -> None:
 
     serving = threading.Thread(target=_slot(store, asked, draining).serve)
     serving.start()
-    assert looked.wait(10)
+    assert looked.wait(60)
     assert not store.claim.called
     ready.set()
     until(lambda: store.claim.called)
-    serving.join(10)
+    serving.join(60)
     assert not serving.is_alive()
 
 
@@ -61,7 +61,7 @@ def test_a_drain_ends_the_wait(store: mock.Mock) -> None:
     serving = threading.Thread(target=_slot(store, lambda: False, draining).serve)
     serving.start()
     draining.set()
-    serving.join(10)
+    serving.join(60)
     assert not serving.is_alive()
     assert not store.claim.called
 

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator import errors
 from orchestrator.core import states
-from tests.support import httpserver
+from tests.support.waiting import until
 from worker import protocol, stage
 
 
@@ -148,13 +148,13 @@ def test_stop_and_sigterm_are_heard_and_the_handler_is_put_back() -> None:
 
     def by_message(link: stage.Link) -> protocol.Ended:
         protocol.send(ends[0], protocol.Stop())
-        httpserver.wait_until(link.stop_requested.is_set)
+        until(link.stop_requested.is_set, seconds=60)
         heard.append("message")
         return protocol.Ended(how="stopped")
 
     def by_signal(link: stage.Link) -> protocol.Ended:
         os.kill(os.getpid(), signal.SIGTERM)
-        httpserver.wait_until(link.stop_requested.is_set)
+        until(link.stop_requested.is_set, seconds=60)
         heard.append("signal")
         return protocol.Ended(how="stopped")
 
@@ -168,7 +168,7 @@ def test_stop_and_sigterm_are_heard_and_the_handler_is_put_back() -> None:
 def _orphaned(connection: Connection) -> None:
     def body(link: stage.Link) -> protocol.Ended:
         link.send(protocol.Progress(done=0))
-        link.stop_requested.wait(30)
+        link.stop_requested.wait(100)
         return protocol.Ended(how="done")
 
     raise SystemExit(stage.run(connection, body))
@@ -180,7 +180,7 @@ def test_a_process_whose_supervisor_died_ends_by_itself() -> None:
     process = spawning.Process(target=_orphaned, args=(theirs,))
     process.start()
     theirs.close()
-    assert ours.poll(30)
+    assert ours.poll(60)
     ours.close()
-    process.join(10)
+    process.join(60)
     assert process.exitcode == protocol.EXIT_FENCED

@@ -56,12 +56,12 @@ def fetch(server: httpserver.Server, tmp_path: Path) -> Fetch:
     def run(*, sha256: str | None = None, report: whole.Report = lambda _done, _total: None, **policy: Any) -> Any:
         quick: dict[str, Any] = {
             "max_bytes": 10**7,
-            "max_seconds": 20,
+            "max_seconds": 100,
             "private_hosts_allowed": True,
             "first_backoff": 0.01,
-            "connect_timeout": 2,
-            "read_timeout": 2,
-            "window": 5,
+            "connect_timeout": 60,
+            "read_timeout": 60,
+            "window": 60,
         }
         return download.fetch(
             server.url(URL),

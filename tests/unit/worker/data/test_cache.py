@@ -233,19 +233,25 @@ def test_a_link_out_of_the_roots_is_refused(make_settings: Make, tmp_path: Path,
     assert ensure(folder, make_settings()).counts["train"] == 13
 
 
-def _ensure_in_child(url: str, home: Path, results: Any) -> None:
+def _ensure_in_child(url: str, home: Path, results: Any, both_have_told: Any) -> None:
     told: list[int] = []
-    info = ensure(url, config.Settings(home=home), report=lambda progress: told.append(progress.done))
+
+    def report(progress: protocol.Progress) -> None:
+        if not told:  # who downloads goes on when the other one waits, and knows how far it is
+            both_have_told.wait(60)
+        told.append(progress.done)
+
+    info = ensure(url, config.Settings(home=home), report=report)
     results.put((info.path, len(told)))
 
 
 def test_two_processes_share_one_download_and_both_report_its_progress(
     server: httpserver.Server, tmp_path: Path
 ) -> None:
-    url = server.on("/pets.zip", Reply(body=ARCHIVE, rate=len(ARCHIVE) / 1.5))
+    url = server.on("/pets.zip", Reply(body=ARCHIVE))
     spawning = multiprocessing.get_context("spawn")
-    results = spawning.Queue()
-    children = [spawning.Process(target=_ensure_in_child, args=(url, tmp_path, results)) for _ in range(2)]
+    results, barrier = spawning.Queue(), spawning.Barrier(2)
+    children = [spawning.Process(target=_ensure_in_child, args=(url, tmp_path, results, barrier)) for _ in range(2)]
     for child in children:
         child.start()
     (first, told), (second, told_too) = results.get(timeout=60), results.get(timeout=60)
@@ -279,7 +285,8 @@ def test_a_set_is_here_when_its_source_has_gone(make_settings: Make, tmp_path: P
 
 
 def test_a_set_that_is_read_is_not_removed(make_settings: Make, tmp_path: Path) -> None:
-    settings, spec = make_settings(), specs.parse({"data": "digits"})
+    (tmp_path / "pets.zip").write_bytes(ARCHIVE)
+    settings, spec = make_settings(), specs.parse({"data": str(tmp_path / "pets.zip")})
     held = cache.Cache(settings.data_dir)
     with supply.using(spec, expected_hash=None, settings=settings, report=lambda _: None) as info:
         with (
@@ -287,7 +294,7 @@ def test_a_set_that_is_read_is_not_removed(make_settings: Make, tmp_path: Path) 
             supply.using(spec, expected_hash=info.hash, settings=settings, report=lambda _: None),
         ):
             held.remove(info.hash)
-        assert ensure("digits", settings).path == info.path
+        assert ensure(tmp_path / "pets.zip", settings).path == info.path
     held.remove(info.hash)
     assert not Path(info.path).exists()
     own = pictures.image_folder(tmp_path / "own", size=(12, 10))
@@ -298,9 +305,10 @@ def test_a_set_that_is_read_is_not_removed(make_settings: Make, tmp_path: Path) 
 
 
 def test_a_set_that_is_removed_just_before_it_is_held_is_fetched_again(
-    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+    make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, found = make_settings(), list[str]()
+    (tmp_path / "pets.zip").write_bytes(ARCHIVE)
+    spec, settings, found = specs.parse({"data": str(tmp_path / "pets.zip")}), make_settings(), list[str]()
     first = supply.ensure_data
 
     def ensure_and_lose(*args: Any, **named: Any) -> protocol.DatasetInfo:
@@ -311,7 +319,7 @@ def test_a_set_that_is_removed_just_before_it_is_held_is_fetched_again(
         return info
 
     monkeypatch.setattr(supply, "ensure_data", ensure_and_lose)
-    with supply.using(specs.parse({"data": "digits"}), expected_hash=None, settings=settings, report=print) as info:
+    with supply.using(spec, expected_hash=None, settings=settings, report=print) as info:
         assert Path(info.path).is_dir()
     assert found == [info.hash] * 2
 

@@ -3,6 +3,7 @@
 import email.utils
 import multiprocessing
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 
 from orchestrator.core import states
 from tests.support import durability, httpserver
+from tests.support.waiting import until
 from tests.unit.worker.data.conftest import BODY, SHA256, URL, Fails, Fetch, left
 from worker.data import download
 
@@ -191,19 +193,27 @@ def test_a_body_without_a_length_is_taken_to_its_end(server: httpserver.Server, 
     assert fetch(sha256=SHA256).path.exists()
 
 
-def _download(url: str, folder: str) -> None:
+def _download_in_part(url: str, folder: str) -> None:
+    """Download until some of it is on the disk, and wait there to be killed."""
     policy = download.Policy(max_bytes=10**7, max_seconds=60, private_hosts_allowed=True)
-    download.fetch(url, folder=Path(folder), name="set", sha256=None, policy=policy, report=lambda *_: None)
+
+    def report(done: int, _total: int | None) -> None:
+        if done >= 100_000:
+            signal.pause()
+
+    download.fetch(url, folder=Path(folder), name="set", sha256=None, policy=policy, report=report)
 
 
 def test_a_download_that_is_killed_goes_on_where_it_was(
     server: httpserver.Server, fetch: Fetch, tmp_path: Path
 ) -> None:
-    server.on(URL, Reply(body=BODY, rate=100_000))
-    victim = multiprocessing.get_context("spawn").Process(target=_download, args=(server.url(URL), str(tmp_path)))
+    server.on(URL, Reply(body=BODY))
+    victim = multiprocessing.get_context("spawn").Process(
+        target=_download_in_part, args=(server.url(URL), str(tmp_path))
+    )
     victim.start()
     part = tmp_path / "set.part"
-    httpserver.wait_until(lambda: part.exists() and part.stat().st_size > 0, seconds=60)
+    until(lambda: part.exists() and part.stat().st_size > 0, seconds=60)
     victim.kill()
     victim.join()
     had = part.stat().st_size

@@ -17,13 +17,13 @@ from worker.data import urls
 
 @pytest.fixture
 def guarded() -> Iterator[urls.Session]:
-    with urls.Session(private_hosts_allowed=False, timeout=(2, 2)) as session:
+    with urls.Session(private_hosts_allowed=False, timeout=(60, 60)) as session:
         yield session
 
 
 @pytest.fixture
 def free() -> Iterator[urls.Session]:
-    with urls.Session(private_hosts_allowed=True, timeout=(2, 2)) as session:
+    with urls.Session(private_hosts_allowed=True, timeout=(60, 60)) as session:
         yield session
 
 

@@ -17,7 +17,7 @@ class Meeting:
 
     def __init__(self, ranks: int) -> None:
         self._values: list[torch.Tensor | None] = [None] * ranks
-        self._all = threading.Barrier(ranks, timeout=10)
+        self._all = threading.Barrier(ranks, timeout=60)
 
     def met(self, rank: int, values: torch.Tensor) -> torch.Tensor:
         self._values[rank] = values

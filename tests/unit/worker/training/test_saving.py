@@ -58,7 +58,7 @@ def test_the_training_goes_on_while_a_checkpoint_is_written_which_is_of_its_mome
             stepped.set()
 
     def slow(snapshot: checkpoint.Snapshot, folder: Path) -> tuple[Path, int, str]:
-        assert stepped.wait(10)
+        assert stepped.wait(60)
         return checkpoint.write(snapshot, folder)
 
     monkeypatch.setattr(trainer.Trainer, "train_step", step)
@@ -80,7 +80,7 @@ def test_the_next_one_is_not_taken_before_the_last_is_written(
         return whole(self)
 
     def slow(snapshot: checkpoint.Snapshot, folder: Path) -> tuple[Path, int, str]:
-        assert taken.acquire(timeout=10)  # this one
+        assert taken.acquire(timeout=60)  # this one
         assert not taken.acquire(timeout=0.1)
         return checkpoint.write(snapshot, folder)
 
@@ -148,7 +148,7 @@ def test_a_failure_is_raised_at_a_look_and_once() -> None:
     go = threading.Event()
 
     def waits() -> None:
-        assert go.wait(10)
+        assert go.wait(60)
 
     with saving.Writing() as writing:
         writing.begin(waits)

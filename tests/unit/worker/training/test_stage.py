@@ -213,7 +213,7 @@ def run(main: Any, told: protocol.Assignment, stop_after: type | None = None) ->
         listener = threading.Thread(target=follow, args=(ours, messages, stop_after), daemon=True)
         listener.start()
         code = main(told, theirs)
-        listener.join(timeout=10)
+        listener.join(timeout=60)
         assert not listener.is_alive()
     return code, messages
 
@@ -253,7 +253,7 @@ def test_a_stop_is_heard_while_what_it_waits_for_does_not_move(
 
     def silent(*_args: Any, **_named: Any) -> Any:
         protocol.send(ours, protocol.Stop())
-        left.wait(5)
+        left.wait(60)
         raise report.Stopped
 
     monkeypatch.setattr(worker_stage, "_STOP_GRACE", 0.0)
