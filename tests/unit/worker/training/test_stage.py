@@ -278,6 +278,7 @@ def test_a_failure_is_told_over_the_pipe(data: protocol.DatasetInfo, root: Path)
     assert messages[-1].reason == states.Reason.USER_ERROR
 
 
+@pytest.mark.timeout(300)  # it imports torch and makes a first step
 def test_importing_the_stage_starts_no_thread_and_touches_no_gpu() -> None:
     code = (
         "import os, sys\n"
