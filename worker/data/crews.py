@@ -39,6 +39,8 @@ class Crew:
 
     def load(self, pictures: Pictures, batches: list[list[Key]], *, stay: bool = False) -> Iterator[Batch]:
         """Yield the batches, in order; processes `stay` for the next pass over these pictures."""
+        if not batches:  # a pass that goes on behind its last step, or a rank that none is left for
+            return
         if self.kind == "processes" and self.workers:
             yield from self._by_processes(pictures, batches, stay=stay)
         elif self.workers:
@@ -70,7 +72,7 @@ class Crew:
         return (images.pin_memory(), labels.pin_memory()) if self.pin_memory else (images, labels)
 
     def _by_processes(self, pictures: Pictures, batches: list[list[Key]], *, stay: bool) -> Iterator[Batch]:
-        largest = max(map(len, batches), default=0)
+        largest = max(map(len, batches))
         there = self._staying.get(pictures)
         if there is not None and there.largest < largest:  # it began with the rest of an epoch
             self.close()

@@ -42,10 +42,6 @@ _running: "weakref.WeakSet[_Maker]" = weakref.WeakSet()
 class Pictures(Protocol):
     """A data set that makes whole batches."""
 
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: Key) -> Any: ...
-
     def __getitems__(self, keys: list[Key]) -> Batch: ...
 
     def values(self, count: int) -> int:

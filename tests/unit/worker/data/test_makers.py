@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
 
 import psutil
 import pytest
@@ -30,12 +29,6 @@ WRONG: dict[int, Exception] = {
 
 class Pictures:
     """Each is full of its index."""
-
-    def __len__(self) -> int:
-        return 10
-
-    def __getitem__(self, key: makers.Key) -> Any:
-        raise NotImplementedError
 
     def values(self, count: int) -> int:
         return count * 3 * 2 * 2
@@ -132,6 +125,14 @@ def _lives(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_a_pass_may_have_no_batches(kind: crews.Kind) -> None:
+    """A training that goes on behind the last step of an epoch, or a rank for which no pictures are left."""
+    with closing(crews.Crew(kind, 2, pin_memory=False)) as crew:
+        assert list(crew.load(Pictures(), [], stay=True)) == []
+        assert len(list(crew.load(Pictures(), [keys(1)], stay=True))) == 1
 
 
 def test_larger_batches_than_before_are_made_by_others() -> None:
