@@ -120,9 +120,10 @@ def _of_attempts(root: Path, store: base.Store, job: jobs.Job) -> Iterator[Item]
 
 
 def _of_downloads(settings: config.Settings, store: base.Store) -> Iterator[Item]:
+    left = folders.unfinished(settings.data_dir)  # first, as above
     wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
     where = cache.Cache(settings.data_dir)
-    for key, path in supply.abandoned([job.spec for job in wanting], settings=settings):
+    for key, path in supply.abandoned(left, [job.spec for job in wanting], settings=settings):
 
         def remove(key: str = key, path: Path = path) -> bool:
             where.drop(key, path)

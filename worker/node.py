@@ -43,7 +43,8 @@ class Node:
     ) -> None:
         self._settings = settings
         self._exit_when_idle = exit_when_idle
-        self._asked_to_go = 0  #: by signals; a handler that set an event could hang on the lock it interrupted
+        self._asked_to_go = False  #: by a signal; a handler that set an event could hang on the lock it interrupted
+        self._at_once = False  #: without any more patience for the slots
         self._stop = threading.Event()
         self._ring_soon = threading.Event()  #: something waits that did not wait before
         self._sweep_soon, self._tell_soon = threading.Event(), threading.Event()
@@ -118,8 +119,10 @@ class Node:
         ours = (self._settings.home, self._settings.home / "orch.db") if self._settings.embedded_database else ()
         return all(os.access(path, os.W_OK) for path in ours if path.exists())
 
-    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        self._asked_to_go += 1
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # Only another Ctrl-C means now: of the others more than one comes when a session ends or somebody asks again.
+        self._at_once = self._at_once or (self._asked_to_go and number == signal.SIGINT)
+        self._asked_to_go = True
 
     def _watch(self) -> None:
         while not self._asked_to_go:
@@ -165,9 +168,10 @@ class Node:
         self._beat(states.WorkerState.DRAINING)
         for slot in self._slots:
             slot.ask_to_stop()
-        deadline = time.monotonic() + draining.seconds(self._settings, node=os.getpid()) + _GOODBYE_SECONDS
-        while any(slot.running for slot in self._slots) and time.monotonic() < deadline:
-            if self._asked_to_go > 1:  # the second signal means now
+        began = time.monotonic()
+        while any(slot.running for slot in self._slots) and not self._at_once:
+            # Asked each time: another `orch down` may give more.
+            if time.monotonic() > began + draining.seconds(self._settings, node=os.getpid()) + _GOODBYE_SECONDS:
                 break
             self._beat_if_due(states.WorkerState.DRAINING)
             time.sleep(_TICK_SECONDS)

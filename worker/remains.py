@@ -87,9 +87,14 @@ def sweep(store: base.Store, settings: config.Settings) -> None:
     """Remove the files of deleted jobs and what no job needs of broken downloads; raises DatabaseUnavailable."""
     for job_id in artifacts.sweep(store, settings.artifact_dir):
         _log.info("removed the files of a deleted job", job=job_id)
-    if folders.unfinished(settings.data_dir):
+    clear_downloads(store, settings)
+
+
+def clear_downloads(store: base.Store, settings: config.Settings) -> None:
+    """Remove what no job needs of broken downloads; raises DatabaseUnavailable."""
+    if left := folders.unfinished(settings.data_dir):
         from worker.data import supply  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
 
-        if supply.at_rest(settings):  # else all of it is work under way, and thousands of jobs are read for nothing
+        if supply.at_rest(left, settings=settings):  # else it is work under way: no need to read thousands of jobs
             wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
-            supply.clear_up([job.spec for job in wanting], settings=settings)
+            supply.clear_up(left, [job.spec for job in wanting], settings=settings)

@@ -1,5 +1,7 @@
 """One attempt of one job: start its process, listen to it, write what it says, and say how it ended."""
 
+import contextlib
+import math
 import signal
 import threading
 from collections.abc import Callable
@@ -53,7 +55,6 @@ class _Watch:
     alive_at: float
     asked_at: float = 0.0
     asked_for: Stopped | None = None
-    grace: float | None = None  #: seconds between asking and killing
     killed_for: states.Reason | None = None
     last: protocol.Ended | protocol.Failed | None = None
     memory: oom.Counter
@@ -82,7 +83,11 @@ class Supervisor:
     def run(self, claim: jobs.Claim) -> jobs.Job | None:
         """Run the claimed stage to its end and return the job as it stands then; None where the job was lost to us."""
         with sinks.opened(self._settings, claim) as also:
-            return self._run(claim, also.take)
+            job = self._run(claim, also.take)
+        if job is not None and job.state is states.JobState.CANCELLED:
+            with contextlib.suppress(errors.Unavailable, OSError):  # the node looks again within a minute
+                remains.clear_downloads(self._store, self._settings)
+        return job
 
     def _run(self, claim: jobs.Claim, also: Callable[[Any], None]) -> jobs.Job | None:
         recorder = Recorder(self._store, claim, root=self._place.artifact_dir, clock=self._clock, also=also)
@@ -102,14 +107,11 @@ class Supervisor:
     def _attempt(self, claim: jobs.Claim, recorder: Recorder, heartbeat: Heartbeat) -> jobs.Outcome:
         """Do the work and return how it ended; what goes wrong on this side of the pipe fails the attempt as well."""
         try:
-            outcome = self._work(claim, self._prepare(claim), recorder, heartbeat)
-            if outcome.kind == "cancelled" and claim.job.stage is states.Stage.DOWNLOAD:
-                self._drop_partial_download(claim)
+            return self._work(claim, self._prepare(claim), recorder, heartbeat)
         except errors.Stale:
             raise
         except Exception as error:  # noqa: BLE001 - the edge: a job must never stay running because of a defect of ours
             return _failed(stage.failure(error, folder=self._place.artifact_dir), recorder)
-        return outcome
 
     def _prepare(self, claim: jobs.Claim) -> Path:
         """Make this attempt's directory, and clear away earlier ones that no checkpoint needs."""
@@ -174,9 +176,9 @@ class Supervisor:
         now = self._clock.monotonic()
         wished = self._wished(heartbeat)
         if _URGENCY[wished] > _URGENCY[watch.asked_for]:
-            watch.asked_for, watch.asked_at, watch.grace = wished, now, self._grace(wished)
+            watch.asked_for, watch.asked_at = wished, now
             process.ask_to_stop()
-        if watch.grace is not None and now - watch.asked_at > watch.grace:
+        if now - watch.asked_at > self._grace(watch.asked_for):
             process.kill()
         if now - watch.alive_at > self._settings.stall:
             watch.killed_for = states.Reason.STALLED
@@ -186,12 +188,13 @@ class Supervisor:
             watch.killed_for = states.Reason.TIMEOUT
             process.kill()
 
-    def _grace(self, wished: Stopped | None) -> float | None:
-        if wished == "cancelled":
+    def _grace(self, asked_for: Stopped | None) -> float:
+        """Return the seconds between asking and killing; asked each time, since a drain may be given more of them."""
+        if asked_for == "cancelled":
             return self._settings.cancel_grace
-        if wished == "drained":
+        if asked_for == "drained":
             return draining.seconds(self._settings, node=self._place.node)
-        return None  # a pause or a yield has time: where its step never ends, the stall time ends it
+        return math.inf  # a pause or a yield has time: where its step never ends, the stall time ends it
 
     def _wished(self, heartbeat: Heartbeat) -> Stopped | None:
         """Return for what the process is to stop, if it is."""
@@ -220,11 +223,6 @@ class Supervisor:
             if recorder.away and self._draining.wait(_TICK_SECONDS):
                 return None
         return recorder.ended
-
-    def _drop_partial_download(self, claim: jobs.Claim) -> None:
-        from worker.data import supply  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
-
-        supply.drop_partial(claim.job.spec, settings=self._settings)
 
     def _assignment(self, claim: jobs.Claim, attempt_dir: Path) -> protocol.Assignment:
         job = claim.job

@@ -76,7 +76,7 @@ def _of_nodes(settings: config.Settings) -> Iterator[Finding]:
 def _of_downloads(settings: config.Settings, jobs: list[Job]) -> Iterator[Finding]:
     """Yield what downloads that nobody works at, or will go on with, have left in the cache of data sets."""
     data = settings.data_dir
-    goes_on = any(job.state in states.MAY_GO_ON and job.stage is states.Stage.DOWNLOAD for job in jobs)
+    goes_on = any(job.state in states.MAY_GO_ON for job in jobs)  # at any stage: another host may need the data anew
     patterns = (*layout.MOMENTARY, *(() if goes_on else layout.RESUMABLE))
     for path in sorted(path for pattern in patterns for path in data.glob(pattern)):
         source = path.name.removeprefix(".").partition(".")[0]

@@ -245,14 +245,16 @@ def _unsaved(settings: config.Settings, held: list[Lease] | None) -> int | None:
 
 
 def _drain(settings: config.Settings, node: int, deadline: float | None) -> bool:
+    """Ask the node to go, again where it drains already, and wait; whether it went in time."""
     if deadline is not None:
         draining.tell(settings, node=node, seconds=deadline)
+    patience = draining.seconds(settings, node=node) + DRAIN_MARGIN
     with contextlib.suppress(ProcessLookupError):
         os.kill(node, signal.SIGTERM)
-    if _until(lambda: pid(settings) != node, (settings.drain if deadline is None else deadline) + DRAIN_MARGIN):
+    if _until(lambda: pid(settings) != node, patience):
         return True
     with contextlib.suppress(ProcessLookupError):
-        os.kill(node, signal.SIGTERM)  # the second one means: now
+        os.kill(node, signal.SIGINT)  # to one that drains it means: now
     if not _until(lambda: pid(settings) != node, _HURRY_SECONDS):
         with contextlib.suppress(ProcessLookupError):
             os.kill(node, signal.SIGKILL)

@@ -3,12 +3,12 @@
 import contextlib
 import errno
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from orchestrator import config, errors, failpoints
 from orchestrator.core import specs, states
-from worker import folders, protocol
+from worker import protocol
 from worker.data import archive, cache, download, imagefolder, named, once, sources, weights, whole, zipcheck
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -37,7 +37,7 @@ def ensure_data(
         found = where.find(source, spec.data_sha256)
         if found is None:
             found = _fetch(where, source, spec.data_sha256, settings, report)
-        drop_partial(spec, settings=settings)  # who died when the set was there may have left what it was made of
+        _drop_partial(where, source)  # who died when the set was there may have left what it was made of
         where.use(source, found.hash)
     except OSError as error:
         if error.errno not in _NO_SPACE:
@@ -85,40 +85,42 @@ def here(spec: specs.JobSpec, content_hash: str, *, settings: config.Settings) -
     return found if found is not None and found.hash == content_hash else None
 
 
-def drop_partial(spec: specs.JobSpec, *, settings: config.Settings) -> None:
-    """Remove what was downloaded of a job's data and is not unpacked, unless another process is at it."""
-    where, key = cache.Cache(settings.data_dir), sources.parse(spec.data).key
-    if left := list(where.archives.glob(f"{key}.*")):
-        where.drop(key, *left)
-
-
-def clear_up(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> None:
-    """Remove what processes that died have left, but for the downloads that jobs of `wanted` specs would go on with."""
+def clear_up(left: Iterable[Path], wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> None:
+    """Remove what of `left` is abandoned, and no process is at."""
     where = cache.Cache(settings.data_dir)
-    for key, path in abandoned(wanted, settings=settings):
+    for key, path in abandoned(left, wanted, settings=settings):
         where.drop(key, path)
 
 
-def at_rest(settings: config.Settings) -> bool:
+def at_rest(left: Iterable[Path], *, settings: config.Settings) -> bool:
     """Whether fetching has left anything that no process is at."""
     where = cache.Cache(settings.data_dir)
-    return any(where.is_free(key) for key in {_key(path) for path in folders.unfinished(settings.data_dir)})
+    return any(where.is_free(key) for key in {_key(path) for path in left})
 
 
-def abandoned(wanted: Collection[specs.JobSpec], *, settings: config.Settings) -> Iterator[tuple[str, Path]]:
-    """Yield what fetching has left, with its source's key, but what jobs of `wanted` specs would go on with.
+def abandoned(
+    left: Iterable[Path], wanted: Collection[specs.JobSpec], *, settings: config.Settings
+) -> Iterator[tuple[str, Path]]:
+    """Yield what fetching has `left`, with its source's key, but what jobs of `wanted` specs would go on with.
 
-    A process may be at work on some of it: it holds the lock of the key.
+    The files are to be looked for before the jobs are: a job is in the database before it has any. A process may be at
+    work on some of it: it holds the lock of the key.
     """
     where = cache.Cache(settings.data_dir)
     keep = {weights.key(spec) for spec in wanted}
     for spec in wanted:
         with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
             keep.add(sources.parse(spec.data).key)
-    for path in folders.unfinished(settings.data_dir):
+    for path in left:
         key = _key(path)
         if path.parent not in {where.archives, settings.data_dir / weights.FOLDER} or key not in keep:
             yield key, path
+
+
+def _drop_partial(where: cache.Cache, source: sources.Source) -> None:
+    """Remove what was downloaded of a source and is not unpacked, unless another process is at it."""
+    if left := list(where.archives.glob(f"{source.key}.*")):
+        where.drop(source.key, *left)
 
 
 def _key(unfinished: Path) -> str:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from orchestrator import errors, failpoints
 from orchestrator.core import states
@@ -51,9 +52,12 @@ def taken_up(archive: Path, *, sha256: str | None, report: Report) -> Archive | 
     try:
         failpoints.reach("whole.read")
         noted = archive.with_suffix(_NOTE).read_text(encoding="ascii")
-        found = _read(archive, report)
+        total = archive.stat().st_size
+        failpoints.reach("whole.open")
+        file = archive.open("rb")
     except (OSError, ValueError):
         return None
+    found = _read(file, total, report)
     if found != noted or sha256 not in {None, found}:
         discard(archive)
         return None
@@ -77,13 +81,17 @@ def wrong_digest(label: str, found: str, wanted: str | None, *, kind: str = "sha
     )
 
 
-def _read(archive: Path, report: Report) -> str:
-    """Return the sha256 of a file; raises OSError."""
-    digest, done, total = hashlib.sha256(), 0, archive.stat().st_size
-    failpoints.reach("whole.open")
-    with archive.open("rb") as file:
-        while piece := file.read(_CHUNK):
+def _read(file: BinaryIO, total: int, report: Report) -> str | None:
+    """Return the sha256 of a file of so many bytes, None where it cannot be read to its end."""
+    digest, done = hashlib.sha256(), 0
+    with file:
+        while True:
+            try:
+                piece = file.read(_CHUNK)
+            except OSError:
+                return None
+            if not piece:
+                return digest.hexdigest()
             digest.update(piece)
             done += len(piece)
-            report(done, total)
-    return digest.hexdigest()
+            report(done, total)  # what goes wrong in there is no fault of the archive

@@ -98,7 +98,8 @@ def _check_stall_and_drain(installed: running.Installation, job: jobs.Job, *, ro
         until(lambda: _healthy(installed), seconds=30)
         assert _check_health(installed) == 0
     finally:
-        node.send_signal(signal.SIGTERM)
+        for one in (signal.SIGTERM, signal.SIGHUP):  # as at a session's end: the second one means no hurry
+            node.send_signal(one)
         assert node.wait(timeout=60) == 0
         away.store.close()
     until(lambda: not _healthy(installed))

@@ -150,6 +150,22 @@ def test_a_paused_download_keeps_what_has_come_and_goes_on_from_there(
         assert server.asked("/set.zip")[-1].headers["range"] == f"bytes={come}-"
 
 
+@pytest.mark.parametrize("another", [True, False])
+def test_what_a_cancelled_download_has_fetched_goes_unless_another_job_wants_it(
+    settings: config.Settings, store: sql.SqlStore, fork_server: Path, *, another: bool
+) -> None:
+    archive = archives.zipped(pictures.members(size=(64, 64)))
+    with httpserver.Server() as server:
+        url = server.on("/set.zip", httpserver.Reply(body=archive, rate=len(archive) / 60))
+        bench = Bench(settings, store, fork_server, spec=specs.JobSpec(data=url))
+        if another:
+            store.submit(jobs.NewJob(spec=bench.job.spec, user="bob", priority=-1))
+        job = bench.run_beside(bench.cancel)
+        assert job is not None
+        assert job.state is states.JobState.CANCELLED
+        assert bool(list(settings.data_dir.rglob("*.part"))) is another
+
+
 def test_a_yield_asks_and_the_job_goes_back_uncounted(bench: Bench, stage: Callable[[str], None]) -> None:
     stage("wait_for_stop")
     wished = {"wish": states.Wish.YIELD, "yields_to": bench.job.id}

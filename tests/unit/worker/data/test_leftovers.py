@@ -9,11 +9,12 @@ from typing import Any
 import filelock
 import pytest
 
+from orchestrator import errors
 from orchestrator.core import specs, states
 from tests.support import archives, httpserver, pictures
 from tests.unit.worker.data.conftest import Fails
 from tests.unit.worker.data.test_cache import ARCHIVE, TWO, Make, Reply, ensure, leftovers
-from worker import protocol
+from worker import folders, protocol
 from worker.data import archive, named, sources, supply, whole
 
 
@@ -60,6 +61,26 @@ def test_a_stop_during_the_check_throws_no_download_away(
     assert Path(info.path).is_dir()
     assert (len(server.requests), told[0].unit, leftovers(settings)) == (1, "bytes", [])
     assert list((settings.data_dir / "archives").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_while_it_is_read_again_costs_no_download(
+    server: httpserver.Server, make_settings: Make
+) -> None:
+    settings = make_settings()
+    url = server.on("/pets.zip", Reply(body=ARCHIVE))
+    waiting = settings.data_dir / "archives" / f"{sources.parse(url).key}.zip"
+    waiting.parent.mkdir(parents=True)
+    waiting.write_bytes(ARCHIVE)
+    whole.note(waiting, hashlib.sha256(ARCHIVE).hexdigest())
+
+    def full(_: protocol.Progress) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(errors.StageFailed, match="disk is full"):
+        ensure(url, settings, report=full)
+    assert waiting.exists()
+    ensure(url, settings)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("spoilt", ["the archive", "what is said of it", "neither, but another is wanted"])
@@ -118,21 +139,6 @@ def test_an_interrupted_download_goes_on_in_the_next_process(server: httpserver.
     assert "range" in server.requests[-1].headers
 
 
-def test_what_a_cancelled_job_downloaded_can_be_dropped(server: httpserver.Server, make_settings: Make) -> None:
-    settings = make_settings()
-    spec = specs.parse({"data": server.url("/pets.zip")})
-    key = sources.parse(spec.data).key
-    part = settings.data_dir / "archives" / f"{key}.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"some")
-    (settings.data_dir / "locks").mkdir()
-    with filelock.FileLock(settings.data_dir / "locks" / f"{key}.lock"):
-        supply.drop_partial(spec, settings=settings)
-        assert part.exists()  # somebody is at it
-    supply.drop_partial(spec, settings=settings)
-    assert not part.exists()
-
-
 def test_what_dead_processes_left_is_cleared_up_but_for_downloads_that_go_on(make_settings: Make) -> None:
     settings = make_settings()
     wanted = specs.parse({"data": "https://example.org/pets.zip"})
@@ -144,7 +150,8 @@ def test_what_dead_processes_left_is_cleared_up_but_for_downloads_that_go_on(mak
         (settings.data_dir / name).touch()
     (settings.data_dir / "sets" / f".{dead}" / "archive").mkdir(parents=True)
     with filelock.FileLock(settings.data_dir / "locks" / f"{held}.lock"):
-        supply.clear_up([wanted, specs.parse({"data": "nothing of the kind"})], settings=settings)
+        wanting = [wanted, specs.parse({"data": "nothing of the kind"})]
+        supply.clear_up(folders.unfinished(settings.data_dir), wanting, settings=settings)
     left = [str(path.relative_to(settings.data_dir)) for path in settings.data_dir.rglob("*") if path.is_file()]
     theirs = [name for name in litter if held in name]
     assert {name for name in left if not name.endswith(".lock")} == {

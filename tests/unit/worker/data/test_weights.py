@@ -76,7 +76,7 @@ def test_what_a_broken_download_left_stays_as_long_as_a_job_wants_it(
     for path in left:
         path.write_bytes(b"x")
     (folder / FILE).write_bytes(BODY)
-    supply.clear_up([SPEC] if wanted else [specs.JobSpec()], settings=settings)
+    supply.clear_up(folders.unfinished(settings.data_dir), [SPEC] if wanted else [specs.JobSpec()], settings=settings)
     assert [path.exists() for path in left] == [wanted, False]
     assert (folder / FILE).exists()
 
