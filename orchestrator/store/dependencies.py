@@ -68,8 +68,8 @@ def tell(connection: Connection, job_id: str, ended: states.Ended, *, now: datet
     noted = update(jobmodels.dependencies).where(waits, _dependencies.ended.is_(None)).values(ended=ended)
     if connection.execute(noted).rowcount:
         waiting = select(_dependencies.job_id).where(waits)
-        looking = update(jobmodels.jobs).where(_jobs.id.in_(waiting), _jobs.blocked == true()).values(not_before=now)
-        connection.execute(looking)
+        looking = update(jobmodels.jobs).where(_jobs.id.in_(waiting), _jobs.blocked == true(), ~begun())
+        connection.execute(looking.values(not_before=now))
 
 
 def take_back(connection: Connection, job_id: str) -> None:

@@ -19,7 +19,7 @@ def behind(*needs: jobs.Job, rule: states.After = After.OK) -> tuple[dependencie
 
 def succeed(store: sql.SqlStore, job: jobs.Job) -> None:
     """Bring a job, the only one that may be claimed, to its end."""
-    for _ in Stage:
+    while store.get(job.id).state is State.QUEUED:
         held = parts.claimed(store)
         assert held.id == job.id
         store.finish(held, parts.DONE)
@@ -205,6 +205,19 @@ def test_once_it_has_begun_a_job_waits_for_no_other(any_store: sql.SqlStore, clo
     assert not any_store.resume(second.id, actor="ada").blocked
     any_store.cancel(second.id, actor="ada")
     assert not any_store.retry(second.id, actor="ada").blocked
+
+
+def test_a_backoff_is_not_cut_short_by_the_end_of_what_a_job_waits_for_no_more(any_store: sql.SqlStore) -> None:
+    first = parts.submit(any_store)
+    second = parts.submit(any_store, after=behind(first), priority=5)
+    succeed(any_store, first)
+    any_store.finish(parts.claimed(any_store), parts.failed(states.Reason.OOM))
+    pause = any_store.get(second.id).not_before
+    any_store.extend(first.id, epochs=first.spec.epochs + 1, actor="ada")
+    third = parts.submit(any_store, after=behind(first))
+    succeed(any_store, first)
+    assert any_store.dependencies(third.id)[0].ended is Ended.SUCCEEDED
+    assert any_store.get(second.id).not_before == pause
 
 
 def test_what_had_succeeded_and_is_gone_has_succeeded(any_store: sql.SqlStore) -> None:
