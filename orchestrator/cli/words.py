@@ -99,7 +99,7 @@ def plural(count: int, noun: str) -> str:
 
 def evaluated(step: int, *, best: bool) -> str:
     """Return of which checkpoint an evaluation is."""
-    return "the best checkpoint" if best else f"step {step}, before the job was extended or retried"
+    return "the best checkpoint" if best else f"step {step}, not the best checkpoint of now"
 
 
 def nobody(workers: "Collection[Worker]", silent: "Container[str]") -> str | None:

@@ -306,7 +306,7 @@ class Evaluation:
     def is_of_best(self, checkpoints: Iterable[Checkpoint]) -> bool:
         """Whether it is of the best of the job's checkpoints: a job that goes on may have found a better one since."""
         best = next((one for one in checkpoints if one.best), None)
-        return best is None or best.sha256 == self.checkpoint_sha256
+        return best is not None and best.sha256 == self.checkpoint_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,9 +64,11 @@ class ClassPart(views.Part):
 
 
 class ConfusionPayload(views.Payload):
-    """The validation split as the best checkpoint of a job sees it."""
+    """The validation split as a job's checkpoint sees it: the best one of when the job last ended."""
 
     job: str
+    checkpoint_step: int
+    of_best: bool = Field(description="no better checkpoint was found since")
     accuracy: float
     loss: float
     images: int
@@ -118,6 +120,8 @@ def confusion(found: Confusion) -> ConfusionPayload:
     evaluation = found.evaluation
     return ConfusionPayload(
         job=found.job.id,
+        checkpoint_step=evaluation.checkpoint_step,
+        of_best=found.of_best,
         accuracy=evaluation.accuracy,
         loss=evaluation.loss,
         images=evaluation.images,

@@ -178,7 +178,7 @@ class CheckpointPart(Part):
 
 
 class EvaluationPart(Part):
-    """The best checkpoint on the validation split."""
+    """A checkpoint on the validation split: the best one of when the job last ended."""
 
     checkpoint_step: int
     checkpoint_sha256: str

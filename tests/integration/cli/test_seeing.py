@@ -202,8 +202,8 @@ def test_the_evaluation_of_an_extended_job_is_not_shown_as_of_a_better_checkpoin
     held = parts.claimed(store, states.Stage.TRAIN)
     point = parts.checkpoint(held, 20, accuracy=0.9, epoch=2)
     store.record_checkpoint(held, point, parts.epoch_rows(2, accuracy=0.9))
-    assert "Evaluation of step 10, before the job was extended" in plain(screen("status", job.id))
-    assert "This is of step 10, before the job was extended" in orch("confusion", job.id).err
+    assert "Evaluation of step 10, not the best checkpoint of now" in plain(screen("status", job.id))
+    assert "This is of step 10, not the best checkpoint of now" in orch("confusion", job.id).err
 
 
 def test_a_confusion_matrix_in_a_pipe_and_in_json(orch: Orch, store: base.Store) -> None:
