@@ -311,7 +311,8 @@ def _drained(history: History, attempt: jobs.Attempt) -> bool:
 def unsaved(events: Iterable[jobs.Event], attempt: int) -> bool:
     """Whether an attempt was ended, or still stands, without its word that its last step is in a checkpoint."""
     ended = next((row for row in events if row.attempt == attempt and row.old_state is states.JobState.RUNNING), None)
-    return ended is None or ended.reason is states.Reason.LOST or UNSAID in (ended.detail or "")
+    taken_back = ended is not None and ended.reason in {states.Reason.LOST, states.Reason.POISON}
+    return ended is None or taken_back or UNSAID in (ended.detail or "")
 
 
 def _said_all(event: jobs.Event) -> bool:

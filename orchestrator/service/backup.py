@@ -41,8 +41,6 @@ _TRIES = 5
 #: Bytes of a name in a folder, at most.
 _LONGEST_NAME = 255
 
-#: Name of an attempt's log, in its folder.
-
 _PIECE = 2**20
 
 

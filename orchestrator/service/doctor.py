@@ -23,7 +23,7 @@ from orchestrator.store.base import Store
 #: Less free disk than this is worth a word; a fifth of it is too little for a checkpoint and a data set.
 LOW_DISK_BYTES = 10 * 2**30
 
-#: Processes that load pictures hand batches over in shared memory; containers get 64 MiB of it, unless told otherwise.
+#: Through it NCCL hands gradients from GPU to GPU; containers get 64 MiB of it, unless told otherwise.
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's, and nothing is written there
 LITTLE_SHARED_MEMORY_BYTES = 2**30
 
@@ -105,7 +105,7 @@ def _shared_memory(_: config.Settings) -> Iterator[Check]:
         return
     total = shutil.disk_usage(SHARED_MEMORY).total
     little = total < LITTLE_SHARED_MEMORY_BYTES
-    fix = "Give the container more (`shm_size: 2gb` in Compose, --shm-size=2g), or submit with --loader-workers 0."
+    fix = "For trainings on several GPUs give the container more: `shm_size: 2gb` in Compose, --shm-size=2g."
     yield Check(
         name="shared memory",
         level=Level.WARN if little else Level.OK,
