@@ -237,13 +237,13 @@ def _disarm(name: str) -> str:
     armed = Path(f"{folder()}/{name}")
     taken = armed.with_name(f"{name}.{os.getpid()}.{threading.get_ident()}")
     try:
+        standing = armed.read_text(encoding="ascii").partition("\n")[0]
+        if not standing or standing.startswith("each "):  # empty: it is just being written
+            return standing.removeprefix("each ")
         armed.rename(taken)
     except FileNotFoundError:
         return ""
     action, *later = taken.read_text(encoding="ascii").splitlines()
-    if action.startswith("each "):
-        taken.rename(armed)
-        return action.removeprefix("each ")
     taken.write_text("\n".join(later), encoding="ascii")
     taken.rename(armed if later else armed.with_name(f"{name}.fired"))
     return action
