@@ -1,6 +1,6 @@
 """The audit: whether all that orch promises holds of what the database, the disk and the processes say now.
 
-It only looks. What is merely under way is gone at a second look: only what is there both times is found.
+It only looks. What is merely under way is gone at another look: only what is there each time is found.
 """
 
 import time
@@ -13,8 +13,9 @@ from orchestrator.core.jobs import JobFilter
 from orchestrator.service import holds, leftovers
 from orchestrator.store.base import Store
 
-#: Seconds between the two looks: longer than a claim needs to clear what earlier attempts left, or a rename.
-_PAUSE = 1.0
+#: Seconds between the looks: longer than a claim needs to clear what earlier attempts left, or a rename; then longer
+#: than they take on a busy machine.
+_PAUSES = (1.0, 3.0)
 
 
 def audit(settings: config.Settings, store: Store, *, promised: Iterable[str] = ()) -> list[Finding]:
@@ -24,11 +25,13 @@ def audit(settings: config.Settings, store: Store, *, promised: Iterable[str] = 
     """
     wanted = tuple(promised)
     seen = list(_look(settings, store, wanted))
-    if not seen:
-        return []
-    time.sleep(_PAUSE)
-    again = set(_look(settings, store, wanted))
-    return [finding for finding in seen if finding in again]
+    for pause in _PAUSES:
+        if not seen:
+            break
+        time.sleep(pause)
+        again = set(_look(settings, store, wanted))
+        seen = [finding for finding in seen if finding in again]
+    return seen
 
 
 def _look(settings: config.Settings, store: Store, promised: tuple[str, ...]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ import sqlalchemy
 
 from orchestrator import config, errors, sockets
 from orchestrator.core import jobs, specs, states
-from orchestrator.core.findings import Kind
+from orchestrator.core.findings import Finding, Kind
 from orchestrator.service import audit
 from orchestrator.store import attemptmodels, base, jobmodels, sql
 from tests.conftest import HandClock
@@ -101,7 +101,7 @@ def _save(scene: Scene, held: jobs.Claim, step: int, *, epoch: int, accuracy: fl
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_PAUSE", 0.0)
+    monkeypatch.setattr(audit, "_PAUSES", (0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,13 @@ def test_an_early_end_is_where_patience_ends(
 ) -> None:
     """The epochs' accuracies are 0.9, 0.5 and 0.6."""
     assert _build(settings, store, epochs=10, patience=patience).found() == found
+
+
+def test_what_is_gone_at_another_look_was_under_way(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    brief, lasting = (Finding(kind=Kind.LEFTOVER, job=scene.job, sentence=word) for word in ("brief", "lasting"))
+    looks = iter([[brief, lasting], [brief, lasting], [lasting]])
+    monkeypatch.setattr(audit, "_look", lambda *_: next(looks))
+    assert audit.audit(scene.settings, scene.store) == [lasting]
 
 
 def test_a_promised_job_may_have_been_deleted(any_scene: Scene) -> None:

@@ -17,7 +17,7 @@ from tests.support import pools
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_PAUSE", 0.0)
+    monkeypatch.setattr(audit, "_PAUSES", (0.0, 0.0))
 
 
 def training(store: base.Store, gpus: int = 1) -> jobs.Claim:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import config
 from orchestrator.core import clock as clocks
-from orchestrator.service import careviews, checks, context, doctor, files
+from orchestrator.service import audit, careviews, checks, context, doctor, files
 from orchestrator.store import base, sql
 from tests.conftest import HandClock
 from tests.contract import parts
@@ -152,7 +152,10 @@ def test_an_audit_that_finds_nothing_says_so(orch: Orch, store: base.Store) -> N
     assert careviews.AuditPayload.model_validate_json(orch("doctor", "--audit", "--json").out).findings == ()
 
 
-def test_an_audit_names_what_does_not_hold(orch: Orch, store: base.Store, settings: config.Settings) -> None:
+def test_an_audit_names_what_does_not_hold(
+    orch: Orch, store: base.Store, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_PAUSES", ())
     job = parts.submit(store)
     left = settings.artifact_dir / job.id / "attempt-0001" / "log.txt"
     left.parent.mkdir(parents=True)
