@@ -10,7 +10,7 @@ from tests.faults import resume
 from tests.support import driving, options
 from worker.models import zoo
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 SCHEDULES = 5
 SEED = 0

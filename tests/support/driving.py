@@ -101,6 +101,9 @@ class Driver:
         attempt = Attempt(folder=Path(told.attempt_dir))
         (attempt.folder / counted.FAILPOINTS).mkdir(parents=True)
         (attempt.folder / counted.PLAN).write_text(blow.plan.model_dump_json(), encoding="utf-8")
+        if blow.how == "place":
+            lines = ["pass"] * (blow.count - 1) + ["kill"]  # one for each write of a checkpoint
+            (attempt.folder / counted.FAILPOINTS / blow.place).write_text("\n".join(lines), encoding="ascii")
         self.attempts.append(attempt)
         with self._launcher.start(counted.ENTRY, told, log=attempt.folder / "log.txt") as process:
             _listen(process, attempt, blow)
@@ -131,12 +134,9 @@ class Driver:
 
 def _listen(process: launcher.Process, attempt: Attempt, blow: Blow) -> None:
     """Hear the process to its end, and strike it on the way."""
-    written, asked = 0, False
+    asked = False
     started = heard = time.monotonic()
     while True:
-        if blow.how == "place" and written == blow.count - 1:
-            (attempt.folder / counted.FAILPOINTS / blow.place).write_text("kill", encoding="ascii")
-            written += 1  # armed once
         if blow.how == "stop" and not asked and attempt.steps >= blow.count:
             process.ask_to_stop()
             asked = True
@@ -151,4 +151,3 @@ def _listen(process: launcher.Process, attempt: Attempt, blow: Blow) -> None:
             return
         heard = time.monotonic()
         attempt.said.messages.append(message)
-        written += isinstance(message, protocol.CheckpointWritten) and blow.how == "place"
