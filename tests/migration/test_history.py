@@ -14,10 +14,11 @@ from orchestrator.core import jobs, states
 from orchestrator.store import engine, migrations, sql
 from tests.contract import parts
 from tests.migration.conftest import NEXT, ROWS, Add, elsewhere, fill, make
+from tests.support.waiting import patiently
 
 REVISIONS = sorted(path.name[:4] for path in (migrations.scripts() / "versions").glob("[0-9]*.py"))
 KEPT = sorted(path.stem for path in ROWS.glob("*.sql"))
-DEADLINE = 60.0
+DEADLINE = 90.0
 
 
 def pictures(connection: Connection) -> dict[str, set[str]]:
@@ -114,11 +115,12 @@ def _work_until(settings: config.Settings, stop: Any, done: Any) -> None:
     with closing(sql.open_store(settings)) as store:
         count = 0
         while not stop.is_set() or count < 1:
-            parts.submit(store)
-            held = parts.claimed(store, states.Stage.DOWNLOAD, worker=f"w{multiprocessing.current_process().pid}")
-            store.beat(held)
-            store.record_log(held, jobs.LogChunk(attempt=held.attempt, sequence=0, text="x"))
-            store.finish(held, parts.failed(states.Reason.BAD_INPUT))
+            patiently(parts.submit, store)
+            name = f"w{multiprocessing.current_process().pid}"
+            held = patiently(parts.claimed, store, states.Stage.DOWNLOAD, worker=name)
+            patiently(store.beat, held)
+            patiently(store.record_log, held, jobs.LogChunk(attempt=held.attempt, sequence=0, text="x"))
+            patiently(store.finish, held, parts.failed(states.Reason.BAD_INPUT))
             count += 1
             done.set()
             stop.wait(0.02)  # or one of the others might wait for SQLite's lock longer than a writer's patience
@@ -142,7 +144,7 @@ def test_workers_that_run_during_an_upgrade_go_on_and_refuse_at_their_next_start
         worker.start()
     assert all(event.wait(DEADLINE) for event in begun)
     add_revision('op.add_column("jobs", sa.Column("later", sa.Integer(), nullable=False, server_default="0"))')
-    migrations.upgrade(empty_url)
+    patiently(migrations.upgrade, empty_url)
     stop.set()
     for worker in workers:
         worker.join(DEADLINE)
@@ -173,7 +175,7 @@ def test_upgrade_that_raises_at_its_end_leaves_the_old_schema_whole(empty_url: s
 
 def _upgrade_with_others(url: str, gate: Any) -> None:
     gate.wait(DEADLINE)
-    migrations.upgrade(url)
+    patiently(migrations.upgrade, url)
 
 
 def test_two_upgrades_of_a_filled_database_are_one(empty_url: str, add_revision: Add) -> None:
