@@ -20,8 +20,9 @@ from orchestrator.core.jobs import Lease, Worker
 from orchestrator.service import context, files, health, query
 from orchestrator.store.base import Store
 
-#: Seconds until a detached node has its broker, its schema and its first heartbeat.
-START_SECONDS = 60.0
+#: Seconds until a detached node has its broker, its schema and its first heartbeat: on a cold or busy disk torch alone
+#: takes more than one minute to import.
+START_SECONDS = 180.0
 
 #: Seconds that a node may take beyond the drain's own deadline: to end slots that hang, and to give back their jobs.
 DRAIN_MARGIN = 30.0
@@ -138,7 +139,7 @@ def _up(settings: config.Settings, store: Store, process: "subprocess.Popen[byte
     """Wait until the node that was started is ready, or the other one that was faster."""
     if not _until(lambda: process.poll() is not None or _ready(settings, store, process.pid), START_SECONDS):
         process.terminate()
-        raise _no_start("It was not ready within a minute.", log)
+        raise _no_start("It was not ready within three minutes.", log)
     if process.poll() is not None:
         other = _faster(settings)  # of two that are started at once, one gives way
         if other is None or not _until(lambda: _ready(settings, store, other), START_SECONDS):

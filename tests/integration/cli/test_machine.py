@@ -164,7 +164,7 @@ def installed(tmp_path: Path) -> Iterator[running.Installation]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_from_two_who_start_a_node_at_once_to_prediction_and_down(
     installed: running.Installation, orch_in: OrchIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +172,8 @@ def test_from_two_who_start_a_node_at_once_to_prediction_and_down(
     data = pictures.write(tmp_path / "data", pictures.members(size=(16, 16)))
     try:
         with futures.ThreadPoolExecutor() as both:
-            said = list(both.map(lambda _: installed.orch("up", "-d").stderr.partition(": node")[0], range(2)))
+            started = both.map(lambda _: installed.orch("up", "-d", timeout=200), range(2))
+            said = [one.stderr.partition(": node")[0] for one in started]
         assert sorted(said) == ["Already up", "Up"]
         assert "Already up" in orch("up", "-d").err
         assert "worker\t" in orch("status").out
