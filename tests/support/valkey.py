@@ -10,6 +10,7 @@ import redis
 
 from orchestrator import config
 from orchestrator.queue import embedded
+from tests.support import ports
 from tests.support.waiting import until
 
 
@@ -17,10 +18,8 @@ class Server:
     """The server; a context manager. `settings` are lines of its configuration file."""
 
     def __init__(self, folder: Path, *settings: str, password: str | None = None) -> None:
-        self._reserved = socket.socket()  # bound and deaf: no other process gets the port, whether it runs or not
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
-        self.port = int(self._reserved.getsockname()[1])
+        self._reserved = ports.reserved()
+        self.port = ports.number(self._reserved)
         self.folder = folder
         self._password = password
         self._file = folder / "valkey.conf"
@@ -48,13 +47,15 @@ class Server:
         return psutil.Process(self._process.pid)
 
     def client(self) -> "redis.Redis":
-        return redis.Redis(port=self.port, password=self._password, socket_timeout=10)
+        return redis.Redis(port=self.port, password=self._password, socket_timeout=60)
 
     def start(self) -> None:
         binary = embedded.binary(config.Settings(home=self.folder))
         log = self._file.with_suffix(".log")
-        self._process = subprocess.Popen([binary, self._file, "--logfile", log], stdin=subprocess.DEVNULL)
-        until(self._listens, seconds=60)
+        process = subprocess.Popen([binary, self._file, "--logfile", log], stdin=subprocess.DEVNULL)
+        self._process = process
+        until(lambda: process.poll() is not None or self._listens(), seconds=60)
+        assert process.poll() is None, log.read_text("utf-8")
 
     def kill(self) -> None:
         if self._process is not None:
