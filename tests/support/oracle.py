@@ -8,7 +8,7 @@ from orchestrator.core.findings import Kind
 from orchestrator.service import audit
 from orchestrator.store import base
 from tests.support import running
-from tests.support.waiting import until
+from tests.support.waiting import patiently, until
 
 _UNDER_WAY = jobs.JobFilter(states=(states.JobState.QUEUED, states.JobState.RUNNING))
 
@@ -17,7 +17,7 @@ def holds(
     installed: running.Installation, *, promised: Iterable[str] = (), but: Collection[Kind] = (), seconds: float = 90
 ) -> None:
     """Wait until no job waits or runs, then judge."""
-    until(lambda: not installed.store.jobs(_UNDER_WAY), seconds=seconds)
+    until(lambda: not patiently(installed.store.jobs, _UNDER_WAY), seconds=seconds)
     judge(installed.settings, installed.store, promised=promised, but=but)
 
 
@@ -25,6 +25,6 @@ def judge(
     settings: config.Settings, store: base.Store, *, promised: Iterable[str] = (), but: Collection[Kind] = ()
 ) -> None:
     """Assert that the audit finds nothing but what the test has damaged itself, and that this is found."""
-    found = audit.audit(settings, store, promised=promised)
+    found = patiently(audit.audit, settings, store, promised=tuple(promised))
     said = "\n".join(f"{finding.kind} {finding.job}: {finding.sentence}" for finding in found)
     assert {finding.kind for finding in found} == set(but), said

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from orchestrator import config
 from orchestrator.core import jobs, specs, states
 from orchestrator.queue import embedded
 from orchestrator.store import base, sql
-from tests.support.waiting import until
+from tests.support.waiting import patiently, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,9 @@ class Installation:
         self.environment = config.child_environment(self.settings)
         self._slowness = home.with_name(f"{home.name}-failpoints") / "train.loss"
         if step_seconds:
-            self._slow_down(step_seconds)
+            self._slowness.parent.mkdir(parents=True)
+            self.environment["ORCH_TEST_FAILPOINTS"] = str(self._slowness.parent)
+            self.slow_down(step_seconds)
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._store: base.Store | None = None
 
@@ -96,7 +98,7 @@ class Installation:
         """Return the job once it is final (in `state`), failing with what is known where it ends otherwise."""
 
         def final() -> jobs.Job | None:
-            job = self.store.get(job_id)
+            job = patiently(self.store.get, job_id)
             return job if job.final else None
 
         job = until(final, seconds=seconds)
@@ -109,15 +111,11 @@ class Installation:
 
     def hurry(self) -> None:
         """Let the steps of trainings take as long as they take from now on."""
-        while self._slowness.parent.exists():
-            with suppress(FileNotFoundError):  # somebody comes by it just now
-                self._slowness.unlink()
-                return
+        self._slowness.unlink(missing_ok=True)
 
-    def _slow_down(self, seconds: float) -> None:
-        self._slowness.parent.mkdir(parents=True)
+    def slow_down(self, seconds: float) -> None:
+        """Let each step take so long at least; only where it was so from the beginning."""
         self._slowness.write_text(f"each sleep {seconds}", encoding="ascii")
-        self.environment["ORCH_TEST_FAILPOINTS"] = str(self._slowness.parent)
 
     def close(self) -> None:
         """End every node and the broker, the hard way where they do not go."""
@@ -126,7 +124,7 @@ class Installation:
                 node.send_signal(signal.SIGTERM)
         for node in self.nodes:
             try:
-                node.wait(timeout=40)
+                node.wait(timeout=90)
             except subprocess.TimeoutExpired:
                 node.kill()
                 node.wait()
@@ -143,7 +141,7 @@ def installation(home: Path, *, step_seconds: float = 0, **settings: Any) -> Ite
         yield installed
     finally:
         installed.close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (left := processes_of(home)) and time.monotonic() < deadline:
             time.sleep(0.05)
         for process in left:
