@@ -38,7 +38,7 @@ class Site:
             self.installed.wait(job_id, states.JobState.SUCCEEDED)
             assert [attempt.outcome for attempt in self.installed.store.attempts(job_id)] == ["done"] * 3
         oracle.holds(self.installed, promised=job_ids)
-        until(self.hears, seconds=60)
+        until(self.hears, seconds=90)
 
 
 @contextmanager

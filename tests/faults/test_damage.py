@@ -175,7 +175,7 @@ def test_with_none_left_there_is_a_reason_and_no_start(shelf: Shelf) -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home", devices="cpu", step_seconds=0.02) as installation:
+    with running.installation(tmp_path / "home", devices="cpu", lease=30, step_seconds=0.02) as installation:
         installation.start_node()
         yield installation
 
@@ -185,7 +185,7 @@ def _training(installed: running.Installation, tmp_path: Path) -> jobs.Job:
     data = pictures.write(tmp_path / "data", pictures.members(size=(16, 16)))
     recipe = {"network": "densenet_tiny", "image_size": 8, "loader_workers": 0}
     job = installed.submit(specs.parse({"data": str(data), **recipe, "epochs": 100_000, "checkpoint_steps": 10}))
-    until(lambda: len(installed.store.checkpoints(job.id)) >= 2, seconds=60)
+    until(lambda: len(installed.store.checkpoints(job.id)) >= 2, seconds=120)
     return job
 
 
@@ -214,22 +214,22 @@ def _recorded(installed: running.Installation, job: jobs.Job) -> set[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_a_job_goes_on_from_an_earlier_checkpoint_and_fails_with_none_left(
     installed: running.Installation, tmp_path: Path
 ) -> None:
     job, store, root = _training(installed, tmp_path), installed.store, installed.settings.artifact_dir
-    process = until(lambda: _frozen(installed, job), seconds=30)
+    process = until(lambda: _frozen(installed, job), seconds=60)
     newest, earlier, *_ = store.checkpoints(job.id)
     (root / newest.path).write_bytes((root / earlier.path).read_bytes())
     process.kill()
-    until(lambda: store.attempts(job.id)[-1].first_step, seconds=30)
+    until(lambda: store.attempts(job.id)[-1].first_step, seconds=60)
     assert store.attempts(job.id)[-1].first_step == earlier.step
     events = installed.orch("events", job.id).stdout
     assert "checkpoint_damaged" in events
     assert newest.path in events
 
-    process = until(lambda: _frozen(installed, job), seconds=30)
+    process = until(lambda: _frozen(installed, job), seconds=60)
     for row in store.checkpoints(job.id):
         (root / row.path).write_bytes(b"")
     process.kill()

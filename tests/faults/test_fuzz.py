@@ -8,6 +8,7 @@ from tests.faults import fuzz
 from worker.data import urls, zipcheck
 
 
+@pytest.mark.timeout(300)
 def test_nothing_but_errors_of_our_own_comes_out() -> None:
     seed = random.randrange(2**32)  # noqa: S311 - by pytest's own seed, which its first lines name
     tally = fuzz.run(iter(range(2000)), seed=seed)

@@ -14,7 +14,7 @@ from tests.faults.site import Site, tiny
 from tests.support import pictures, running
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 #: How much a slot may grow by what is pushed: two messages of 10 MB, and one that would unpack to 50 MB.
 GROWTH_BYTES = 40 * 2**20
@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with sites.at_work(tmp_path_factory.mktemp("site"), step_seconds=0.05) as standing:
+    with sites.at_work(tmp_path_factory.mktemp("site"), step_seconds=0.05, lease=30) as standing:
         yield standing
 
 
@@ -86,9 +86,9 @@ def test_what_is_pushed_and_forged_ends_no_worker_and_disturbs_no_job(site: Site
     _push(site, canary, states.Stage.DOWNLOAD)
     until(lambda: not site.lying(states.Stage.DOWNLOAD), seconds=90)
     with site.broker.client() as client:
-        assert client.keys() == []  # nothing is left to be delivered once more
+        until(lambda: client.keys() == [], seconds=60)  # nothing is left to be delivered once more
         at_work = site.installed.submit(tiny(data, epochs=10))
-        until(lambda: site.installed.store.epochs(at_work.id), seconds=60)
+        until(lambda: site.installed.store.epochs(at_work.id), seconds=90)
         _push(site, canary, states.Stage.TRAIN)
         _as_kombu_s_books(client)
         _as_remote_control(client)

@@ -97,6 +97,7 @@ def test_the_corpus_is_as_large_as_is_promised() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_job_of_a_real_node_fails_with_the_reason_and_leaves_no_staging(tmp_path: Path, orch_in: OrchIn) -> None:
     """A handful goes the whole way: submit, download stage, failed job, exit code, three lines."""
     chosen = [case for case in archives.CASES if case.name in {"parent", "link", "bomb", "crc", "html", "one byte"}]

@@ -12,7 +12,7 @@ from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 from worker import identity
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def test_a_node_takes_back_at_once_what_it_held_before_its_host_restarted(tmp_path: Path) -> None:
@@ -27,9 +27,9 @@ def test_a_node_takes_back_at_once_what_it_held_before_its_host_restarted(tmp_pa
         (root / deleted.id / "attempt-0001").mkdir(parents=True)
         store.delete(deleted.id, actor="tester")
         installed.start_node()
-        until(lambda: store.get(job.id).attempt > before, seconds=60)
-        until(lambda: store.checkpoints(job.id), seconds=60)
-        until(lambda: not (root / deleted.id).exists(), seconds=30)
+        until(lambda: store.get(job.id).attempt > before, seconds=120)
+        until(lambda: store.checkpoints(job.id), seconds=90)
+        until(lambda: not (root / deleted.id).exists(), seconds=60)
         lost, *later = store.attempts(job.id)
         assert (lost.attempt, lost.outcome) == (before, "lost")
         assert lost.worker not in {attempt.worker for attempt in later}
