@@ -35,11 +35,11 @@ from worker import forkserver, node, parts, recorder, supervisor
 
 #: As fast as two busy cores keep up with.
 TIMINGS: dict[str, Any] = {"heartbeat": 0.5, "lease": 2.5, "sweep": 0.5, "drain": 10, "cancel_grace": 1}
-DEADLINE = 120.0
+DEADLINE = 180.0
 EPOCHS = 2
 
 #: Times that a person types a command that dies or fails.
-_TRIES = 3
+_TRIES = 5
 
 
 class Home:
@@ -264,7 +264,7 @@ class Home:
                 return server.execute(query.replace("?", "%s").encode(), values).fetchall()
         if not (self.path / "orch.db").exists():
             return []
-        with contextlib.closing(sqlite3.connect(self.path / "orch.db", timeout=5)) as database:
+        with contextlib.closing(sqlite3.connect(self.path / "orch.db", timeout=30)) as database:
             return database.execute(query, values).fetchall()
 
     def log(self, name: str) -> str:

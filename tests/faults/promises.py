@@ -11,6 +11,7 @@ from orchestrator.core.states import JobState
 from orchestrator.service import audit
 from orchestrator.store import base, sql
 from tests.faults import homes, lane
+from tests.support.waiting import patiently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,8 @@ def check(ended: homes.Home) -> None:
     """Raise AssertionError where something that is promised is not true."""
     _check_processes(ended)
     assert "Exception in thread" not in ended.log("node"), "a thread of the node has died"
-    with contextlib.closing(sql.open_store(ended.settings)) as store:
-        found = audit.audit(ended.settings, store, promised=ended.promised)
+    with contextlib.closing(patiently(sql.open_store, ended.settings)) as store:
+        found = patiently(audit.audit, ended.settings, store, promised=ended.promised)
         assert found == [], "\n".join(f"{finding.kind} {finding.job}: {finding.sentence}" for finding in found)
         found_jobs = store.jobs(jobs.JobFilter())
         states = {job.id: str(job.state) for job in found_jobs}
@@ -79,7 +80,7 @@ def _result(ended: homes.Home, store: base.Store, job_id: str) -> Result:
 
 
 def _check_processes(ended: homes.Home) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while left := ended.processes():
         assert time.monotonic() < deadline, f"left running: {left}"
         time.sleep(0.02)

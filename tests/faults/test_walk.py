@@ -30,7 +30,7 @@ def _walk(walker: failpoints.Walker, chosen: list[cases.Case], *, postgres_url: 
     assert not bad, "\n\n".join(bad)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("case", _EVERYWHERE, ids=str)
 def test_a_kill_or_a_full_disk_anywhere_loses_nothing(case: cases.Case, walker: failpoints.Walker) -> None:
     _walk(walker, [case])
@@ -47,7 +47,7 @@ def test_what_is_drawn_of_all_other_cases_loses_nothing(
     _walk(walker, drawn, postgres_url=postgres_server)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(480)
 def test_a_clock_that_jumps_by_hours_disturbs_no_job(walker: failpoints.Walker) -> None:
     _walk(walker, [cases.Case(places=(cases.CLOCK,), actions="jump")])
 

@@ -101,7 +101,7 @@ def paused(home: homes.Home) -> None:
 
     home.call(pause)
     heard = home.beat() + 2
-    home.until(lambda: home.beat() >= heard)
+    home.until(lambda: home.rows("SELECT 1 FROM jobs WHERE beat >= ? OR state <> 'running'", heard))
     home.let_go("checkpoint.open")
     home.until(lambda: home.rows("SELECT 1 FROM jobs WHERE id = ? AND state = 'paused'", job_id))
     home.call(resume)

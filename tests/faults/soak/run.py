@@ -46,8 +46,8 @@ loader_workers = 0
 lr = 0.01
 """
 
-#: Seconds between two looks at what processes hold, one of which may just be ending.
-_LOOK_SECONDS = 0.3
+#: Seconds between two looks at what processes hold, one of which may just be ending, and how many follow the first.
+_LOOK_SECONDS, _LOOKS = 0.4, 3
 _DRAIN_SECONDS = 0.5  #: between two looks at what is left
 
 _RUNNING = jobs.JobFilter(states=(states.JobState.RUNNING,))
@@ -123,11 +123,14 @@ class Soak:
             time.sleep(dice.uniform(0, 2 * self.plan.every))
 
     def _look_at_devices(self) -> None:
-        """Keep what is wrong with the devices that are held: at two looks, since a process may just be ending."""
+        """Keep what is wrong with the devices that are held, at every look: a process may just be ending."""
         found = self._held_wrongly()
-        if found:
+        for _ in range(_LOOKS):
+            if not found:
+                return
             time.sleep(_LOOK_SECONDS)
-            self.misheld |= found & self._held_wrongly()
+            found &= self._held_wrongly()
+        self.misheld |= found
 
     def _held_wrongly(self) -> set[Finding]:
         running = [self.installed.store.history(job.id) for job in self.installed.store.jobs(_RUNNING)]
@@ -177,7 +180,7 @@ class Soak:
             at_work = any(person.poll() is None for person in people)
             with contextlib.suppress(errors.Unavailable):
                 left = self.installed.store.jobs(_UNFINISHED)
-                if not left and not at_work:
+                if not left and not at_work and self._all_are_up():
                     return
                 now = [(job.id, job.state, job.attempt, job.progress.done) for job in left]
                 if now != seen:
@@ -185,6 +188,11 @@ class Soak:
                 if not at_work:
                     self._resume(left)
             time.sleep(_DRAIN_SECONDS)
+
+    def _all_are_up(self) -> bool:
+        """Whether each node has come through its start, in which it clears away what dead ones have left."""
+        up = {worker.identity.pid for worker in self.installed.store.workers() if worker.beat}
+        return all(node.pid in up for node in self.installed.nodes)
 
     def _resume(self, left: list[jobs.Job]) -> None:
         """Let go on what its client paused, and was killed before it could resume it."""
