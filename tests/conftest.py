@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -41,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     of other tests. Files lie in memory where there is room: tests would wait for the disk most of their time. What only
     a power failure shows, no test here sees: those of fsync look at who calls it, and when.
     """
+    _let_signals_through()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # noqa: TID251 - as below
     if hasattr(config, "workerinput") or not _has_room(_MEMORY):  # a process of several has the folder of all
         return
@@ -48,6 +50,16 @@ def pytest_configure(config: pytest.Config) -> None:
     Path(folder).chmod(0o755)  # PostgreSQL, which refuses root, works in it as another user
     config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
     os.environ["TMPDIR"] = tempfile.tempdir = folder  # noqa: TID251 - for the processes that tests start
+
+
+def _let_signals_through() -> None:
+    """Let processes that tests start hear signals that this one was told to ignore: as nohup does, and a shell's `&`.
+
+    A signal that is ignored stays so in them; one with a handler is theirs again.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def _has_room(folder: Path) -> bool:
