@@ -14,11 +14,12 @@ from orchestrator import config, errors
 from orchestrator.core import jobs, states
 from orchestrator.store import engine, jobmodels, sql
 from tests.contract import parts
+from tests.support.waiting import patiently
 
 T = TypeVar("T")
 
 #: Nothing here takes longer; a deadlock would.
-DEADLINE = 60.0
+DEADLINE = 100.0
 
 
 def at_once(works: Sequence[Callable[[], T]]) -> list[T]:
@@ -27,17 +28,17 @@ def at_once(works: Sequence[Callable[[], T]]) -> list[T]:
 
     def run(work: Callable[[], T]) -> T:
         gate.wait(DEADLINE)
-        return work()
+        return patiently(work)
 
     with ThreadPoolExecutor(len(works)) as pool:
         return [future.result(DEADLINE) for future in [pool.submit(run, work) for work in works]]
 
 
 def _claim_until_none(settings: config.Settings, name: str, start: Any, results: Any) -> None:
-    with closing(sql.open_store(settings)) as store:
+    with closing(patiently(sql.open_store, settings)) as store:
         start.wait(DEADLINE)
         taken = []
-        while (held := parts.claim(store, worker=name)) is not None:
+        while (held := patiently(parts.claim, store, worker=name)) is not None:
             taken.append((held.id, held.attempt))
         results.put(taken)
 

@@ -1,4 +1,4 @@
-"""The real training stage, in which ranks fare badly: one is waited for a second only, sleeps, or fails."""
+"""The real training stage, in which ranks fare badly: one is not waited for long, sleeps, or fails."""
 
 import time
 from multiprocessing.connection import Connection
@@ -13,7 +13,7 @@ from worker import protocol
 from worker.training import ranks, stage, trainer
 
 ENTRY = f"{__name__}:train"
-SECONDS = 1.0
+SECONDS = 5.0  #: more than ranks that both work wait for each other on a busy machine
 ASLEEP = "asleep"
 _NIGHT_SECONDS = 600
 

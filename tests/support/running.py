@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +144,12 @@ def installation(home: Path, *, step_seconds: float = 0, **settings: Any) -> Ite
         deadline = time.monotonic() + 60
         while (left := processes_of(home)) and time.monotonic() < deadline:
             time.sleep(0.05)
+        still = []
         for process in left:
-            process.kill()
-    assert not left, f"left running: {[process.cmdline() for process in left]}"
+            with suppress(psutil.NoSuchProcess):
+                still.append(process.cmdline())
+                process.kill()
+    assert not still, f"left running: {still}"
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
@@ -180,3 +183,11 @@ def training_process(installed: Installation, job: jobs.Job) -> psutil.Process |
         return psutil.Process(int(pid_file.read_text(encoding="ascii")))
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended, if nobody has asked yet how."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # between the two
+        return True

@@ -51,7 +51,7 @@ def test_whatever_is_pushed_is_heard_as_a_doorbell(app: Celery, settings: config
             broker.lpush(f"{settings.broker_prefix}{QUEUE}", pushed)
             try:
                 while not heard:
-                    connection.drain_events(timeout=5)
+                    connection.drain_events(timeout=60)
             except Exception as error:
                 error.add_note(name)
                 raise

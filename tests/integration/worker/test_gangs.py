@@ -12,7 +12,7 @@ from orchestrator.core import jobs, specs, states
 from tests.support import pictures, running
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 State, Stage = states.JobState, states.Stage
 
@@ -20,7 +20,7 @@ State, Stage = states.JobState, states.Stage
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     home = tmp_path_factory.mktemp("gangs") / "home"
-    with running.installation(home, devices="cpu", slots_per_device=2, step_seconds=0.02) as installation:
+    with running.installation(home, devices="cpu", slots_per_device=2, step_seconds=0.02, lease=6) as installation:
         installation.start_node()
         yield installation
 
@@ -55,11 +55,11 @@ def test_a_job_on_both_slots_runs_between_single_ones(
     installed: running.Installation, spec: Callable[..., specs.JobSpec]
 ) -> None:
     first = installed.submit(spec(epochs=100_000))
-    until(lambda: trains(installed, first), seconds=60)
+    until(lambda: trains(installed, first))
     gang, later = installed.submit(spec(gpus=2)), installed.submit(spec(seed=1))
-    until(lambda: waits(installed, gang) and waits(installed, later), seconds=60)
-    (why,) = json.loads(installed.orch("why", later.id, "--json").stdout)["workers"]
-    assert why["why"] == f"holds its free devices back for {gang.id}, which trains on 2 together"
+    until(lambda: waits(installed, gang) and waits(installed, later))
+    held_back = f"holds its free devices back for {gang.id}, which trains on 2 together"
+    until(lambda: _why(installed, later) == [held_back])
     installed.store.cancel(first.id, actor="tester")
     installed.wait(gang.id, State.SUCCEEDED)
     installed.wait(later.id, State.SUCCEEDED)
@@ -84,14 +84,19 @@ def test_a_kill_of_a_training_or_its_slot_frees_both_devices(
         installed.wait(job.id, State.CANCELLED)
 
 
+def _why(installed: running.Installation, job: jobs.Job) -> list[str]:
+    """Return what `orch why` says of each worker."""
+    return [worker["why"] for worker in json.loads(installed.orch("why", job.id, "--json").stdout)["workers"]]
+
+
 def _kill(installed: running.Installation, gang: jobs.Job, victim: Callable[[psutil.Process], int]) -> None:
     """Kill what `victim` chooses once the gang trains, and wait until it trains again."""
     now = until(lambda: trains(installed, gang), seconds=90)
     # What an earlier attempt has done counts as well: the process may be about to start.
-    training = until(lambda: running.training_process(installed, now), seconds=60)
+    training = until(lambda: running.training_process(installed, now))
     os.kill(victim(training), signal.SIGKILL)
     until(lambda: installed.store.get(gang.id).attempt > now.attempt and trains(installed, gang), seconds=90)
-    assert not training.is_running() or training.status() == psutil.STATUS_ZOMBIE
+    assert running.gone(training)
     assert claims_of(installed, gang)[-1] == "2 x CPU"  # again both of them
 
 

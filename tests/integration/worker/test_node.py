@@ -20,6 +20,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 #: Of the trainings, most of which are interrupted.
 STEP_SECONDS = 0.03
+#: Of nodes whose attempts are counted, and that nobody kills: longer than a busy machine holds up a beat.
+LEASE = 60
+#: Of a process that is frozen: longer than a busy machine keeps one silent.
+STALL = 8
 #: Of a broker that never was there.
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -27,7 +31,7 @@ NOWHERE = "redis://127.0.0.1:1/0"
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     home = tmp_path_factory.mktemp("at-work") / "home"
-    with running.installation(home, step_seconds=STEP_SECONDS) as installation:
+    with running.installation(home, step_seconds=STEP_SECONDS, lease=LEASE) as installation:
         yield installation
 
 
@@ -72,10 +76,13 @@ def _check_health(installed: running.Installation) -> int:
     return subprocess.run(check, env=installed.environment, cwd=running.ROOT, check=False).returncode
 
 
+@pytest.mark.timeout(300)
 def test_a_node_of_another_root_ends_what_stalls_and_drains_and_one_that_leaves_when_idle_needs_no_doorbell(
     tmp_path: Path, data: str
 ) -> None:
-    with running.installation(tmp_path / "deaf", broker_url=NOWHERE, step_seconds=STEP_SECONDS) as installed:
+    with running.installation(
+        tmp_path / "deaf", broker_url=NOWHERE, step_seconds=STEP_SECONDS, lease=LEASE
+    ) as installed:
         elsewhere = installed.submit(tiny(data, **LONG))
         assert _check_health(installed) == 1
         _check_stall_and_drain(installed, elsewhere, root=tmp_path / "elsewhere")
@@ -90,13 +97,12 @@ def test_a_node_of_another_root_ends_what_stalls_and_drains_and_one_that_leaves_
 
 def _check_stall_and_drain(installed: running.Installation, job: jobs.Job, *, root: Path) -> None:
     """Let another root's node train the job: it stalls, goes on, and is drained; health follows the node."""
-    away = running.Installation(installed.settings.home, artifacts=root, broker_url=NOWHERE, stall=3)
+    away = running.Installation(installed.settings.home, artifacts=root, broker_url=NOWHERE, lease=LEASE, stall=STALL)
     away.environment["ORCH_TEST_FAILPOINTS"] = installed.environment["ORCH_TEST_FAILPOINTS"]
     node = away.start_node(log="elsewhere.log")
     try:
         _check_stall(away, job)
-        until(lambda: _healthy(installed), seconds=30)
-        assert _check_health(installed) == 0
+        until(lambda: _check_health(installed) == 0)
     finally:
         for one in (signal.SIGTERM, signal.SIGHUP):  # as at a session's end: the second one means no hurry
             node.send_signal(one)
@@ -104,21 +110,23 @@ def _check_stall_and_drain(installed: running.Installation, job: jobs.Job, *, ro
         away.store.close()
     until(lambda: not _healthy(installed))
     after = installed.store.get(job.id)
-    assert (after.state, after.total_retries) == (states.JobState.QUEUED, 1)
+    assert (after.state, after.total_retries) == (states.JobState.QUEUED, len(_stalled(installed, job)))
     training = installed.store.attempts(job.id)[-1]
     assert (training.outcome, training.last_step) == ("drained", installed.store.checkpoints(job.id)[0].step)
 
 
 def _check_stall(installed: running.Installation, job: jobs.Job) -> None:
     """Freeze the job's process: it is ended, and the job tried again."""
-    until(lambda: installed.store.checkpoints(job.id), seconds=60)
+    until(lambda: installed.store.checkpoints(job.id))
     process = until(lambda: running.training_process(installed, installed.store.get(job.id)))
     process.suspend()
-    until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
-    stalled = installed.store.attempts(job.id)[-1]
-    assert stalled.reason is states.Reason.STALLED
-    until(lambda: not process.is_running())
-    until(lambda: installed.store.checkpoints(job.id)[0].attempt > stalled.attempt, seconds=60)  # it goes on
+    stalled = until(lambda: _stalled(installed, job))[-1]
+    until(lambda: running.gone(process))
+    until(lambda: installed.store.checkpoints(job.id)[0].attempt > stalled.attempt)  # it goes on
+
+
+def _stalled(installed: running.Installation, job: jobs.Job) -> list[jobs.Attempt]:
+    return [attempt for attempt in installed.store.attempts(job.id) if attempt.reason is states.Reason.STALLED]
 
 
 def _check_all_stages(store: base.Store, job: jobs.Job) -> None:
@@ -141,7 +149,7 @@ def test_a_training_that_gets_no_better_ends_early_and_succeeds(at_work: running
         tells = telling.Telling(targets=(server.on("/hook", httpserver.Reply()),))
         job, _ = at_work.store.submit(jobs.NewJob(spec=spec, user="tester", notify=tells))
         at_work.wait(job.id, states.JobState.SUCCEEDED)
-        until(lambda: at_work.store.events(job.id)[-1].kind == "told", seconds=30)
+        until(lambda: at_work.store.events(job.id)[-1].kind == "told")
     (heard,) = [json.loads(request.body) for request in server.asked("/hook")]
     assert (heard["event"], heard["job"]["id"], heard["job"]["state"]) == ("finished", job.id, "succeeded")
     report = json.loads(at_work.orch("status", job.id, "--json").stdout)
@@ -175,10 +183,10 @@ def test_the_notebook_of_the_client_runs(
 def test_a_preemptible_training_yields_to_an_urgent_job_and_goes_on(at_work: running.Installation, data: str) -> None:
     store = at_work.store
     long = at_work.submit(tiny(data, **LONG, preemptible=True))
-    until(lambda: _running(at_work, long) and store.checkpoints(long.id), seconds=60)
+    until(lambda: _running(at_work, long) and store.checkpoints(long.id))
     urgent, _ = store.submit(jobs.NewJob(spec=tiny(data, epochs=1), user="tester", priority=5))
     at_work.wait(urgent.id, states.JobState.SUCCEEDED)
-    until(lambda: store.attempts(long.id)[-1].first_step, seconds=60)  # it trains again
+    until(lambda: store.attempts(long.id)[-1].first_step)  # it trains again
     store.cancel(long.id, actor="tester")
     at_work.wait(long.id, states.JobState.CANCELLED)
     before, after = store.attempts(long.id)[1:]
@@ -193,11 +201,11 @@ def test_a_preemptible_training_yields_to_an_urgent_job_and_goes_on(at_work: run
 
 def test_a_running_job_is_cancelled_and_its_process_group_with_it(at_work: running.Installation, data: str) -> None:
     job = at_work.submit(tiny(data, **LONG, loader_workers=2))
-    until(lambda: _running(at_work, job), seconds=60)
+    until(lambda: _running(at_work, job))
     process = until(lambda: running.training_process(at_work, at_work.store.get(job.id)))
     at_work.store.cancel(job.id, actor="tester")
     at_work.wait(job.id, states.JobState.CANCELLED)
-    until(lambda: not process.is_running())
+    until(lambda: running.gone(process))
 
 
 def test_bad_data_fails_the_job_once_with_its_reason(at_work: running.Installation, tmp_path: Path) -> None:
@@ -219,29 +227,29 @@ def test_beside_a_broker_that_hangs_a_node_for_one_job_goes_on_with_it_and_takes
             submitted = [installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2)]
             node = installed.start_node("--max-jobs", "1")
             # Their downloads run one after the other: any may be trained first.
-            job = until(lambda: next((job for job in submitted if _running(installed, job)), None), seconds=60)
+            job = until(lambda: next((job for job in submitted if _running(installed, job)), None))
             (slot,) = [it for it in running.named(installed.settings.home, "worker.app") if "cpu.0" in it.cmdline()]
             slot.kill()
-            until(lambda: installed.store.get(job.id).total_retries == 1, seconds=30)
-            until(lambda: _running(installed, job), seconds=60)
+            until(lambda: installed.store.get(job.id).total_retries >= 1)
+            until(lambda: _running(installed, job))
             installed.store.cancel(job.id, actor="tester")
             installed.wait(job.id, states.JobState.CANCELLED)
             silent.close()  # or the slots would wait for its answer before they go
-            assert node.wait(timeout=60) == 0
+            assert node.wait(timeout=100) == 0
             ends = sorted(installed.store.get(job.id).state for job in submitted)
             assert ends == [states.JobState.CANCELLED, states.JobState.QUEUED]
 
 
 def test_a_second_node_of_the_same_home_is_refused_where_one_is_wanted(at_work: running.Installation) -> None:
-    until((at_work.settings.run_dir / "node.pid").exists, seconds=60)
+    until((at_work.settings.run_dir / "node.pid").exists)
     assert at_work.start_node("--only-one", log="second.log").wait(timeout=60) == 1
     assert "up already" in (at_work.settings.home / "second.log").read_text(encoding="utf-8")
 
 
 def test_a_signal_right_after_a_claim_loses_nothing(at_work: running.Installation, data: str) -> None:
     (node,) = [node for node in at_work.nodes if node.poll() is None]
-    job = at_work.submit(tiny(data))
-    until(lambda: at_work.store.get(job.id).state is states.JobState.RUNNING, seconds=60, every=0.001)
+    job = at_work.submit(tiny(data, **LONG))  # it has not ended when the signal comes, however late that is
+    until(lambda: at_work.store.get(job.id).state is states.JobState.RUNNING, every=0.001)
     node.send_signal(signal.SIGHUP)  # its terminal was closed
     assert node.wait(timeout=100) == 0
     after = at_work.store.get(job.id)

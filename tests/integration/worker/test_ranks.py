@@ -103,7 +103,7 @@ def others(leader: int) -> list[psutil.Process]:
 
 
 def ended(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=5)[1]
+    return not psutil.wait_procs(processes, timeout=60)[1]
 
 
 def close(one: Training, other: Training) -> None:

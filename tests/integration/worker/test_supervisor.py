@@ -193,7 +193,7 @@ def test_a_pausing_job_can_be_cancelled(bench: Bench, stage: Callable[[str], Non
 def test_a_pause_waits_longer_than_a_drain(
     settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
 ) -> None:
-    bench = Bench(settings.model_copy(update={"drain": 0.2, "stall": 2.5}), store, fork_server)
+    bench = Bench(settings.model_copy(update={"drain": 0.2, "stall": 5}), store, fork_server)
     stage("ignore_stop")
     job = bench.run_beside(bench.pause)
     assert job is not None
@@ -230,17 +230,15 @@ def test_the_time_of_earlier_attempts_counts_and_that_of_a_pause_does_not(
     bench: Bench, stage: Callable[[str], None]
 ) -> None:
     stage("ignore_stop")
-    spec = bench.job.spec.model_copy(update={"max_duration": 1 / 3600 * 5})
+    spec = bench.job.spec.model_copy(update={"max_duration": 1.0})
     claim = bench.claim()
     claim = dataclasses.replace(
-        claim, ran=timedelta(seconds=4), job=dataclasses.replace(claim.job, spec=spec, started_at=None)
+        claim, ran=timedelta(seconds=3599), job=dataclasses.replace(claim.job, spec=spec, started_at=None)
     )
-    began = time.monotonic()
-    job = bench.supervisor.run(claim)
+    job = bench.supervisor.run(claim)  # a second later: alone it would have an hour
     assert job is not None
     assert (job.state, job.reason, job.total_retries) == (states.JobState.FAILED, states.Reason.TIMEOUT, 0)
     assert bench.attempt.reason is states.Reason.TIMEOUT
-    assert time.monotonic() - began < 4.5
 
 
 def test_a_stalled_stage_is_ended_with_that_reason(

@@ -66,7 +66,7 @@ def test_writes_wait_for_a_database_that_is_away(
     bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage("succeed")
-    refusals = iter(range(5))
+    refusals = iter(range(2))
     finish = bench.store.finish
 
     def away(claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
@@ -159,7 +159,7 @@ def test_who_waits_for_a_fork_server_that_never_comes_still_hears_what_is_wished
     beside.start()
     until((settings.artifact_dir / claim.id / "attempt-0001" / "log.txt").exists)
     getattr(bench, act)()
-    beside.join(timeout=20)
+    beside.join(timeout=60)
     assert not beside.is_alive()
     job = store.get(bench.job.id)
     assert (job.state, job.total_retries) == (state, int(act == "take_back"))

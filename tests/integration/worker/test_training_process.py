@@ -1,6 +1,8 @@
 """A training in a process of the fork server against the same one in this process, which has none of its settings."""
 
 import os
+import socket
+import struct
 from pathlib import Path
 
 import psutil
@@ -15,6 +17,14 @@ from worker.training import stage
 pytestmark = pytest.mark.slow
 
 
+def _behind(path: Path) -> psutil.Process:
+    """Return the process that listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.connect(str(path))
+        told = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return psutil.Process(struct.unpack("3i", told)[0])
+
+
 def test_the_fork_servers_settings_change_no_bit(fork_server: Path, tmp_path: Path) -> None:
     data = support.dataset(tmp_path / "pictures")
     recipe = support.spec(data=data.path, image_size=32, network="densenet_bc_40_12", epochs=1)
@@ -22,8 +32,8 @@ def test_the_fork_servers_settings_change_no_bit(fork_server: Path, tmp_path: Pa
     Path(there.attempt_dir).mkdir(parents=True)
     follower = support.Follower()
     log = Path(there.attempt_dir) / "log.txt"
+    environment = _behind(fork_server).environ()  # which its processes share
     with Launcher(fork_server).start("worker.training.stage:main_train", there, log=log) as process:
-        environment = psutil.Process(process.pid).environ()
         while not isinstance(message := protocol.receive_up(process.connection), protocol.Ended):
             follower.send(message)
     assert children.ALLOCATOR.items() <= environment.items()
