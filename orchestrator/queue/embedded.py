@@ -112,9 +112,12 @@ def stop(settings: config.Settings) -> bool:
 
 def _shut_down(settings: config.Settings) -> bool:
     failpoints.reach("broker.shutdown")
-    with client(settings) as connection:
-        pid = int(connection.info("server")["process_id"])
-        connection.shutdown(save=False, nosave=True)  # the append-only file holds everything already
+    try:
+        with client(settings) as connection:
+            pid = int(connection.info("server")["process_id"])
+            connection.shutdown(save=False, nosave=True)  # the append-only file holds everything already
+    except redis.RedisError:  # it hangs since it answered, or another one has shut it down
+        return _kill_hung(settings)
     return _until(lambda: not (answers(settings) or _alive(pid)), seconds=_SHUTDOWN_SECONDS)
 
 
