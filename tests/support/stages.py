@@ -102,10 +102,16 @@ def tell_environment(_assignment: protocol.Assignment, connection: Connection) -
     return 40 + leads + 2 * blind + 4 * silent
 
 
-def use_up_memory(_assignment: protocol.Assignment, connection: Connection) -> int:
-    """Take memory until the kernel kills; this process is to be the one."""
+#: Once there is a file of this name in its folder, an attempt's supervisor counts what the kernel kills.
+COUNTED = "counted"
+
+
+def use_up_memory(assignment: protocol.Assignment, connection: Connection) -> int:
+    """Take memory until the kernel kills and its supervisor sees that; this process is to be the one."""
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     protocol.send(connection, protocol.Progress(done=1))
+    while not (Path(assignment.attempt_dir) / COUNTED).exists():
+        time.sleep(0.01)
     taken = []
     while True:
         taken.append(b"x" * 2**24)

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import errors
 from orchestrator.core import layout, specs
-from tests.support import forking
+from tests.support import forking, running
 from tests.support.waiting import until
 from worker import protocol
 from worker.launcher import Launcher, Process, kill_leftover
@@ -44,7 +44,7 @@ def _start(fork_server: Path, attempt_dir: Path, stage: str) -> Process:
 
 
 def _wait(process: Process) -> None:
-    assert connection.wait([process.ending], timeout=30)
+    assert connection.wait([process.ending], timeout=60)
     process.collect()
 
 
@@ -76,7 +76,7 @@ def test_a_kill_takes_the_whole_group(fork_server: Path, attempt_dir: Path) -> N
         process.kill()
         _wait(process)
         assert process.killed_by == signal.SIGKILL
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: running.gone(child))
 
 
 def test_a_process_leads_its_group_before_it_runs(fork_server: Path, attempt_dir: Path) -> None:
@@ -125,7 +125,10 @@ def test_a_leftover_is_found_behind_a_symbolic_link(fork_server: Path, attempt_d
 
 
 def test_a_process_outlives_its_fork_server_and_stops_when_asked(attempt_dir: Path, tmp_path: Path) -> None:
-    with forking.server(tmp_path / "s") as server, _start(tmp_path / "s", attempt_dir, "wait_for_stop") as process:
+    with (
+        forking.server(tmp_path / "s", warm=False) as server,
+        _start(tmp_path / "s", attempt_dir, "wait_for_stop") as process,
+    ):
         protocol.receive_up(process.connection)
         server.kill()
         server.wait()
@@ -139,10 +142,10 @@ def test_a_process_outlives_its_fork_server_and_stops_when_asked(attempt_dir: Pa
 def test_a_fork_server_that_hangs_holds_nobody_up(
     attempt_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.launcher._ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr("worker.launcher._START_SECONDS", 1)
-    with forking.server(tmp_path / "s") as server:
+    with forking.server(tmp_path / "s", warm=False) as server:
         with _start(tmp_path / "s", attempt_dir, "ignore_stop") as process:
+            monkeypatch.setattr("worker.launcher._ANSWER_SECONDS", 0.2)
+            monkeypatch.setattr("worker.launcher._START_SECONDS", 1)
             server.send_signal(signal.SIGSTOP)
             process.kill()
             process.collect()
@@ -152,8 +155,9 @@ def test_a_fork_server_that_hangs_holds_nobody_up(
 
 
 def test_a_request_that_breaks_off_leaves_no_descriptor_open(fork_server: Path, attempt_dir: Path) -> None:
-    with _start(fork_server, attempt_dir, "succeed") as process:
+    with _start(fork_server, attempt_dir, "ignore_stop") as process:
         server = psutil.Process(psutil.Process(process.pid).ppid())
+        process.kill()
         _wait(process)
     before = server.num_fds()
     for _ in range(20):
@@ -162,7 +166,7 @@ def test_a_request_that_breaks_off_leaves_no_descriptor_open(fork_server: Path, 
             socket.send_fds(asker, [b"{"], [nothing.fileno()] * 3)
     with _start(fork_server, attempt_dir, "succeed") as process:  # answered behind all of them
         _wait(process)
-    until(lambda: server.num_fds() <= before, seconds=5)
+    until(lambda: server.num_fds() <= before)
 
 
 def test_a_pid_that_belongs_to_another_process_now_is_left_alone(attempt_dir: Path) -> None:

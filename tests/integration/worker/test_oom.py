@@ -10,7 +10,7 @@ from orchestrator import config
 from orchestrator.core import ids, states
 from orchestrator.store import sql
 from tests.integration.worker.conftest import Bench
-from tests.support import forking
+from tests.support import forking, stages
 from tests.support.waiting import until
 from worker import oom
 
@@ -34,7 +34,7 @@ def group() -> Iterator[Path]:
             pytest.skip("the memory of a control group cannot be limited here")
         yield folder
     finally:
-        until(lambda: _removed(folder), seconds=10)
+        until(lambda: _removed(folder))
 
 
 def _removed(folder: Path) -> bool:
@@ -55,10 +55,24 @@ def _limit(group: Path) -> None:
 
 
 def test_a_kill_by_the_kernel_is_oom_for_certain(
-    group: Path, settings: config.Settings, store: sql.SqlStore, tmp_path: Path, stage: Callable[[str], None]
+    group: Path,
+    settings: config.Settings,
+    store: sql.SqlStore,
+    tmp_path: Path,
+    stage: Callable[[str], None],
+    *,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stage("use_up_memory")
-    with forking.server(tmp_path / "s") as server:
+    count = oom.counter
+
+    def counting(pid: int) -> oom.Counter:
+        made = count(pid)
+        next(settings.artifact_dir.glob("*/attempt-0001")).joinpath(stages.COUNTED).touch()
+        return made
+
+    monkeypatch.setattr(oom, "counter", counting)
+    with forking.server(tmp_path / "s", warm=False) as server:
         (group / "cgroup.procs").write_text(str(server.pid), encoding="ascii")
         _limit(group)
         bench = Bench(settings, store, tmp_path / "s")
