@@ -139,7 +139,7 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
 
 def create(settings: config.Settings, plan: Plan, slot: Slot) -> Celery:
     """Return the Celery app that hears the doorbells of the plan's stages."""
-    app = queue_app.create(settings, queue_app.WORKER)
+    app = queue_app.create(settings)
     tasks.register(app, slot.hear, plan.stages)
     return app
 

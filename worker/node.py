@@ -16,8 +16,7 @@ from typing import TypeVar
 from orchestrator import config, draining, errors, log, sockets
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states, streaks
-from orchestrator.queue import app as queue_app
-from orchestrator.queue import dispatch, embedded
+from orchestrator.queue import broker, dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
 from worker import app, devices, health, identity, parts, presence, protocol, recorder, remains, teller
@@ -217,14 +216,14 @@ class Node:
             self._stop.wait(_FILES_SECONDS)
 
     def _ring(self) -> None:
-        with dispatch.Doorbell(self._settings, queue_app.WORKER) as doorbell:
+        doorbell = dispatch.Doorbell(self._settings, broker.WORKER)
 
-            def ring() -> None:
-                if self._settings.embedded_broker:
-                    embedded.ensure(self._settings)
-                reconcile.top_up(self._store, doorbell)
+        def ring() -> None:
+            if self._settings.embedded_broker:
+                embedded.ensure(self._settings)
+            reconcile.top_up(self._store, doorbell)
 
-            self._every_sweep(ring, sooner=self._ring_soon)
+        self._every_sweep(ring, sooner=self._ring_soon)
 
     def _tell(self) -> None:
         """Tell those who want to hear of jobs; a thread of its own, since a target may hang."""

@@ -1,6 +1,5 @@
 """Every Celery setting, once, with its reason."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -8,39 +7,17 @@ from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from orchestrator import config
-from orchestrator.core import brokerurl
-from orchestrator.queue import embedded, messages, transport
+from orchestrator.queue import broker, messages, transport
 
 TRANSPORT_ALIASES[transport.ALIAS] = transport.CLASS
 
 
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long one side waits for the broker, in seconds."""
-
-    connect: float
-    reply: float
-
-
-#: A person waits: a hung broker may cost a moment, never the command.
-CLIENT = Patience(connect=2, reply=2)
-#: A worker's reply time lies above its blocking pop of one second.
-WORKER = Patience(connect=5, reply=30)
-
-
-def create(settings: config.Settings, patience: Patience) -> Celery:
-    """Return a Celery app that knows no tasks."""
-    url = _url(settings)
+def create(settings: config.Settings) -> Celery:
+    """Return a Celery app that hears doorbells, and knows no tasks yet; `dispatch` rings them."""
+    url = broker.url(settings)
     app = Celery("orch", broker=_for_kombu(url), set_as_current=False)
-    app.conf.update(_conf(settings, patience), broker_use_ssl=_tls(url))
+    app.conf.update(_conf(settings), broker_use_ssl=broker.tls(url))
     return app
-
-
-def _url(settings: config.Settings) -> str:
-    """Return the broker's URL, password and all."""
-    if settings.broker_url is not None:
-        return settings.broker_url.get_secret_value()
-    return f"redis+socket://{embedded.socket(settings)}?virtual_host=0"
 
 
 def _for_kombu(url: str) -> str:
@@ -51,21 +28,7 @@ def _for_kombu(url: str) -> str:
     return f"{transport.ALIAS}://{rest.partition('?')[0]}"
 
 
-def _tls(url: str) -> dict[str, Any] | None:
-    """Return what the client library wants to know; Kombu by itself verifies nothing where a URL says nothing."""
-    tls = brokerurl.tls(url)
-    if tls is None:
-        return None
-    return {
-        "ssl_cert_reqs": "required" if tls.verify else "none",
-        "ssl_check_hostname": tls.check_hostname,
-        "ssl_ca_certs": tls.ca_certs,
-        "ssl_certfile": tls.certfile,
-        "ssl_keyfile": tls.keyfile,
-    }
-
-
-def _conf(settings: config.Settings, patience: Patience) -> dict[str, Any]:
+def _conf(settings: config.Settings) -> dict[str, Any]:
     return {
         # The database counts attempts. Late acknowledgement loses a job whose process is killed and doubles one that
         # outlives the visibility timeout.
@@ -83,12 +46,11 @@ def _conf(settings: config.Settings, patience: Patience) -> dict[str, Any]:
         # Queues of our own: a foreign worker on the same server would take messages from `celery`, and drop them.
         "task_queues": [Queue(name) for name in messages.QUEUES.values()],
         "task_default_queue": messages.QUEUES[min(messages.QUEUES)],
-        "task_routes": {messages.TASKS[stage]: {"queue": messages.QUEUES[stage]} for stage in messages.TASKS},
         "task_create_missing_queues": False,
         "broker_transport_options": {
             "global_keyprefix": settings.broker_prefix,
-            "socket_connect_timeout": patience.connect,
-            "socket_timeout": patience.reply,
+            "socket_connect_timeout": broker.WORKER.connect,
+            "socket_timeout": broker.WORKER.reply,
             "socket_keepalive": True,
         },
         # At the default of 100 tries the worker exits.
@@ -105,6 +67,4 @@ def _conf(settings: config.Settings, patience: Patience) -> dict[str, Any]:
         # Log lines are ours.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        # Publishing is best effort; the reconciler tops up.
-        "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0.2, "interval_step": 0},
     }

@@ -6,8 +6,6 @@ that is not JSON, at a time limit that is a word, and a worker that ends gives i
 """
 
 import functools
-import json
-import uuid
 from typing import Any
 
 from kombu.transport import redis
@@ -18,8 +16,6 @@ from orchestrator.queue import messages
 ALIAS = "orch"
 CLASS = f"{__name__}:Transport"
 
-_TASKS = {queue: messages.TASKS[stage] for stage, queue in messages.QUEUES.items()}
-
 
 class _Client(redis.PrefixedStrictRedis):
     """Takes a message from a list, and answers with a doorbell for that list."""
@@ -28,7 +24,7 @@ class _Client(redis.PrefixedStrictRedis):
         answer = super().parse_response(connection, command_name, **options)
         if command_name == "BRPOP" and answer:
             key, _ = answer
-            return key, _doorbell(key.decode().partition(Channel.sep)[0])
+            return key, messages.doorbell(key.decode().partition(Channel.sep)[0])
         return answer
 
 
@@ -52,17 +48,3 @@ class Transport(redis.Transport):
     """The transport; Celery takes it for Redis."""
 
     Channel = Channel
-
-
-def _doorbell(queue: str) -> str:
-    """Return a message that calls the queue's task with nothing."""
-    name = str(uuid.uuid4())
-    return json.dumps(
-        {
-            "body": "[[], {}, {}]",
-            "content-type": "application/json",
-            "content-encoding": "utf-8",
-            "headers": {"task": _TASKS[queue], "id": name},
-            "properties": {"delivery_tag": name, "delivery_info": {"exchange": "", "routing_key": queue}},
-        }
-    )

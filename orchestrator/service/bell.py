@@ -1,4 +1,4 @@
-"""Ringing from a process of its own: Celery takes as long to import as SQLAlchemy, and two cores do both at once."""
+"""Ringing from a process of its own: its client library is imported there beside SQLAlchemy, by another core."""
 
 import functools
 import json
@@ -7,13 +7,10 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from orchestrator import config, errors, failpoints
 from orchestrator.core.states import Stage
-
-if TYPE_CHECKING:
-    from orchestrator.queue.dispatch import Doorbell
 
 #: Rings for a stage; returns why that could not be done. The reconciler rings again in any case.
 Ring = Callable[[Stage], errors.BrokerUnavailable | None]
@@ -24,15 +21,18 @@ PATIENCE = 4
 
 def ring(settings: config.Settings, stage: Stage) -> errors.BrokerUnavailable | None:
     """Ring for a stage from this process."""
-    from orchestrator.queue import dispatch  # noqa: PLC0415 - Celery costs 0.2 s, and nothing before this needs it
+    from orchestrator.queue import dispatch  # noqa: PLC0415 - redis costs 0.1 s, and nothing before this needs it
 
-    with dispatch.Doorbell(settings) as doorbell:
-        return _rung(doorbell, stage)
+    try:
+        dispatch.ring(settings, stage)
+    except errors.BrokerUnavailable as error:
+        return error
+    return None
 
 
 @contextmanager
 def prepared(settings: config.Settings) -> Iterator[Ring]:
-    """Fork a process that imports Celery while this one goes on, and yield what makes it ring.
+    """Fork a process that imports the client library while this one goes on, and yield what makes it ring.
 
     For a command's beginning: the process that forks must have one thread only.
     """
@@ -54,23 +54,13 @@ def prepared(settings: config.Settings) -> Iterator[Ring]:
 def _become_bell(settings: config.Settings, asker: socket.socket) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends this process
-        from orchestrator.queue import dispatch  # noqa: PLC0415 - the import that takes the time
+        from orchestrator.queue import dispatch  # noqa: F401, PLC0415 - the import that takes the time
 
-        with dispatch.Doorbell(settings) as doorbell:
-            doorbell.prepare()
-            away = _rung(doorbell, Stage(asker.recv(64).decode()))
+        away = ring(settings, Stage(asker.recv(64).decode()))
         failpoints.reach("bell.answer")
         asker.sendall(json.dumps({} if away is None else {"why": away.why, "hint": away.hint}).encode())
     finally:
         os._exit(0)
-
-
-def _rung(doorbell: "Doorbell", stage: Stage) -> errors.BrokerUnavailable | None:
-    try:
-        doorbell.ring(stage)
-    except errors.BrokerUnavailable as error:
-        return error
-    return None
 
 
 def _ask(bell: socket.socket, stage: Stage) -> errors.BrokerUnavailable | None:

@@ -10,7 +10,7 @@ from worker import protocol, tasks
 
 
 def _worker(tmp_home: config.Settings, heard: list[str]) -> Celery:
-    app = queue_app.create(tmp_home, queue_app.WORKER)
+    app = queue_app.create(tmp_home)
     tasks.register(app, lambda: heard.append("doorbell"), tuple(states.Stage))
     return app
 
@@ -29,7 +29,7 @@ def test_a_task_answers_whatever_it_carries_and_reads_none_of_it(settings: confi
 
 def test_tasks_do_not_leak_into_other_apps(settings: config.Settings) -> None:
     _worker(settings, [])
-    other = queue_app.create(settings, queue_app.CLIENT)
+    other = queue_app.create(settings)
     assert not set(messages.TASKS.values()) & set(other.tasks)
 
 
@@ -38,9 +38,3 @@ def test_every_stage_has_a_task_a_queue_and_an_entry_point() -> None:
     assert stages == set(messages.TASKS) == set(messages.QUEUES) == set(protocol.ENTRY_POINTS)
     assert "celery" not in messages.QUEUES.values()
     assert len(set(messages.QUEUES.values())) == len(stages)
-
-
-def test_every_task_is_routed_to_the_queue_of_its_stage(settings: config.Settings) -> None:
-    app = queue_app.create(settings, queue_app.CLIENT)
-    for stage, name in messages.TASKS.items():
-        assert app.amqp.router.route({}, name)["queue"].name == messages.QUEUES[stage]

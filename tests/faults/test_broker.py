@@ -171,8 +171,7 @@ def test_a_doorbell_that_is_cut_off_or_rung_twenty_times_runs_a_job_once(site: S
     site.between.to_server.rule = proxy.Rule(cut_at=b"LPUSH")
     cut_off, _ = _submit(orch, file)
     assert site.between.to_server.cuts
-    with dispatch.Doorbell(site.installed.settings) as doorbell:
-        doorbell.ring(states.Stage.TRAIN, 20)
+    dispatch.Doorbell(site.installed.settings).ring(states.Stage.TRAIN, 20)
     site.came_through(cut_off)
     until(lambda: not site.lying(), seconds=60)
     assert [event.kind for event in site.installed.store.events(cut_off)].count("succeeded") == 1

@@ -25,11 +25,12 @@ CALLS = frozenset(
         "fork",
         "fsync",
         "link",
+        "llen",
+        "lpush",
         "listen",
         "mkdir",
         "open",
         "ping",
-        "queue_declare",
         "read_bytes",
         "read_text",
         "recv_bytes",
@@ -39,7 +40,6 @@ CALLS = frozenset(
         "rmtree",
         "send_bytes",
         "send_fds",
-        "send_task",
         "sendall",
         "shutdown",
         "sync_folder",
@@ -53,7 +53,6 @@ CALLS = frozenset(
 
 #: Functions without a place of their own, and why.
 EXCEPTIONS = {
-    "orchestrator/queue/dispatch.py:_length": "`waiting`, its one caller, has it",
     "orchestrator/queue/embedded.py:_cleared": "every failure means that the server has not gone yet",
     "orchestrator/queue/embedded.py:_kill_hung": "every failure means that there is none to kill",
     "orchestrator/queue/embedded.py:_last_line": "words for an error that is raised already",

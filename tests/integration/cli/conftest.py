@@ -13,7 +13,7 @@ import pytest
 from orchestrator import config
 from orchestrator.cli import main
 from orchestrator.core import clock, jobs, states
-from orchestrator.queue import dispatch
+from orchestrator.queue import dispatch  # noqa: F401 - or each command that rings imports it where it forks to
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.support import running
@@ -65,17 +65,8 @@ def heard_of(settings: config.Settings, *, seconds_ago: float = 0, **fields: Any
         store.register(living_worker(**fields))
 
 
-@pytest.fixture(scope="session")
-def _celery(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Import what rings: else each command that queues a job does so in the process that it forks."""
-    with dispatch.Doorbell(config.Settings(home=tmp_path_factory.getbasetemp())) as doorbell:
-        doorbell.prepare()
-
-
 @pytest.fixture
-def orch(
-    settings: config.Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], _celery: None
-) -> Orch:
+def orch(settings: config.Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Orch:
     """Run a command line as a pipe would see it; `stdin` is what it reads there."""
     for name in ("home", "lock_dir", "user"):
         monkeypatch.setenv(config.variable(name), str(getattr(settings, name)))

@@ -62,6 +62,12 @@ def test_looking_imports_no_celery_no_rich_in_a_pipe_and_one_dialect(
         )
 
 
+def test_submitting_imports_no_celery_and_no_rich_in_a_pipe(store: base.Store, settings: config.Settings) -> None:
+    imported = loaded(["submit", "--data", "digits"], config.child_environment(settings))
+    assert store.find("@latest").spec.data == "digits"
+    assert imported.isdisjoint({"celery", "kombu", "redis", "rich", "alembic", "sqlalchemy.dialects.postgresql"})
+
+
 def complete(words: str, settings: config.Settings) -> list[str]:
     env = {
         **config.child_environment(settings),

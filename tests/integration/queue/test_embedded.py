@@ -27,18 +27,18 @@ def _pid(settings: config.Settings) -> int:
 
 def test_doorbells_survive_a_restart(settings: config.Settings) -> None:
     embedded.ensure(settings)
-    with dispatch.Doorbell(settings) as doorbell:
-        doorbell.ring(states.Stage.TRAIN, 3)
-        psutil.Process(_pid(settings)).kill()
-        until(lambda: not embedded.answers(settings))
-        with pytest.raises(errors.BrokerUnavailable):
-            doorbell.waiting([states.Stage.TRAIN])
-        embedded.ensure(settings)
-        assert doorbell.waiting(states.Stage) == {
-            states.Stage.DOWNLOAD: 0,
-            states.Stage.TRAIN: 3,
-            states.Stage.EVALUATE: 0,
-        }
+    doorbell = dispatch.Doorbell(settings)
+    doorbell.ring(states.Stage.TRAIN, 3)
+    psutil.Process(_pid(settings)).kill()
+    until(lambda: not embedded.answers(settings))
+    with pytest.raises(errors.BrokerUnavailable):
+        doorbell.waiting([states.Stage.TRAIN])
+    embedded.ensure(settings)
+    assert doorbell.waiting(states.Stage) == {
+        states.Stage.DOWNLOAD: 0,
+        states.Stage.TRAIN: 3,
+        states.Stage.EVALUATE: 0,
+    }
 
 
 def test_a_server_that_runs_is_not_started_again(settings: config.Settings) -> None:
@@ -93,8 +93,7 @@ def test_a_server_that_hangs_is_killed_and_what_it_acknowledged_is_kept(
     assert not embedded.socket(settings).exists()
     assert not embedded.stop(settings)  # the pid in its file is nobody's now
     embedded.ensure(settings)
-    with dispatch.Doorbell(settings) as doorbell:
-        assert doorbell.waiting([states.Stage.TRAIN]) == {states.Stage.TRAIN: 1}
+    assert dispatch.Doorbell(settings).waiting([states.Stage.TRAIN]) == {states.Stage.TRAIN: 1}
 
 
 def test_a_foreign_pid_in_the_server_s_file_is_left_alone(settings: config.Settings) -> None:
@@ -152,10 +151,10 @@ def test_a_broker_that_is_away_is_said_in_words(settings: config.Settings) -> No
 
 def test_a_broker_that_is_away_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config.Settings(home=tmp_path, broker_url=SecretStr("redis://127.0.0.1:1/0"))
-    for module in ("kombu.utils.functional", "redis.retry"):  # left to themselves, they try for six seconds and more
-        monkeypatch.setattr(f"{module}.sleep", lambda _: pytest.fail("it waits, to ask again"))
-    with dispatch.Doorbell(settings) as doorbell, pytest.raises(errors.BrokerUnavailable) as away:
-        doorbell.waiting(states.Stage)
+    # Left to itself, it tries for ten seconds.
+    monkeypatch.setattr("redis.retry.sleep", lambda _: pytest.fail("it waits, to ask again"))
+    with pytest.raises(errors.BrokerUnavailable) as away:
+        dispatch.Doorbell(settings).waiting(states.Stage)
     assert "Connection refused" in (away.value.why or "")
     assert "ORCH_BROKER_URL" in (away.value.hint or "")
 

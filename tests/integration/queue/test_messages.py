@@ -11,7 +11,7 @@ from celery import Celery
 from orchestrator import config
 from orchestrator.core import states
 from orchestrator.queue import app as queue_app
-from orchestrator.queue import embedded, messages
+from orchestrator.queue import dispatch, embedded, messages
 from tests.faults.corpus import doorbells
 from worker import tasks
 
@@ -29,7 +29,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[config.Settin
 @pytest.fixture(scope="module")
 def app(settings: config.Settings) -> Celery:
     """A worker's app beside a real broker."""
-    app = queue_app.create(settings, queue_app.WORKER)
+    app = queue_app.create(settings)
     tasks.register(app, lambda: None, (states.Stage.TRAIN,))
     return app
 
@@ -59,6 +59,25 @@ def test_whatever_is_pushed_is_heard_as_a_doorbell(app: Celery, settings: config
             assert not canary.exists(), name
             heard.clear()
         assert list(broker.scan_iter()) == []  # nothing waits for an acknowledgement, and no book is kept
+
+
+@pytest.mark.parametrize("number", ["0", "3"])
+def test_what_is_rung_is_heard_in_the_database_that_the_url_names(number: str, settings: config.Settings) -> None:
+    url = f"redis+socket://{embedded.socket(settings)}?virtual_host={number}"
+    there = config.Settings(home=settings.home, broker_url=url, broker_prefix="other:")
+    hears, heard = queue_app.create(there), list[str]()
+    dispatch.ring(there, states.Stage.TRAIN)
+    assert dispatch.Doorbell(there).waiting(states.Stage) == dict.fromkeys(states.Stage, 0) | {states.Stage.TRAIN: 1}
+    with (
+        hears.connection_for_read() as connection,
+        hears.amqp.TaskConsumer(
+            connection.default_channel,
+            queues=[hears.amqp.queues[QUEUE]],
+            on_message=lambda message: heard.append(message.headers["task"]),
+        ),
+    ):
+        connection.drain_events(timeout=5)
+    assert heard == [messages.TASKS[states.Stage.TRAIN]]
 
 
 def test_a_big_message_is_refused_by_the_server(settings: config.Settings) -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from kombu.exceptions import KombuError
 
 from orchestrator import config, errors
-from orchestrator.core import states
+from orchestrator.core import brokerurl, states
+from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch
 from orchestrator.service import checks, doctor, health
 from tests.support import certificates, proxy, valkey
@@ -68,9 +70,9 @@ def test_an_account_and_a_certificate_open_it(broker: Broker, tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("ORCH_BROKER_URL_FILE", str(secret))
         settings = config.load(home=tmp_path)
-    with dispatch.Doorbell(settings) as doorbell:
-        doorbell.ring(states.Stage.DOWNLOAD, 2)
-        assert doorbell.waiting([states.Stage.DOWNLOAD]) == {states.Stage.DOWNLOAD: 2}
+    doorbell = dispatch.Doorbell(settings)
+    doorbell.ring(states.Stage.DOWNLOAD, 2)
+    assert doorbell.waiting([states.Stage.DOWNLOAD]) == {states.Stage.DOWNLOAD: 2}
     assert health.broker(settings).answers
     (check,) = _checks(secret.read_text(encoding="utf-8").strip(), tmp_path)
     assert (check.level, check.fix) == (checks.Level.OK, None)
@@ -116,6 +118,27 @@ def test_a_server_that_does_not_prove_who_it_is_is_refused(
     url = f"rediss://orch:canary@{host}:{broker.secured}/0{options}"
     assert why in _refused(url, tmp_path)
     assert why in str(health.broker(_settings(url, tmp_path)).why)
+
+
+@pytest.mark.parametrize(
+    ("account", "authority", "why"),
+    [
+        ("orch:canary", "ca", None),
+        ("orch:canary", "other_ca", "its certificate is refused: unable to get local issuer certificate"),
+        ("orch:canary-wrong", "ca", "invalid username-password pair or user is disabled"),
+    ],
+)
+def test_workers_hear_by_an_account_and_from_a_server_that_proves_who_it_is(
+    account: str, authority: str, why: str | None, broker: Broker, tmp_path: Path
+) -> None:
+    url = f"rediss://{account}@localhost:{broker.secured}/0?ssl_ca_certs={getattr(broker, authority)}"
+    refused = None
+    with queue_app.create(_settings(url, tmp_path)).connection_for_read() as connection:
+        try:
+            connection.ensure_connection(max_retries=0)
+        except KombuError as error:
+            refused = brokerurl.why(error)
+    assert refused == why
 
 
 def test_tls_to_a_plain_port_is_refused_and_the_reverse_too(broker: Broker, tmp_path: Path) -> None:
