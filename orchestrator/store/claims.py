@@ -1,4 +1,4 @@
-"""Which job a worker claims next: `core.ordering`, over the index `ix_jobs_claim`.
+"""Which job a worker claims next, and its taking: `core.ordering`, over the index `ix_jobs_claim`.
 
 A claim looks at users and at what their jobs demand, not at jobs: it seeks what runs of each user, and the first of
 each demand; whether the asker meets that is `core.resources`' rule. Its cost does not grow with the number of jobs,
@@ -28,8 +28,10 @@ from sqlalchemy import (
     select,
     tuple_,
     union_all,
+    update,
 )
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from orchestrator.core import gangs, ordering, resources, specs, states
 from orchestrator.core import limits as core_limits
@@ -40,7 +42,10 @@ _workers = hostmodels.workers.c
 
 #: Key of PostgreSQL's advisory lock under which claims are made while there are limits: "clai" in ASCII.
 _ADVISORY_KEY = 0x636C6169
-_STAGE = bindparam("stage", type_=jobmodels.jobs.c.stage.type)
+
+# An UPDATE would set the columns that are named like the values it is given: none of these is.
+_STAGE = bindparam("at_stage", type_=jobmodels.jobs.c.stage.type)
+_NOW = bindparam("now", type_=columns.UtcDateTime)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,7 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class First:
-    """A job that is next, its row locked, and the devices that are held for it."""
+    """A job that was next, its row as it runs, and the devices that are held for it."""
 
     row: Row[Any]
     devices: tuple[resources.Device, ...]
@@ -126,18 +131,17 @@ def takeable(
             return
 
 
-def lock_next(connection: Connection, who: Asker, stage: states.Stage, now: datetime) -> First | None:
-    """Return the job that is next, locked. Of two claimers at once the second one gets the one after it."""
+def take_next(connection: Connection, who: Asker, stage: states.Stage, now: datetime) -> First | None:
+    """Let the job that is next run, and return it. Of two claimers at once the second one gets the one after it."""
     if who.limits and connection.dialect.name == "postgresql":  # on SQLite every writer waits anyway
         # None of two claims may overlook what the other one begins.
         connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_KEY)))
     limits = who.limits if stage is states.Stage.TRAIN else core_limits.NONE
     full = _full_tags(connection, limits)
     for head, devices in takeable(connection, who, stage, now):
-        one = {"user": head.contender.user, "demand": head.demand.text}
-        first = _first(connection.dialect.name, bindparam("user"), bindparam("demand"), rooted=head.rooted, full=full)
-        locking = first.with_for_update(skip_locked=True)
-        row = connection.execute(locking, {**_values(who, stage, now), **one}).first()
+        one = {"user": head.contender.user, "demanding": head.demand.text}
+        taking = _taking(connection.dialect.name, rooted=head.rooted, full=full)
+        row = connection.execute(taking, {**_values(who, stage, now), **one}).first()
         if row is not None:
             return First(row=row, devices=devices)
     return None
@@ -168,7 +172,7 @@ def of_training(connection: Connection, training: Row[Any]) -> Head:
         _running(bindparam("user")).scalar_subquery().label("running"),
         _served_at(bindparam("user")).scalar_subquery().label("served_at"),
     )
-    own = connection.execute(standing, {"stage": stage, "user": user}).one()
+    own = connection.execute(standing, {"at_stage": stage, "user": user}).one()
     contender = ordering.Contender(
         user=user, running=own.running, served_at=own.served_at, rank=training.rank, seq=training.seq
     )
@@ -178,7 +182,7 @@ def of_training(connection: Connection, training: Row[Any]) -> Head:
 def demands(connection: Connection, stage: states.Stage) -> list[resources.Demand]:
     """Return what the jobs demand that wait for a stage, each demand once or more often."""
     kinds = _kinds(_users())
-    found = connection.execute(select(kinds.c.demand).where(kinds.c.demand.is_not(None)), {"stage": stage})
+    found = connection.execute(select(kinds.c.demand).where(kinds.c.demand.is_not(None)), {"at_stage": stage})
     return [resources.of(text) for text in found.scalars()]
 
 
@@ -201,7 +205,7 @@ def standing(connection: Connection, job: Row[Any], now: datetime) -> ordering.S
                 _served_at(user.name).scalar_subquery().label("served_at"),
                 first.correlate(user.name.table).scalar_subquery().label("seq"),
             ),
-            {"stage": job.stage},
+            {"at_stage": job.stage},
         )
     ]
     mine = next(user for user in everyone if user.user == job.submitted_by)
@@ -234,7 +238,7 @@ def has_tag(dialect: str, tag: str) -> ColumnElement[bool]:
 
 
 def _values(who: Asker, stage: states.Stage, now: datetime) -> dict[str, Any]:
-    return {"worker": who.worker, "root": who.root, "stage": stage, "now": now}
+    return {"asker": who.worker, "root": who.root, "at_stage": stage, "now": now}
 
 
 def _full_tags(connection: Connection, limits: core_limits.Limits, but_for: Row[Any] | None = None) -> tuple[str, ...]:
@@ -254,7 +258,7 @@ def _contenders(dialect: str, full: tuple[str, ...]) -> Select[Any]:
     https://wiki.postgresql.org/wiki/Loose_indexscan.
     """
     barred = (_workers.state == states.WorkerState.UNHEALTHY) | (_workers.wish == states.WorkerWish.DRAIN)
-    may_claim = ~exists().where(_workers.id == bindparam("worker"), barred)
+    may_claim = ~exists().where(_workers.id == bindparam("asker"), barred)
     kinds = _kinds(_users(may_claim))
     firsts = union_all(*(_firsts(dialect, kinds, rooted=rooted, full=full) for rooted in (False, True))).subquery()
     # No join, which PostgreSQL would make a hash of all jobs for.
@@ -304,7 +308,6 @@ def _first(
     For PostgreSQL the order names the root, since it does not take IS NULL for a constant, and the time is no OR, which
     it would rather make a bitmap of.
     """
-    now = bindparam("now", type_=columns.UtcDateTime)
     root = _jobs.artifact_root == bindparam("root") if rooted else _jobs.artifact_root.is_(None)
     return (
         select(jobmodels.jobs)
@@ -313,13 +316,24 @@ def _first(
             _jobs.submitted_by == user,
             _jobs.demand == demand,
             root,
-            func.coalesce(_jobs.not_before, now) <= now,
+            func.coalesce(_jobs.not_before, _NOW) <= _NOW,
             _jobs.spec_version <= specs.SPEC_VERSION,
             *(~has_tag(dialect, tag) for tag in full),
         )
         .order_by(_jobs.artifact_root, _jobs.rank, _jobs.seq)
         .limit(1)
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _taking(dialect: str, *, rooted: bool, full: tuple[str, ...]) -> ReturningUpdate[Any]:
+    """Return the compare-and-set that lets a user's first job of a demand run that no other claimer holds."""
+    first = _first(dialect, bindparam("user"), bindparam("demanding"), rooted=rooted, full=full)
+    free = first.with_only_columns(_jobs.seq).with_for_update(skip_locked=True).correlate(None).scalar_subquery()
+    still = (_jobs.seq == free, _jobs.state == states.JobState.QUEUED)
+    runs = {"state": states.JobState.RUNNING, "attempt": _jobs.attempt + 1, "worker": bindparam("asker"), "beat": 0}
+    times = {"not_before": None, "started_at": func.coalesce(_jobs.started_at, _NOW)}
+    return update(jobmodels.jobs).where(*still).values(**runs, **times).returning(jobmodels.jobs)
 
 
 def _running(user: ColumnElement[str]) -> Select[Any]:

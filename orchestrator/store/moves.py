@@ -38,6 +38,14 @@ class Move:
     values: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """How a job stood, where its row as it was is not at hand."""
+
+    state: states.JobState
+    stage: states.Stage
+
+
 def after(job: Row[Any], outcome: jobs.Outcome, *, now: datetime) -> Move:
     """Return the move of a running job whose attempt ended with `outcome`.
 
@@ -143,11 +151,11 @@ def record(
     kind: str,
     actor: str,
     now: datetime,
-    old: Row[Any] | None = None,
+    old: Row[Any] | Before | None = None,
     reason: states.Reason | None = None,
     detail: str | None = None,
 ) -> None:
-    """Add a line to the history of `job` (its row after the change; `old` before it)."""
+    """Add a line to the history of `job` (its row after the change; `old` is how it stood before)."""
     changed = old is None or old.state is not job.state
     connection.execute(
         jobmodels.events.insert().values(

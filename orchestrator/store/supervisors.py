@@ -124,9 +124,8 @@ class Supervisors(workerbase.Supervisors):
     ) -> jobs.Claim | None:
         waiting.unblock(connection, actor=worker.id, now=now)
         for stage in stages:
-            first = claims.lock_next(connection, asker, stage, now)
-            job = self._take(connection, first.row, worker) if first else None
-            if first and job:
+            first = claims.take_next(connection, asker, stage, now)
+            if first is not None:
                 on = device if len(first.devices) == 1 else gangs.named(first.devices)
                 place: dict[str, Any] = {
                     "worker": worker.id,
@@ -136,18 +135,10 @@ class Supervisors(workerbase.Supervisors):
                 }
                 if stage is not states.Stage.DOWNLOAD:
                     place["devices"] = [one.id for one in first.devices]
-                _begin_attempt(connection, job, first.row, place, now=now)
-                made.append(replace(_claimed(connection, job), devices=first.devices))
+                _begin_attempt(connection, first.row, place, now=now)
+                made.append(replace(_claimed(connection, first.row), devices=first.devices))
                 return made[-1]
         return None
-
-    def _take(self, connection: Connection, first: Row[Any], worker: jobs.WorkerIdentity) -> Row[Any] | None:
-        still = (_jobs.id == first.id, _jobs.state == states.JobState.QUEUED, _jobs.attempt == first.attempt)
-        taken = {"state": states.JobState.RUNNING, "attempt": first.attempt + 1, "worker": worker.id, "beat": 0}
-        times = {"not_before": None, "started_at": first.started_at or self.clock.now()}
-        return connection.execute(
-            update(jobmodels.jobs).where(*still).values(**taken, **times).returning(jobmodels.jobs)
-        ).first()
 
     @engine.writes
     def beat(self, connection: Connection, claim: jobs.Claim) -> states.Wish:
@@ -285,12 +276,11 @@ def end(
     return moves.apply(connection, job, moves.after(job, outcome, now=now), actor=actor, now=now)
 
 
-def _begin_attempt(
-    connection: Connection, job: Row[Any], before: Row[Any], place: dict[str, Any], *, now: datetime
-) -> None:
+def _begin_attempt(connection: Connection, job: Row[Any], place: dict[str, Any], *, now: datetime) -> None:
     begun = {"job_id": job.id, "attempt": job.attempt, "run": job.run, "stage": job.stage, "started_at": now}
     connection.execute(attemptmodels.attempts.insert().values(**begun, **place, submitted_by=job.submitted_by))
     detail = f"attempt {job.attempt} on {place['device']}"
+    before = moves.Before(state=states.JobState.QUEUED, stage=job.stage)
     moves.record(connection, job, old=before, kind="claimed", actor=place["worker"], now=now, detail=detail)
 
 
