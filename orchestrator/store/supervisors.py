@@ -52,8 +52,8 @@ class Supervisors(workerbase.Supervisors):
         if (claimed := self._claimed_unheard(worker, stages, pool)) is not None:
             return claimed
         asker = claims.Asker(worker=worker.id, root=artifact_root, limits=limits, pool=pool)
-        # Idle slots look every few seconds: a look takes no lock that anybody waits for.
-        if not self._is_worth_it(asker, stages):
+        # Idle slots ask every few seconds: where others wait for a claim, a look comes first, for which nobody waits.
+        if (self.database.file or limits) and not self._is_worth_it(asker, stages):
             return None
         made: list[jobs.Claim] = []
         began = self.clock.now()
