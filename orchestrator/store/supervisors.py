@@ -329,11 +329,11 @@ def _ended_so(connection: Connection, claim: jobs.Claim, outcome: jobs.Outcome) 
 def _claimed(connection: Connection, job: Row[Any]) -> jobs.Claim:
     earlier = (_attempts.job_id == job.id, _attempts.run == job.run, _attempts.ended_at.is_not(None))
     columns = (_attempts.started_at, _attempts.ended_at, _attempts.stage, _attempts.reason)
-    ended = connection.execute(select(*columns).where(*earlier)).all()
+    ended = connection.execute(select(*columns).where(*earlier)).all() if job.attempt > 1 else ()
     return jobs.Claim(
         job=rows.job(job),
         attempt=job.attempt,
-        checkpoints=line.checkpoints(connection, job.id),
+        checkpoints=() if job.artifact_root is None else line.checkpoints(connection, job.id),
         start=starts.checkpoint(connection, job),
         # A clock that was set back meanwhile must not give hours away.
         ran=sum((max(row.ended_at - row.started_at, timedelta()) for row in ended), timedelta()),
