@@ -130,12 +130,14 @@ class People(peoplebase.People):
     @engine.reads
     def counts(self, connection: Connection, *, eligible: bool = True) -> Counts:
         """Count jobs by state and, where that is wished, what could be claimed by stage; from the index alone."""
-        by_state = connection.execute(select(_jobs.state, func.count()).group_by(_jobs.state)).all()
+        # One by one: to compare each row with the one before it, as GROUP BY does, takes longer than to count it.
+        of_each = (select(func.count()).where(_jobs.state == state).scalar_subquery() for state in states.JobState)
+        by_state = connection.execute(select(*of_each)).one()
         could_begin = (_jobs.state == states.JobState.QUEUED, claims.eligible(self.clock.now()))
         by_stage = select(_jobs.stage, func.count()).where(*could_begin).group_by(_jobs.stage)
         ready = connection.execute(by_stage).all() if eligible else ()
         return Counts(
-            states=dict.fromkeys(states.JobState, 0) | dict(by_state),
+            states=dict(zip(states.JobState, by_state, strict=True)),
             eligible=dict.fromkeys(states.Stage, 0) | dict(ready) if eligible else {},
         )
 
