@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Integer,
     Row,
     Select,
     Text,
@@ -188,11 +189,15 @@ def demands(connection: Connection, stage: states.Stage) -> list[resources.Deman
 
 def standing(connection: Connection, job: Row[Any], now: datetime) -> ordering.Standing:
     """Return how a queued job stands among those at its stage; a blocked one as if it were not."""
-    at_stage = (_jobs.state == job.state, _jobs.stage == job.stage, or_(eligible(now), _jobs.seq == job.seq))
+    # Blocked or not, in so many words: behind that the index can be sought by user, and read by user without a sort.
+    either = _jobs.blocked.in_([False, True])
+    at_stage = (_jobs.state == job.state, _jobs.stage == job.stage, either, or_(eligible(now), _jobs.seq == job.seq))
     before = tuple_(_jobs.rank, _jobs.seq) < tuple_(job.rank, job.seq)
     own = select(func.count()).where(*at_stage, _jobs.submitted_by == job.submitted_by, before)
     name, count, rank = _jobs.submitted_by.label("name"), func.count().label("waiting"), func.min(_jobs.rank)
-    user = select(name, count, rank.label("rank")).where(*at_stage).group_by(_jobs.submitted_by).subquery("everyone").c
+    part = select(name, count, rank.label("rank")).where(*at_stage).group_by(_jobs.blocked, name).subquery("part").c
+    waiting = cast(func.sum(part.waiting), Integer).label("waiting")
+    user = select(part.name, waiting, func.min(part.rank).label("rank")).group_by(part.name).subquery("everyone").c
     first = select(func.min(_jobs.seq)).where(*at_stage, _jobs.submitted_by == user.name, _jobs.rank == user.rank)
     everyone = [
         ordering.Contender(**row._mapping)  # noqa: SLF001 - the documented name of a row's mapping
