@@ -188,6 +188,15 @@ def at_one_moment(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
+def plan_once(connection: Connection) -> None:
+    """Let a server plan what this transaction asks again and again for all values alike: once, not each time.
+
+    So values that are rare, such as a state that few rows have, must not be bound.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+
+
 def shared_time(connection: Connection) -> datetime:
     """Return the time by the clock that all users of the database share: the server's, or this host's on SQLite."""
     if connection.dialect.name == "postgresql":

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Row, false, select
+from sqlalchemy import Row, false, literal, select
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import gangs, resources, specs, states
@@ -36,7 +36,8 @@ def able(connection: Connection, seq: int, among: Iterable[tuple[gangs.Host, Row
 
 def hosts(connection: Connection) -> list[tuple[gangs.Host, Row[Any]]]:
     """Return the workers that begin trainings, with their rows."""
-    busy = (_jobs.state == states.JobState.RUNNING, _jobs.stage.in_(_ON_DEVICES), _jobs.blocked == false())
+    runs = literal(states.JobState.RUNNING, _jobs.state.type, literal_execute=True)  # `engine.plan_once` says why
+    busy = (_jobs.state == runs, _jobs.stage.in_(_ON_DEVICES), _jobs.blocked == false())
     present = (_attempts.job_id == _jobs.id, _attempts.attempt == _jobs.attempt)
     # No join: SQLite would begin with all the attempts there ever were.
     devices = select(_attempts.devices).where(*present).scalar_subquery().label("devices")

@@ -122,6 +122,7 @@ class Supervisors(workerbase.Supervisors):
         now: datetime,
         made: list[jobs.Claim],
     ) -> jobs.Claim | None:
+        engine.plan_once(connection)  # to plan a claim takes as long as to make it
         waiting.unblock(connection, actor=worker.id, now=now)
         for stage in stages:
             first = claims.take_next(connection, asker, stage, now)
