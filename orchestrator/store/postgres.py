@@ -85,7 +85,8 @@ def engine(url: URL, *, patience: float) -> Engine:
         "client_encoding": "utf8",  # a database in SQL_ASCII would have the driver return bytes
     }
     limits = {**_limits(patience), _IDLE: round(1000 * IDLE_SECONDS)}
-    words = [f"-c {name}={milliseconds}" for name, milliseconds in limits.items()]
+    # A recursion looks long to the server, and a claim has two: to compile it takes longer than to run it.
+    words = ["-c jit=off", *(f"-c {name}={milliseconds}" for name, milliseconds in limits.items())]
     given = {**defaults, **url.query}
     given["options"] = " ".join([*words, str(given.get("options", ""))])  # of two words on one setting the last counts
     made = sqlalchemy.create_engine(url.set(drivername="postgresql+psycopg").set(query=given), pool_pre_ping=True)
