@@ -3,6 +3,7 @@
 The signal that makes it drain carries no number. Its slots, which end what does not stop in time, look here as well.
 """
 
+import contextlib
 from pathlib import Path
 
 from orchestrator import config, errors, failpoints
@@ -15,10 +16,14 @@ def path(settings: config.Settings) -> Path:
 
 def tell(settings: config.Settings, *, node: int, seconds: float) -> None:
     """Leave for the node with this pid how many seconds it has; before the signal. Raises OrchError where it cannot."""
+    beside = path(settings).with_suffix(".new")
     try:
         failpoints.reach("drain.write")
-        path(settings).write_text(f"{node} {seconds!r}", encoding="ascii")
+        beside.write_text(f"{node} {seconds!r}", encoding="ascii")
+        beside.replace(path(settings))  # at once: who drains looks all the time
     except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise errors.OrchError(
             "The node cannot be told how long it may drain.",
             why=f"{error.strerror}: {path(settings)}",

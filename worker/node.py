@@ -119,7 +119,7 @@ class Node:
         return all(os.access(path, os.W_OK) for path in ours if path.exists())
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # Only another Ctrl-C means now: of the others more than one comes when a session ends or somebody asks again.
+        # Of the other signals more than one comes when a session ends or somebody asks again: that means no hurry.
         self._at_once = self._at_once or (self._asked_to_go and number == signal.SIGINT)
         self._asked_to_go = True
 

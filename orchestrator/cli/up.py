@@ -19,7 +19,8 @@ def up(
 ) -> None:
     """Start broker, database and worker on this machine.
 
-    After a reboot it goes on where things stood. Without -d it stays in the foreground, and Ctrl-C drains it.
+    After a reboot it goes on where things stood. Without -d it stays in the foreground: Ctrl-C drains it, and stops it
+    now while it drains.
     """
     from orchestrator.service import node, unit
 

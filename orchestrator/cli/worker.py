@@ -34,7 +34,8 @@ def worker(
 ) -> None:
     """Run a worker in the foreground, or steer workers.
 
-    Ctrl-C or SIGTERM drains it: trainings write a checkpoint and go back to the queue. A second one stops it now.
+    Ctrl-C or SIGTERM drains it: trainings write a checkpoint and go back to the queue. Ctrl-C while it drains stops it
+    now.
     """
     if context.invoked_subcommand is not None:
         return

@@ -139,7 +139,7 @@ def _up(settings: config.Settings, store: Store, process: "subprocess.Popen[byte
     """Wait until the node that was started is ready, or the other one that was faster."""
     if not _until(lambda: process.poll() is not None or _ready(settings, store, process.pid), START_SECONDS):
         process.terminate()
-        raise _no_start("It was not ready within three minutes.", log)
+        raise _no_start(f"It was not ready within three minutes: {_lacking(settings, store, process.pid)}.", log)
     if process.poll() is not None:
         other = _faster(settings)  # of two that are started at once, one gives way
         if other is None or not _until(lambda: _ready(settings, store, other), START_SECONDS):
@@ -189,11 +189,17 @@ def _faster(settings: config.Settings) -> int | None:
 
 
 def _ready(settings: config.Settings, store: Store, node: int) -> bool:
-    return (
-        any(_is(worker, node) for worker in query.living(store))
-        and _can_train(settings, node)
-        and health.broker(settings).answers
-    )
+    return _lacking(settings, store, node) is None
+
+
+def _lacking(settings: config.Settings, store: Store, node: int) -> str | None:
+    """Return what a node still lacks to be ready, in words."""
+    if not any(_is(worker, node) for worker in query.living(store)):
+        return "it is not in the database yet"
+    if not _can_train(settings, node):
+        return "its fork server has not come through its imports"
+    broker = health.broker(settings)
+    return None if broker.answers else f"the broker ({broker.where}) does not answer: {broker.why}"
 
 
 def _can_train(settings: config.Settings, node: int) -> bool:
@@ -249,17 +255,25 @@ def _drain(settings: config.Settings, node: int, deadline: float | None) -> bool
     """Ask the node to go, again where it drains already, and wait; whether it went in time."""
     if deadline is not None:
         draining.tell(settings, node=node, seconds=deadline)
-    patience = draining.seconds(settings, node=node) + DRAIN_MARGIN
+    began = time.monotonic()
     with contextlib.suppress(ProcessLookupError):
         os.kill(node, signal.SIGTERM)
-    if _until(lambda: pid(settings) != node, patience):
-        return True
+    while pid(settings) == node:
+        # Asked each time: another `orch down` may have given it more.
+        if time.monotonic() > began + draining.seconds(settings, node=node) + DRAIN_MARGIN:
+            _end(settings, node)
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _end(settings: config.Settings, node: int) -> None:
+    """End a node that drains, with what it still runs."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(node, signal.SIGINT)  # to one that drains it means: now
     if not _until(lambda: pid(settings) != node, _HURRY_SECONDS):
         with contextlib.suppress(ProcessLookupError):
             os.kill(node, signal.SIGKILL)
-    return False
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> bool:

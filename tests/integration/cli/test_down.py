@@ -77,6 +77,21 @@ def test_a_deadline_that_cannot_be_told_stops_nothing(
     assert ran.code == 1
     assert "`orch down` without --timeout" in ran.err
     assert node.pid(settings) == at_work.pid
+    assert sorted(path.name for path in settings.run_dir.glob("node.*")) == ["node.drain", "node.lock", "node.pid"]
+
+
+def test_who_waits_already_gives_it_the_time_that_another_gives(
+    settings: config.Settings, at_work: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([at_work.pid] * 8)
+
+    def pid(_: config.Settings) -> int | None:
+        draining.tell(settings, node=at_work.pid, seconds=60)
+        return next(looks, None)
+
+    monkeypatch.setattr(node, "pid", pid)
+    monkeypatch.setattr(node, "DRAIN_MARGIN", 0.05)
+    assert node._drain(settings, at_work.pid, 0)
 
 
 @pytest.mark.usefixtures("at_work")
