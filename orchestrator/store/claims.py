@@ -249,7 +249,8 @@ def _values(who: Asker, stage: states.Stage, now: datetime) -> dict[str, Any]:
 def _full_tags(connection: Connection, limits: core_limits.Limits, but_for: Row[Any] | None = None) -> tuple[str, ...]:
     if not limits.tags:
         return ()
-    training = [_jobs.state == states.JobState.RUNNING, _jobs.stage == states.Stage.TRAIN]
+    runs = literal(states.JobState.RUNNING, _jobs.state.type, literal_execute=True)  # `engine.plan_once` says why
+    training = [_jobs.state == runs, _jobs.stage == states.Stage.TRAIN]
     if but_for is not None:
         training.append(_jobs.seq != but_for.seq)
     return tuple(sorted(limits.full_tags(connection.execute(select(_jobs.tags).where(*training)).scalars())))
