@@ -45,6 +45,8 @@ def _check_options(parts: SplitResult) -> None:
     for name, choices in _CHOICES.items():
         if given.get(name) not in {None, *choices}:
             raise ValueError(f"its {name} must be {' or '.join(sorted(choices))}")
+    if not given.get("virtual_host", "0").removeprefix("/").isdecimal():
+        raise ValueError("its virtual_host must be the number of a database")
     for name in _FILES:
         if name in given and not _is_readable(Path(given[name])):
             raise ValueError(f"its {name} must be the absolute path of a file that can be read")

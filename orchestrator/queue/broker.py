@@ -43,9 +43,10 @@ def client(settings: config.Settings, patience: Patience) -> "redis.Redis":
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,  # 3 begins with HELLO, of which a refusal would speak where an account is missing
     }
-    if scheme == "redis+socket":
-        return redis.Redis.from_url(f"unix://{rest}{question}{options.replace('virtual_host=', 'db=')}", **given)
-    return redis.Redis.from_url(where, **given | (tls(url(settings)) or {}))
+    if scheme.lower() == "redis+socket":
+        number = options.replace("virtual_host=/", "virtual_host=").replace("virtual_host=", "db=")
+        return redis.Redis.from_url(f"unix://{rest}{question}{number}", **given)
+    return redis.Redis.from_url(f"{scheme.lower()}://{rest}", **given | (tls(url(settings)) or {}))
 
 
 def tls(url: str) -> dict[str, Any] | None:

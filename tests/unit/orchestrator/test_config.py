@@ -29,6 +29,7 @@ def test_what_is_no_broker_s_url_is_refused_and_not_shown(url: str) -> None:
         ("rediss://host/0?ssl_ca_certs=canary.pem", "its ssl_ca_certs must be the absolute path of a file"),
         ("rediss://host/0?ssl_ca_certs=/canary.pem", "its ssl_ca_certs must be the absolute path of a file"),
         ("redis+socket:///run/x.sock?canary=1", "behind its ? may stand virtual_host"),
+        ("redis+socket:///run/x.sock?virtual_host=canary", "its virtual_host must be the number of a database"),
         ("redis://host/0;redis://canary/0", "a number"),
         ("redis://:canary;redis@host/0", "a ; in it must be written as %3b"),
     ],
@@ -48,6 +49,7 @@ def test_what_a_broker_s_url_may_not_say_is_refused_and_not_shown(url: str, guar
         "rediss://user:pw@host/0?ssl_cert_reqs=required&ssl_check_hostname=true",
         "redis+socket:///run/x.sock",
         "redis+socket:///run/x.sock?virtual_host=2",
+        "redis+socket:///run/x.sock?virtual_host=/2",
     ],
 )
 def test_a_broker_s_url_is_taken(url: str) -> None:
