@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from orchestrator import config, errors, failpoints, log
-from orchestrator.core import jobs, layout, states
+from orchestrator.core import jobs, layout, specs, states
 from orchestrator.store import artifacts, base
 from worker import folders
 from worker.launcher import kill_leftover
@@ -90,11 +90,13 @@ def sweep(store: base.Store, settings: config.Settings) -> None:
     clear_downloads(store, settings)
 
 
-def clear_downloads(store: base.Store, settings: config.Settings) -> None:
-    """Remove what no job needs of broken downloads; raises DatabaseUnavailable."""
+def clear_downloads(store: base.Store, settings: config.Settings, *, of: specs.JobSpec | None = None) -> None:
+    """Remove what no job needs of broken downloads, or of those `of` a spec; raises DatabaseUnavailable."""
     if left := folders.unfinished(settings.data_dir):
         from worker.data import supply  # noqa: PLC0415 - rarely needed, and it brings an HTTP client and Pillow along
 
+        if of is not None:
+            left = supply.wanted_by(of, left)
         if supply.at_rest(left, settings=settings):  # else it is work under way: no need to read thousands of jobs
             wanting = store.jobs(jobs.JobFilter(states=tuple(states.MAY_GO_ON)))
             supply.clear_up(left, [job.spec for job in wanting], settings=settings)

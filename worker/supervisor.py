@@ -86,7 +86,7 @@ class Supervisor:
             job = self._run(claim, also.take)
         if job is not None and job.state is states.JobState.CANCELLED:
             with contextlib.suppress(errors.Unavailable, OSError):  # the node looks again within a minute
-                remains.clear_downloads(self._store, self._settings)
+                remains.clear_downloads(self._store, self._settings, of=claim.job.spec)
         return job
 
     def _run(self, claim: jobs.Claim, also: Callable[[Any], None]) -> jobs.Job | None:

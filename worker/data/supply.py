@@ -92,6 +92,12 @@ def clear_up(left: Iterable[Path], wanted: Collection[specs.JobSpec], *, setting
         where.drop(key, path)
 
 
+def wanted_by(spec: specs.JobSpec, left: Iterable[Path]) -> list[Path]:
+    """Return what of `left` is of the sources that a spec names."""
+    keys = set(_keys(spec))
+    return [path for path in left if _key(path) in keys]
+
+
 def at_rest(left: Iterable[Path], *, settings: config.Settings) -> bool:
     """Whether fetching has left anything that no process is at."""
     where = cache.Cache(settings.data_dir)
@@ -107,10 +113,7 @@ def abandoned(
     work on some of it: it holds the lock of the key.
     """
     where = cache.Cache(settings.data_dir)
-    keep = {weights.key(spec) for spec in wanted}
-    for spec in wanted:
-        with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
-            keep.add(sources.parse(spec.data).key)
+    keep = {key for spec in wanted for key in _keys(spec)}
     for path in left:
         key = _key(path)
         if path.parent not in {where.archives, settings.data_dir / weights.FOLDER} or key not in keep:
@@ -121,6 +124,13 @@ def _drop_partial(where: cache.Cache, source: sources.Source) -> None:
     """Remove what was downloaded of a source and is not unpacked, unless another process is at it."""
     if left := list(where.archives.glob(f"{source.key}.*")):
         where.drop(source.key, *left)
+
+
+def _keys(spec: specs.JobSpec) -> Iterator[str | None]:
+    """Yield the keys of the sources that a spec names."""
+    yield weights.key(spec)
+    with contextlib.suppress(errors.StageFailed):  # it failed for naming no source
+        yield sources.parse(spec.data).key
 
 
 def _key(unfinished: Path) -> str:
