@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv "$(VENV)"
 	"$(VENV)/bin/python" -m pip install --quiet --upgrade pip
 	"$(VENV)/bin/python" -m pip install --quiet --no-compile --editable '.[dev]'
-	@"$(VENV)/bin/python" -m compileall -qq -j 0 -x '/(tests?|testing|mypyc?|pip|setuptools)/' "$(VENV)/lib" orchestrator worker || true # pip takes one core
+	@"$(VENV)/bin/python" -m compileall -qq -j 0 -x 'site-packages/(.*/)?(tests?|testing|mypyc?|pip|setuptools)/' "$(VENV)/lib" orchestrator worker || true # pip takes one core
 	@touch "$(STAMP)"
 
 demo: $(STAMP) ## train the packaged digits from submit to prediction
