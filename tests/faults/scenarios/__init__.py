@@ -77,6 +77,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.delete": Scenario(people.deleted),
     "store.forget_worker": Scenario(nodes.forgotten),
     "store.is_held": Scenario(work.unheard),
+    "store.is_worth_it": Scenario(work.life, settings={"user_limits": "*=9"}),  # on a server without any, nobody looks
     "store.lose_worker": Scenario(nodes.lost, settings={"heartbeat": 0.3, "lease": 1.5}),
     "store.make_room": Scenario(people.yielded, settings={"stay": 0.1}, most=1),
     "store.next_notice": Scenario(work.told),
