@@ -158,12 +158,8 @@ class Node:
         """Ask every slot to give its job back, and leave none behind."""
         _log.info("draining", worker=self._identity.id)
         self._stop.set()
-        for sooner in (
-            self._sweep_soon,
-            self._ring_soon,
-            self._tell_soon,
-        ):  # who waits for a round hears that it is over
-            sooner.set()
+        for sooner in (self._sweep_soon, self._ring_soon, self._tell_soon):
+            sooner.set()  # who waits for a round hears that it is over
         self._beat(states.WorkerState.DRAINING)
         for slot in self._slots:
             slot.ask_to_stop()
