@@ -4,6 +4,7 @@ python -m tests.faults.recovery [--kills 5]      at the default lease, beats and
 """
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,8 @@ def measure(installed: running.Installation, spec: specs.JobSpec, *, kills: int)
         before = {job.id: store.get(job.id).attempt for job in chosen}
         node = psutil.Process(holder.pid)
         for process in (node, *node.children(recursive=True)):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it went with the node
+                process.kill()
         holder.wait()
         killed_at = time.time()
         until(lambda: _all_train(installed, before), seconds=300, every=0.1)  # noqa: B023 - called at once

@@ -76,8 +76,9 @@ def _kill_training(installed: running.Installation, job: jobs.Job) -> None:
 
 def _kill_slot(installed: running.Installation, _job: jobs.Job) -> None:
     for process in running.named(installed.settings.home, "worker.app"):
-        if "cpu.0" in process.cmdline():
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # it went with another one
+            if "cpu.0" in process.cmdline():
+                process.kill()
 
 
 def _kill_node_and_start_another(installed: running.Installation, _job: jobs.Job) -> None:
@@ -162,13 +163,11 @@ def _freeze_until_another_has_it(installed: running.Installation, job: jobs.Job)
 
 def _frozen(installed: running.Installation) -> list[psutil.Process]:
     """Freeze the worker where it holds no lock of the database, and return its processes; none where it does."""
-    frozen = [
-        process
-        for process in running.processes_of(installed.settings.home)
-        if "broker" not in " ".join(process.cmdline())
-    ]
+    broker = _broker(installed)
+    frozen = [process for process in running.processes_of(installed.settings.home) if process != broker]
     for process in frozen:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):  # it ended since it was looked for
+            process.suspend()
     with closing(sqlite3.connect(installed.settings.home / "orch.db", timeout=0, isolation_level=None)) as database:
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -180,7 +179,7 @@ def _frozen(installed: running.Installation) -> list[psutil.Process]:
 
 def _resume(processes: list[psutil.Process]) -> None:
     for process in processes:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):  # one that woke before it has ended it
             process.resume()
 
 
