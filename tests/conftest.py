@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from orchestrator import config, environ, errors, sockets
+from orchestrator import config, environ, errors, failpoints, sockets
 from orchestrator.core import ids
 from orchestrator.store import migrations, models, sql
 from tests.support import forking, postgres
@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     a power failure shows, no test here sees: those of fsync look at who calls it, and when.
     """
     _let_signals_through()
+    failpoints.folder()  # of none of the installations whose environment a test takes over: the answer is kept
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # noqa: TID251 - as below
     if hasattr(config, "workerinput") or not _has_room(_MEMORY):  # a process of several has the folder of all
         return

@@ -225,6 +225,5 @@ def test_only_a_place_armed_with_nan_spoils_a_value(folder: Path) -> None:
 
 
 def test_nothing_happens_outside_of_tests() -> None:
-    failpoints.folder.cache_clear()  # it may have been asked first by a command of an installation with slow steps
     assert failpoints.folder() is None
     assert failpoints.reach("pid.write") is False

@@ -51,5 +51,5 @@ def test_a_table_keeps_the_rows_of_guards_that_were_not_switched_off_now(tmp_pat
 def test_a_guard_that_is_off_is_missed() -> None:
     guard = random.choice(QUICK)  # noqa: S311 - by pytest's own seed, which its first lines name
     with sabotage.checkout() as copy:
-        result = sabotage.without(guard, copy, seconds=2 * sabotage.TEST_SECONDS)  # others take the cores
+        result = sabotage.without(guard, copy, seconds=4 * sabotage.TEST_SECONDS)  # others take the cores
     assert result.noticed_by is not None, f"{guard.name}: {result.output}"

@@ -44,6 +44,7 @@ class Server:
         server = self._server
         words = ("-w", "-l", str(server.log), "-D", str(server.pgdata), "-m", "immediate", "restart")
         pgexec("pg_ctl", words, bin_path=server.bin_path, user=server.system_user)
+        server.ensure_postgres_running()  # or its end would go by the process that has ended, and leave this one
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

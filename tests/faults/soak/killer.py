@@ -22,6 +22,9 @@ ROLES = {"training": 12, "slot": 5, "node": 2, "fork server": 2, "broker": 2, "d
 _BLOWS = {"KILL": 6, "STOP": 3, "TERM": 2}
 _BROKER_BLOWS = {"KILL": 3, "KILL, data gone": 2, "FLUSHALL": 3, "STOP": 1}
 
+#: Blows that begin a run, each of which kills a training: by the dice alone, a short one might cost no attempt.
+_CERTAIN = 2
+
 _WAIT_SECONDS = 1.0
 _LOOK_SECONDS = 0.2  #: a look reads the command lines of a tree of processes
 
@@ -50,7 +53,7 @@ class Killer:
     def strike(self) -> bool:
         """Choose a role, and strike one of its processes; whether there was one within a second."""
         roles = [role for role in ROLES if role != "database" or self.database]
-        role = self.dice.choices(roles, [ROLES[role] for role in roles])[0]
+        role = "training" if self._begins else self.dice.choices(roles, [ROLES[role] for role in roles])[0]
         if role == "database" and self.database is not None:
             self.blows.append(Blow(at=time.time(), role=role, how="immediate restart", node=None))
             self.database()
@@ -67,6 +70,10 @@ class Killer:
             self.blows.append(Blow(at=at, role=role, how=how, node=node, folder=folder))
             return True
         return False
+
+    @property
+    def _begins(self) -> bool:
+        return len(self.blows) < _CERTAIN
 
     def _processes(self, role: str) -> list[psutil.Process]:
         found = []
@@ -95,7 +102,7 @@ class Killer:
             timer.function()
 
     def _process(self, target: psutil.Process) -> str:
-        how = self.dice.choices(list(_BLOWS), list(_BLOWS.values()))[0]
+        how = "KILL" if self._begins else self.dice.choices(list(_BLOWS), list(_BLOWS.values()))[0]
         if how == "STOP":
             return self._freeze(target)
         target.send_signal(signal.SIGKILL if how == "KILL" else signal.SIGTERM)

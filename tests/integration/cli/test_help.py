@@ -85,7 +85,7 @@ def test_ids_are_completed_where_a_command_takes_jobs() -> None:
         ("bash", "orch submit ", None),
         ("bash", "orch sta", None),
         ("bash", "orch status 'a ", None),
-        ("bash", "orch status zzz", None),  # there is none: Typer's answer is the shell's own files
+        ("bash", "orch status zzzzzzz", None),  # there is none: Typer's answer is the shell's own files
         ("pwsh", "orch status ", None),
     ],
 )

@@ -81,7 +81,7 @@ def test_what_is_rung_is_heard_in_the_database_that_the_url_names(number: str, s
             on_message=hear,
         ),
     ):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=60)
     assert heard == [messages.TASKS[states.Stage.TRAIN]]
 
 
