@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,17 @@ def hashes(batches: Iterable[loader.Batch]) -> list[str]:
     ]
 
 
-def loaded(info: protocol.DatasetInfo, kind: crews.Kind, workers: int) -> loader.Loader:
-    """Return a loader with a crew of its own."""
-    batches = loader.Loader(info, recipe(loader_workers=workers))
-    batches._crew = crews.Crew(kind, workers, pin_memory=False)
-    return batches
+@pytest.fixture
+def loaded(info: protocol.DatasetInfo) -> Iterator[Load]:
+    """Makes loaders with a crew each, which end with the test: its processes would stay for the tests behind it."""
+    with ExitStack() as ending:
+
+        def make(kind: crews.Kind, workers: int) -> loader.Loader:
+            batches = ending.enter_context(loader.Loader(info, recipe(loader_workers=workers)))
+            batches._crew = crews.Crew(kind, workers, pin_memory=False)
+            return batches
+
+        yield make
 
 
 @pytest.fixture
@@ -54,27 +61,29 @@ def with_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_worker_count_changes_no_bit_of_any_batch(kind: crews.Kind, info: protocol.DatasetInfo) -> None:
+def test_worker_count_changes_no_bit_of_any_batch(kind: crews.Kind, loaded: Load) -> None:
     seen = []
     for workers in (0, 1, 2):
-        batches = loaded(info, kind, workers)
+        batches = loaded(kind, workers)
         seen.append([hashes(batches.train(1)), hashes(batches.train(2)), hashes(batches.validation())])
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][0] != seen[0][1]
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("threads", 0), ("threads", 2), ("processes", 2)])
-def test_an_epoch_can_be_entered_at_any_step(kind: crews.Kind, workers: int, info: protocol.DatasetInfo) -> None:
-    batches = loaded(info, kind, workers)
+def test_an_epoch_can_be_entered_at_any_step(kind: crews.Kind, workers: int, loaded: Load) -> None:
+    batches = loaded(kind, workers)
     whole = hashes(batches.train(3))
     for start in range(len(whole) + 1):
         assert hashes(batches.train(3, start_step=start)) == whole[start:]
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_an_abandoned_epoch_does_not_reach_into_the_next(kind: crews.Kind, info: protocol.DatasetInfo) -> None:
+def test_an_abandoned_epoch_does_not_reach_into_the_next(
+    kind: crews.Kind, info: protocol.DatasetInfo, loaded: Load
+) -> None:
     expected = hashes(loader.Loader(info, recipe()).train(2))
-    batches = loaded(info, kind, 2)
+    batches = loaded(kind, 2)
     next(batches.train(1))
     assert hashes(batches.train(2)) == expected
 
@@ -106,9 +115,9 @@ def test_seed_epoch_and_index_each_give_another_picture(info: protocol.DatasetIn
 def test_loading_leaves_the_global_generator_alone(info: protocol.DatasetInfo, workers: int) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    batches = loader.Loader(info, recipe(loader_workers=workers))
-    list(batches.train(1))
-    list(batches.validation())
+    with loader.Loader(info, recipe(loader_workers=workers)) as batches:
+        list(batches.train(1))
+        list(batches.validation())
     assert torch.equal(torch.get_rng_state(), before)
 
 
