@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from orchestrator import config
+from orchestrator import config, processes
 from orchestrator.core import layout, states
 from orchestrator.core.findings import Finding, Kind
 from orchestrator.core.history import History
@@ -34,13 +34,15 @@ def check(settings: config.Settings, running: Iterable[History]) -> Iterator[Fin
 
 def _held(settings: config.Settings, history: History) -> set[Path] | None:
     """Return the locks that the process of a running attempt holds; None where no such process is here."""
-    job = history.job
-    pid = leftovers.process_in(layout.attempt(settings.artifact_dir, job.id, job.attempt))
+    folder = layout.attempt(settings.artifact_dir, history.job.id, history.job.attempt)
+    pid = leftovers.process_in(folder)
     if pid is None:
         return None
     try:
-        opened = {descriptor.readlink() for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
-    except OSError:  # it has ended meanwhile, or is another user's
+        opened = processes.opened(pid)
+    except OSError:  # it is another user's
+        return None
+    if leftovers.process_in(folder) != pid:  # it has ended meanwhile, and held ever less
         return None
     lock_dir = settings.lock_dir.resolve()
     return {path for path in opened if path.name.endswith(layout.DEVICE) or path.parent == lock_dir}

@@ -3,10 +3,11 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
-from orchestrator import config
+from orchestrator import config, processes
 from orchestrator.core import gangs, jobs, specs
 from orchestrator.core.findings import Kind
 from orchestrator.service import audit
@@ -79,3 +80,33 @@ def test_a_gang_with_one_device_is_found(settings: config.Settings, store: base.
 def test_what_no_process_here_holds_is_not_judged(settings: config.Settings, store: base.Store) -> None:
     training(store, 2)
     assert found(settings, store) == []
+
+
+def test_a_descriptor_that_is_closed_during_the_look_hides_no_other(
+    settings: config.Settings, store: base.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = Path.iterdir
+
+    def one_more(folder: Path) -> Iterator[Path]:
+        yield from listed(folder)
+        if folder.name == "fd":
+            yield folder / "1000000"
+
+    monkeypatch.setattr(Path, "iterdir", one_more)
+    with at_work(settings, training(store, 2), "a.cpu.0.device"):
+        assert found(settings, store) == ["attempt 2 holds 1 devices, and its stage takes 2"]
+
+
+def test_one_that_ends_during_the_look_is_not_judged(
+    settings: config.Settings, store: base.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = training(store, 2)
+    with at_work(settings, held, "a.cpu.0.device", "a.cpu.1.device"):
+        (folder,) = (settings.artifact_dir / held.id).iterdir()
+
+        def ending(_: int) -> set[Path]:
+            (folder / "pid").unlink()  # as if it were nobody's
+            return set()
+
+        monkeypatch.setattr(processes, "opened", ending)
+        assert found(settings, store) == []
