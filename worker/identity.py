@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
+from typing import IO
 
 from orchestrator import failpoints
 from orchestrator.core import jobs, specs
@@ -44,8 +45,7 @@ def held(living: Path, worker_id: str) -> Iterator[str]:
     failpoints.reach("living.hold")
     living.mkdir(mode=0o700, exist_ok=True)
     path = _lock(living, worker_id)
-    with path.open("w") as lock:
-        flock(lock, LOCK_EX | LOCK_NB)
+    with _made(path):
         try:
             yield path.name
         finally:
@@ -54,11 +54,7 @@ def held(living: Path, worker_id: str) -> Iterator[str]:
 
 def forget_the_dead(living: Path) -> list[str]:
     """Remove the lock files that nobody holds, and return their names; their workers have been found dead."""
-    failpoints.reach("living.forget")
-    dead = [path for path in living.iterdir() if _is_free(path)]
-    for path in dead:
-        path.unlink(missing_ok=True)
-    return [path.name for path in dead]
+    return [path.name for path in list(living.iterdir()) if _forgotten(path)]
 
 
 def alive(worker: jobs.WorkerIdentity, *, living: Path) -> bool:
@@ -79,6 +75,28 @@ def alive(worker: jobs.WorkerIdentity, *, living: Path) -> bool:
 
 def _lock(living: Path, worker_id: str) -> Path:
     return living / hashlib.sha256(worker_id.encode()).hexdigest()[:16]  # a name may hold any character
+
+
+def _made(path: Path) -> IO[str]:
+    """Make the file and lock it: anew where another node has removed it before it was locked, as a dead one's."""
+    while True:
+        lock = path.open("w")
+        flock(lock, LOCK_EX)  # who looks at it holds it for a moment
+        if path.exists():
+            return lock
+        lock.close()
+
+
+def _forgotten(path: Path) -> bool:
+    """Remove the file unless somebody holds it; return whether that was done."""
+    failpoints.reach("living.forget")
+    try:
+        with path.open("r+b") as lock:  # for this, network file systems want to write
+            flock(lock, LOCK_EX | LOCK_NB)
+            path.unlink()
+    except (FileNotFoundError, BlockingIOError):
+        return False
+    return True
 
 
 def _is_free(path: Path) -> bool:

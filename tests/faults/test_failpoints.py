@@ -110,6 +110,7 @@ EXCEPTIONS = {
     "worker/garbage.py:_of_compiled": "the same",
     "worker/identity.py:_state_and_start": "reads /proc",
     "worker/identity.py:_boot_id": "reads /proc",
+    "worker/identity.py:_made": "`held`, its one caller, has it",
     "worker/node.py:_beat": "calls `health.touch`, which has it",
     "worker/processor.py:_model": "reads /proc",
     "worker/presence.py:forget": "the last act of a node: what stays behind is removed by the next one",

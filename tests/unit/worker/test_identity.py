@@ -1,7 +1,9 @@
 import dataclasses
 import subprocess
 import sys
+from fcntl import flock
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -79,3 +81,17 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert not identity.alive(earlier, living=tmp_path)
+
+
+def test_a_node_whose_lock_another_takes_for_a_dead_ones_makes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(file: IO[str], how: int) -> None:
+        monkeypatch.setattr(identity, "flock", flock)
+        assert len(identity.forget_the_dead(tmp_path)) == 1  # it has been made, and is not held yet
+        flock(file, how)
+
+    monkeypatch.setattr(identity, "flock", late)
+    with identity.held(tmp_path, "other") as name:
+        assert identity.forget_the_dead(tmp_path) == []
+        assert [path.name for path in tmp_path.iterdir()] == [name]
