@@ -224,9 +224,9 @@ def _uses(job: jobs.Job, one: inventory.Held) -> bool:
 def _size(path: Path) -> int:
     """Return the bytes of a file, or of all below a folder; what goes meanwhile has none."""
     total = 0
-    for file in (path, *path.rglob("*")):
+    for file in artifacts.files_below(path) if path.is_dir() else (path,):
         with suppress(OSError):
-            total += file.lstat().st_size if not file.is_dir() else 0
+            total += file.lstat().st_size
     return total
 
 

@@ -38,7 +38,7 @@ def superfluous(root: Path, job: jobs.Job, needed: set[Path], *, up_to: int) -> 
             continue
         if number == job.attempt or any(file.is_relative_to(directory) for file in needed):
             kept = needed | {directory / layout.LOG}
-            yield from (path for path in directory.rglob("*") if not path.is_dir() and path not in kept)
+            yield from (path for path in artifacts.files_below(directory) if path not in kept)
         else:
             yield directory
 

@@ -38,7 +38,7 @@ def of_job(settings: config.Settings, history: History) -> Iterator[Finding]:
         if number != job.attempt and not any(path.is_relative_to(folder) for path in kept):
             yield history.finding(Kind.LEFTOVER, f"{folder.relative_to(root)}: no checkpoint is kept in it")
             continue
-        for file in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        for file in sorted(artifacts.files_below(folder)):
             if file not in kept and file != folder / layout.LOG:
                 yield history.finding(Kind.LEFTOVER, f"{file.relative_to(root)}: nobody needs it")
 

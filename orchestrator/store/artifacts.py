@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +47,12 @@ def known_id(root: Path) -> str | None:
         failpoints.reach("root.look")
         return (root / ROOT_ID_FILE).read_text(encoding="ascii").strip()
     return None
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder; what somebody removes meanwhile is left out."""
+    for inside, _, names in os.walk(folder):
+        yield from (Path(inside, name) for name in names)
 
 
 def remove(root: Path, job_id: str) -> bool:

@@ -349,9 +349,10 @@ def remove(folder: Path, settings: config.Settings) -> bool:
 
 def _size(folder: Path) -> int:
     size = 0
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            size += path.stat().st_size
+    with contextlib.suppress(FileNotFoundError):  # a training begins its folder anew, or another one removes it
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
     return size
 
 
