@@ -243,18 +243,18 @@ class Home:
     def remove(self) -> None:
         """End what is left of it, and remove it."""
         self.kill()
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for end in self._stdin:
             os.close(end)
         shutil.rmtree(self.path, ignore_errors=True)
         if not self.settings.embedded_database:
             self.shared.drop_database(self.settings.database)
 
-    def processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[int]:
         """Return the processes that work in it, known by their logs: forked ones have the lane's environment."""
-        return [process for process in psutil.process_iter() if _writes_below(process.pid, str(self.path))]
+        return [pid for pid in psutil.pids() if _writes_below(pid, str(self.path))]
 
     def rows(self, query: str, *values: object) -> list[Any]:
         """Return what the database holds."""

@@ -155,8 +155,10 @@ def installation(home: Path, *, step_seconds: float = 0, **settings: Any) -> Ite
 def processes_of(home: Path) -> list[psutil.Process]:
     """Return the living processes whose ORCH_HOME is `home`, this one not among them."""
     found = []
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         try:
+            # Anew each time: one that `process_iter` has kept of the pid's last owner takes no signal.
+            process = psutil.Process(pid)
             if process.environ().get("ORCH_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
