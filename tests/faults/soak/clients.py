@@ -148,8 +148,10 @@ def _command(words: list[str], kill_after: float | None) -> tuple[int | None, st
         if not piece:
             break
         said += piece
-    os.close(out)
     _, status = os.waitpid(pid, 0)
+    while select.select([out], [], [], 0)[0] and (piece := os.read(out, 65536)):  # of one that ended just before
+        said += piece
+    os.close(out)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else None, said.decode()
 
 
