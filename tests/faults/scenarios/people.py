@@ -117,8 +117,7 @@ def yielded(home: homes.Home) -> None:
     urgent = home.submit(priority=5)
     # Where the training is lost meanwhile, the urgent job goes first by itself.
     asked = "SELECT attempt, beat FROM jobs WHERE id = ? AND (wish = 'yield' OR state <> 'running')"
-    home.until(lambda: home.rows(asked, long))
-    ((attempt, beat),) = home.rows(asked, long)
+    ((attempt, beat),) = home.until(lambda: home.rows(asked, long))
     heard = "SELECT 1 FROM jobs WHERE id = ? AND (attempt > ? OR beat >= ? OR state <> 'running')"
     home.until(lambda: home.rows(heard, long, attempt, beat + 2))
     home.let_go("checkpoint.open")
