@@ -21,6 +21,9 @@ from worker.training import stage
 
 TRAIN = protocol.ENTRY_POINTS[states.Stage.TRAIN]
 
+#: Epochs of what is ended from outside: it must not end before, however long a test is held up.
+LONG = 100_000
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> protocol.DatasetInfo:
@@ -182,7 +185,7 @@ def test_it_goes_on_with_more_ranks_and_with_fewer(start: Start) -> None:
 
 
 def test_a_rank_that_is_killed_ends_the_attempt_as_lost_and_the_next_goes_on(start: Start) -> None:
-    training = start("killed", epochs=200, batch_size=6, checkpoint_steps=1)
+    training = start("killed", epochs=LONG, batch_size=6, checkpoint_steps=1)
     with training.started(3) as process:
         training.hear(process, saved)
         first, second = others(process.pid)
@@ -198,7 +201,7 @@ def test_a_rank_that_is_killed_ends_the_attempt_as_lost_and_the_next_goes_on(sta
 
 
 def test_a_rank_that_stands_still_ends_the_attempt_as_stalled(start: Start) -> None:
-    training = start("stopped", epochs=200, checkpoint_steps=1)
+    training = start("stopped", epochs=LONG, checkpoint_steps=1)
     with training.started(2, entry=impatient.ENTRY) as process:
         training.hear(process, saved)
         (other,) = others(process.pid)
@@ -231,7 +234,7 @@ def test_what_a_rank_could_not_read_to_its_end_is_no_end_of_rank_0(start: Start)
 
 @pytest.mark.parametrize("which", ["leader", "supervisor"])
 def test_no_rank_outlives_its_leader_or_the_supervisor(start: Start, which: str) -> None:
-    training = start("orphans", epochs=200, batch_size=6, checkpoint_steps=1)
+    training = start("orphans", epochs=LONG, batch_size=6, checkpoint_steps=1)
     with training.started(3) as process:
         training.hear(process, saved)
         leader = psutil.Process(process.pid)
@@ -255,7 +258,7 @@ def test_a_rank_that_looks_at_nothing_dies_with_its_leader_too(start: Start) -> 
 
 
 def test_all_ranks_stop_at_the_same_step(start: Start) -> None:
-    training = start("stopped", epochs=200, checkpoint_steps=1)
+    training = start("stopped", epochs=LONG, checkpoint_steps=1)
     with training.started(2) as process:
         training.hear(process, saved)
         following = others(process.pid)
