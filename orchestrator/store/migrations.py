@@ -115,7 +115,7 @@ def check(url: str) -> None:
     """Raise `errors.SchemaMismatch` unless the schema at `url` is `HEAD` and exactly what the models say."""
     with _opened(url) as database:
         require_head(version(database), name=database.name)
-        differences = database.read(_differences, place="schema.compare")
+        differences = database.read(_differences, place="schema.compare", patience=engine.LONG_PATIENCE)
         if differences:
             raise errors.SchemaMismatch(
                 f"The schema of {database.name} differs from the models.",

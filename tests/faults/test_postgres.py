@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -107,6 +108,19 @@ def test_what_takes_long_may(server: postgres.Server, monkeypatch: pytest.Monkey
         be_patient(monkeypatch)
         why = said_by(lambda: database.write(lambda connection: connection.exec_driver_sql(sleep)))
         assert why == "The server did not get done in time."
+
+
+def test_a_schema_may_be_compared_for_long(server: postgres.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def slowly(connection: Connection) -> list[object]:
+        now[0] += engine.PATIENCE + 1
+        connection.exec_driver_sql("SELECT 1")
+        return []
+
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(migrations, "_differences", slowly)
+    migrations.check(server.url)
 
 
 def test_a_row_that_another_transaction_holds_is_given_up(
