@@ -28,9 +28,9 @@ class Server:
 class Doorbell:
     """Rings at the broker, and counts what lies there: over a connection for each time, so that none grows old."""
 
-    def __init__(self, settings: config.Settings, patience: broker.Patience = broker.CLIENT) -> None:
+    def __init__(self, settings: config.Settings, patience: broker.Patience | None = None) -> None:
         self._settings = settings
-        self._patience = patience
+        self._patience = patience or broker.CLIENT
 
     def ring(self, stage: Stage, times: int = 1) -> None:
         """Send `times` doorbells for the stage; raises BrokerUnavailable."""

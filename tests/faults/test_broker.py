@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core import jobs, states
-from orchestrator.queue import dispatch
+from orchestrator.queue import broker, dispatch
 from orchestrator.store import base
 from tests.faults import site as sites
 from tests.faults.site import Site, tiny
@@ -30,6 +30,9 @@ SWEEP_SECONDS = 1
 
 #: Trains until it is told to stop.
 LONG = 100_000
+
+#: How long a client waits for the broker, and what it says of one that has not answered by then.
+IMPATIENT, SILENCE = broker.CLIENT, "Timeout"
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +117,17 @@ def _measured(what: str, began: float) -> float:
     return seconds
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine is no broker that is silent."""
+    monkeypatch.setattr(broker, "CLIENT", broker.Patience(connect=60, reply=60))
+
+
 #: What befalls the broker, and why then no doorbell is rung.
 FAULTS: tuple[tuple[Callable[[Site], AbstractContextManager[None]], str], ...] = (
     (_killed_and_forgetful, "Connection reset|Connection closed"),
-    (_hung, "Timeout"),
-    (_silent, "Timeout"),
+    (_hung, SILENCE),
+    (_silent, SILENCE),
     (_full, "command not allowed when used memory"),
     (_read_only, "read only replica"),
 )
@@ -140,7 +149,9 @@ def _submitted_beside(
     fault: Callable[[Site], AbstractContextManager[None]], why: str, site: Site, orch: Orch, file: Path
 ) -> str:
     """Submit a job while the fault lasts, and see that a slot hears of it afterwards; return its id."""
-    with fault(site):
+    with fault(site), pytest.MonkeyPatch.context() as patch:
+        if why == SILENCE:
+            patch.setattr(broker, "CLIENT", IMPATIENT)
         submitted, said = _submit(orch, file)
         assert "The broker is away" in said, fault.__name__
         assert re.search(why, said), f"{fault.__name__}: {said}"

@@ -14,6 +14,7 @@ from orchestrator import config
 from orchestrator.cli import main
 from orchestrator.core import clock, jobs, states
 from orchestrator.queue import dispatch  # noqa: F401 - or each command that rings imports it where it forks to
+from orchestrator.service import bell
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.support import running
@@ -70,6 +71,7 @@ def orch(settings: config.Settings, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     """Run a command line as a pipe would see it; `stdin` is what it reads there."""
     for name in ("home", "lock_dir", "user"):
         monkeypatch.setenv(config.variable(name), str(getattr(settings, name)))
+    monkeypatch.setattr(bell, "PATIENCE", 60)  # what the broker says is asked for, not how slow the machine is
 
     def run(*words: str, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

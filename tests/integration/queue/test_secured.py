@@ -11,6 +11,7 @@ from kombu.exceptions import KombuError
 from orchestrator import config, errors
 from orchestrator.core import brokerurl, states
 from orchestrator.queue import app as queue_app
+from orchestrator.queue import broker as brokers
 from orchestrator.queue import dispatch
 from orchestrator.service import checks, doctor, health
 from tests.support import certificates, proxy, valkey
@@ -21,6 +22,8 @@ ACCOUNT = "user orch on >canary resetkeys ~orch:* resetchannels -@all +@connecti
 
 #: More than a busy machine needs: who is not answered in time is not answered ever.
 SECONDS = 30
+
+IMPATIENT = brokers.CLIENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         proxy.Proxy(("127.0.0.1", server.port), tls=context) as between,
     ):
         yield Broker(plain=server.port, secured=between.port, ca=ca, other_ca=other, between=between)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine is no broker that is silent."""
+    monkeypatch.setattr(brokers, "CLIENT", brokers.Patience(connect=60, reply=60))
+    monkeypatch.setattr(health, "_TIMEOUT_SECONDS", 60)
 
 
 def _settings(url: str, tmp_path: Path) -> config.Settings:
@@ -158,7 +168,8 @@ def test_a_check_that_is_turned_off_is_a_warning(broker: Broker, tmp_path: Path)
         assert "canary" not in f"{check.found} {check.fix}"
 
 
-def test_silence_behind_tls_ends_in_time(broker: Broker, tmp_path: Path) -> None:
+def test_silence_behind_tls_ends_in_time(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brokers, "CLIENT", IMPATIENT)
     broker.between.silence()
     try:
         assert "Timeout" in _refused(
