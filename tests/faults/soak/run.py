@@ -15,12 +15,12 @@ from orchestrator import errors
 from orchestrator.cli import jobpipe
 from orchestrator.core import gangs, history, jobs, states
 from orchestrator.core.findings import Finding
-from orchestrator.service import audit, holds, query
+from orchestrator.service import holds, query
 from orchestrator.store import migrations
 from tests.faults.soak import clients, testimony
 from tests.faults.soak.killer import Blow, Killer
 from tests.faults.soak.report import Outcome, Plan, recoveries
-from tests.support import pictures, postgres, running
+from tests.support import oracle, pictures, postgres, running
 from tests.support.waiting import patiently
 
 NODES = 2
@@ -46,8 +46,9 @@ loader_workers = 0
 lr = 0.01
 """
 
-#: Seconds between two looks at what processes hold, one of which may just be ending, and how many follow the first.
-_LOOK_SECONDS, _LOOKS = 0.4, 3
+#: Seconds between two looks at what processes hold, one of which may just be ending or frozen, and how many follow the
+#: first.
+_LOOK_SECONDS, _LOOKS = 0.4, 15
 _DRAIN_SECONDS = 0.5  #: between two looks at what is left
 
 _RUNNING = jobs.JobFilter(states=(states.JobState.RUNNING,))
@@ -205,7 +206,7 @@ class Soak:
         store, settings = self.installed.store, self.installed.settings
         told = [entry for number in range(CLIENTS) for entry in clients.read(self._history(number))]
         promised = {entry.job for entry in told if entry.asked == "submit" and entry.code == 0 and entry.job}
-        found = patiently(audit.audit, settings, store, promised=promised)
+        found = oracle.lasting(settings, store, promised=promised)
         rows = [patiently(store.history, job.id) for job in patiently(store.jobs, jobs.JobFilter())]
         untrue = testimony.check(told, rows, {row.job.id: patiently(self._results, row.job) for row in rows})
         pids = {worker.id: worker.identity.pid for worker in patiently(store.workers)}
