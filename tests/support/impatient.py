@@ -13,7 +13,7 @@ from worker import protocol
 from worker.training import ranks, stage, trainer
 
 ENTRY = f"{__name__}:train"
-SECONDS = 5.0  #: more than ranks that both work wait for each other on a busy machine
+SECONDS = 10.0  #: more than ranks that both work wait for each other on a busy machine
 ASLEEP = "asleep"
 _NIGHT_SECONDS = 600
 

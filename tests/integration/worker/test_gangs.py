@@ -16,11 +16,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 State, Stage = states.JobState, states.Stage
 
+#: Attempts are counted: more than a busy machine holds up a beat. One that is killed is waited for as long.
+LEASE = 15
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     home = tmp_path_factory.mktemp("gangs") / "home"
-    with running.installation(home, devices="cpu", slots_per_device=2, step_seconds=0.02, lease=6) as installation:
+    with running.installation(home, devices="cpu", slots_per_device=2, step_seconds=0.02, lease=LEASE) as installation:
         installation.start_node()
         yield installation
 

@@ -15,7 +15,7 @@ from tests.support import httpserver, pictures, running
 from tests.support.waiting import until
 from worker import health
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 #: Of the trainings, most of which are interrupted.
@@ -76,7 +76,7 @@ def _check_health(installed: running.Installation) -> int:
     return subprocess.run(check, env=installed.environment, cwd=running.ROOT, check=False).returncode
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_node_of_another_root_ends_what_stalls_and_drains_and_one_that_leaves_when_idle_needs_no_doorbell(
     tmp_path: Path, data: str
 ) -> None:

@@ -193,9 +193,14 @@ def test_a_pausing_job_can_be_cancelled(bench: Bench, stage: Callable[[str], Non
 def test_a_pause_waits_longer_than_a_drain(
     settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
 ) -> None:
-    bench = Bench(settings.model_copy(update={"drain": 0.2, "stall": 5}), store, fork_server)
+    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, fork_server)
     stage("ignore_stop")
-    job = bench.run_beside(bench.pause)
+
+    def pause_and_stall() -> None:
+        bench.pause()
+        bench.supervisor._settings = bench.settings.model_copy(update={"stall": 5})  # not before it is paused
+
+    job = bench.run_beside(pause_and_stall)
     assert job is not None
     assert (job.state, bench.attempt.reason) == (states.JobState.PAUSED, states.Reason.STALLED)
 
