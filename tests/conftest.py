@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from orchestrator import config, environ, errors, failpoints, sockets
 from orchestrator.core import ids
-from orchestrator.store import deadline, engine, migrations, models, sql
+from orchestrator.store import migrations, models, sql
 from tests.support import forking, postgres
 from tests.support.waiting import patiently
 
@@ -174,7 +174,7 @@ def migrated_postgres_url(postgres_server: str) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a PostgreSQL database with our schema and no rows."""
-    _be_patient(monkeypatch)
+    postgres.be_patient(monkeypatch)
     # With so few rows it takes a third of the time of TRUNCATE, which makes every file anew.
     _administer(migrated_postgres_url, *(str(table.delete()) for table in reversed(models.metadata.sorted_tables)))
     return migrated_postgres_url
@@ -183,7 +183,7 @@ def postgres_url(migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def empty_postgres_url(postgres_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of a PostgreSQL database without any table."""
-    _be_patient(monkeypatch)
+    postgres.be_patient(monkeypatch)
     with _fresh_database(postgres_server) as url:
         yield url
 
@@ -220,13 +220,6 @@ def _fresh_database(server: str) -> Iterator[str]:
     _administer(server, f"CREATE DATABASE {name}")
     yield make_url(server).set(database=name).render_as_string(hide_password=False)
     _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a server take as long as a busy machine lets it; one that hangs has tests of its own."""
-    monkeypatch.setattr(engine, "PATIENCE", 60)
-    monkeypatch.setattr("orchestrator.store.postgres.NETWORK_SECONDS", 60)
-    monkeypatch.setattr(deadline, "has_passed", lambda: False)
 
 
 def _administer(server: str, *statements: str) -> None:

@@ -35,7 +35,7 @@ from worker import forkserver, node, parts, recorder, supervisor
 
 #: As fast as two busy cores keep up with.
 TIMINGS: dict[str, Any] = {"heartbeat": 0.5, "lease": 2.5, "sweep": 0.5, "drain": 10, "cancel_grace": 1}
-DEADLINE = 180.0
+DEADLINE = 240.0
 EPOCHS = 2
 
 #: Times that a person types a command that dies or fails.

@@ -99,9 +99,10 @@ def _served(folder: Path) -> Iterator[tuple[postgres.Server, proxy.Proxy, runnin
 
 
 def test_trainings_outlive_a_file_that_is_locked_and_a_server_that_is_cut_off_hangs_and_crashes(
-    tmp_path: Path, spec: specs.JobSpec
+    tmp_path: Path, spec: specs.JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has its troubles while the other database is locked."""
+    postgres.be_patient(monkeypatch)  # it is the nodes that must get over them
     undisturbed = alone.weights(tmp_path / "undisturbed", spec)
     with (
         running.installation(tmp_path / "on-a-file", lease=90, step_seconds=STEP_SECONDS) as on_a_file,

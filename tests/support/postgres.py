@@ -10,8 +10,11 @@ from typing import Any
 
 import filelock
 import psutil
+import pytest
 import tenacity
 from sqlalchemy.engine import make_url
+
+from orchestrator.store import deadline, engine
 
 
 class Server:
@@ -59,6 +62,13 @@ class Server:
         finally:
             for process in (*others, first):
                 process.resume()
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server take as long as a busy machine lets it; one that hangs has tests of its own."""
+    monkeypatch.setattr(engine, "PATIENCE", 60)
+    monkeypatch.setattr("orchestrator.store.postgres.NETWORK_SECONDS", 60)
+    monkeypatch.setattr(deadline, "has_passed", lambda: False)
 
 
 def started(folder: Path) -> Any:

@@ -1,15 +1,18 @@
 """What people and workers share: a store whose answers may get lost, a clock, doorbells, and our own account."""
 
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from orchestrator import config, errors
-from orchestrator.core import states
+from orchestrator.core import retry, states
 from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.faults.machine.checks import Account
@@ -31,6 +34,8 @@ class World:
         self._resources.callback(self.store.close)
         self.queue = Queue()
         self.account = Account(self.store, self.clock)
+        dice = random.Random(0)  # noqa: S311 - of the pauses before retries: a history is the same one each time
+        self._resources.enter_context(mock.patch.object(retry, "random", SimpleNamespace(SystemRandom=lambda: dice)))
         self._losing = 0  #: answers to commits that are lost from now on
         self._make_commits_lossy()
 
