@@ -94,7 +94,7 @@ class Installation:
         """Store a job; the reconciler rings for it."""
         return self.store.submit(jobs.NewJob(spec=spec, user="tester"))[0]
 
-    def wait(self, job_id: str, state: states.JobState | None = None, *, seconds: float = 90) -> jobs.Job:
+    def wait(self, job_id: str, state: states.JobState | None = None, *, seconds: float = 150) -> jobs.Job:
         """Return the job once it is final (in `state`), failing with what is known where it ends otherwise."""
 
         def final() -> jobs.Job | None:

@@ -23,7 +23,7 @@ patiently = tenacity.Retrying(
 )
 
 
-def until(condition: Callable[[], T | None], *, seconds: float = 60, every: float | None = None) -> T:
+def until(condition: Callable[[], T | None], *, seconds: float = 120, every: float | None = None) -> T:
     """Return the first true value of `condition`, looked at ever less often; fails if there is none in `seconds`."""
     began = time.monotonic()
     while True:

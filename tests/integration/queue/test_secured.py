@@ -23,7 +23,8 @@ ACCOUNT = "user orch on >canary resetkeys ~orch:* resetchannels -@all +@connecti
 #: More than a busy machine needs: who is not answered in time is not answered ever.
 SECONDS = 30
 
-IMPATIENT = brokers.CLIENT
+#: How long a client waits, and a look whether a server is there.
+IMPATIENT = brokers.CLIENT, health._TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,13 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine is no broker that is silent."""
     monkeypatch.setattr(brokers, "CLIENT", brokers.Patience(connect=60, reply=60))
     monkeypatch.setattr(health, "_TIMEOUT_SECONDS", 60)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait no longer than a person does, for a server that does not answer."""
+    monkeypatch.setattr(brokers, "CLIENT", IMPATIENT[0])
+    monkeypatch.setattr(health, "_TIMEOUT_SECONDS", IMPATIENT[1])
 
 
 def _settings(url: str, tmp_path: Path) -> config.Settings:
@@ -151,6 +159,7 @@ def test_workers_hear_by_an_account_and_from_a_server_that_proves_who_it_is(
     assert refused == why
 
 
+@pytest.mark.usefixtures("impatient")
 def test_tls_to_a_plain_port_is_refused_and_the_reverse_too(broker: Broker, tmp_path: Path) -> None:
     url = f"rediss://orch:canary@localhost:{broker.plain}/0?ssl_ca_certs={broker.ca}"
     assert "it does not speak TLS as expected" in _refused(url, tmp_path)
@@ -168,8 +177,8 @@ def test_a_check_that_is_turned_off_is_a_warning(broker: Broker, tmp_path: Path)
         assert "canary" not in f"{check.found} {check.fix}"
 
 
-def test_silence_behind_tls_ends_in_time(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(brokers, "CLIENT", IMPATIENT)
+@pytest.mark.usefixtures("impatient")
+def test_silence_behind_tls_ends_in_time(broker: Broker, tmp_path: Path) -> None:
     broker.between.silence()
     try:
         assert "Timeout" in _refused(
