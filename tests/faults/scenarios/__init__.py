@@ -76,7 +76,7 @@ SCENARIOS: dict[str, Scenario] = {
     "store.cancel": Scenario(people.cancelled),
     "store.delete": Scenario(people.deleted),
     "store.forget_worker": Scenario(nodes.forgotten),
-    "store.is_held": Scenario(work.unheard),
+    "store.is_held": Scenario(work.unheard, settings={"user_limits": "*=9"}),  # else a claim of nothing commits, too
     "store.is_worth_it": Scenario(work.life, settings={"user_limits": "*=9"}),  # on a server without any, nobody looks
     "store.lose_worker": Scenario(nodes.lost, settings={"heartbeat": 0.3, "lease": 1.5}),
     "store.make_room": Scenario(people.yielded, settings={"stay": 0.1}, most=1),
