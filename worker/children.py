@@ -28,6 +28,8 @@ FORK_SERVER_ENVIRONMENT = {
     # How often a thread looks for the others before it sleeps, about as long as it takes to be woken. Without an end a
     # small network's steps take four times as long beside another busy process; without any, twice as long alone.
     "GOMP_SPINCOUNT": "4000",
+    # What a stage prints is in the log of its job at once, in its place among the lines of the diary.
+    "PYTHONUNBUFFERED": "1",
 }
 
 
