@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import sqlalchemy
 from pydantic import SecretStr
 
 from benchmarks import crowd, measure
@@ -122,7 +123,16 @@ def stores(count: int) -> Iterator[dict[str, Place]]:
         for at in opened.values():
             crowd.fill(at.store, count)
             crowd.train(at.store)
+        _settle(url)
         yield opened
+
+
+def _settle(url: str) -> None:
+    """Vacuum as the server does by itself within minutes of such growth, so that it does not do so in between."""
+    with closing(
+        sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool).connect()
+    ) as connection:
+        connection.exec_driver_sql("VACUUM (ANALYZE)")
 
 
 def seconds(act: Callable[[Place], None], at: Place) -> float:

@@ -54,7 +54,7 @@ def held(living: Path, worker_id: str) -> Iterator[str]:
 
 def forget_the_dead(living: Path) -> list[str]:
     """Remove the lock files that nobody holds, and return their names; their workers have been found dead."""
-    return [path.name for path in list(living.iterdir()) if _forgotten(path)]
+    return [path.name for path in list(living.iterdir()) if _is_free(path) and _forgotten(path)]
 
 
 def alive(worker: jobs.WorkerIdentity, *, living: Path) -> bool:
