@@ -54,7 +54,15 @@ def held(living: Path, worker_id: str) -> Iterator[str]:
 
 def forget_the_dead(living: Path) -> list[str]:
     """Remove the lock files that nobody holds, and return their names; their workers have been found dead."""
-    return [path.name for path in list(living.iterdir()) if _is_free(path) and _forgotten(path)]
+    failpoints.reach("living.forget")
+    dead = []
+    for path in filter(_is_free, list(living.iterdir())):
+        # Removed while held: who has just made it waits, and finds it gone. Network file systems want to write for it.
+        with suppress(FileNotFoundError, BlockingIOError), path.open("r+b") as lock:
+            flock(lock, LOCK_EX | LOCK_NB)
+            path.unlink()
+            dead.append(path.name)
+    return dead
 
 
 def alive(worker: jobs.WorkerIdentity, *, living: Path) -> bool:
@@ -85,18 +93,6 @@ def _made(path: Path) -> IO[str]:
         if path.exists():
             return lock
         lock.close()
-
-
-def _forgotten(path: Path) -> bool:
-    """Remove the file unless somebody holds it; return whether that was done."""
-    failpoints.reach("living.forget")
-    try:
-        with path.open("r+b") as lock:  # for this, network file systems want to write
-            flock(lock, LOCK_EX | LOCK_NB)
-            path.unlink()
-    except (FileNotFoundError, BlockingIOError):
-        return False
-    return True
 
 
 def _is_free(path: Path) -> bool:
