@@ -10,7 +10,7 @@ import pytest
 from orchestrator import config, processes
 from orchestrator.core import gangs, jobs, specs
 from orchestrator.core.findings import Kind
-from orchestrator.service import audit
+from orchestrator.service import audit, holds
 from orchestrator.store import base
 from tests.contract import parts
 from tests.support import pools
@@ -109,4 +109,4 @@ def test_one_that_ends_during_the_look_is_not_judged(
             return set()
 
         monkeypatch.setattr(processes, "opened", ending)
-        assert found(settings, store) == []
+        assert list(holds.check(settings, [store.history(held.id)])) == []  # an audit would look again
