@@ -42,7 +42,7 @@ class Entry:
 
 def raw(entries: Iterable[Entry], *, count: int | None = None) -> bytes:
     """Return a zip of exactly these entries; `count` is the number of members it claims to have."""
-    body, directory, number = b"", b"", 0
+    body, directory, number = bytearray(), bytearray(), 0
     for entry in entries:
         name = entry.name if isinstance(entry.name, bytes) else entry.name.encode()
         stored = packed(entry)
@@ -57,7 +57,8 @@ def raw(entries: Iterable[Entry], *, count: int | None = None) -> bytes:
         directory += struct.pack("<HHHHHII", len(name), 0, 0, 0, 0, entry.mode << 16, offset) + name
         number += 1
     claimed = number if count is None else count
-    return body + directory + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, claimed, claimed, len(directory), len(body), 0)
+    end = struct.pack("<HHHHIIH", 0, 0, claimed, claimed, len(directory), len(body), 0)
+    return bytes(body + directory) + b"PK\5\6" + end
 
 
 def packed(entry: Entry) -> bytes:
