@@ -25,9 +25,23 @@ def build(spec: specs.JobSpec, parameters: Iterable[nn.Parameter]) -> torch.opti
     groups = _groups(spec, parameters)
     form = _FORM_ON_GPU if any(each.is_cuda for each in parameters) else _FORM
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, **form)
+        sgd = torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, **form)
+        begin(sgd)
+        return sgd
     kind = torch.optim.AdamW if spec.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=spec.lr, **form)
+
+
+def begin(optimizer: torch.optim.Optimizer) -> None:
+    """Let the momentum of fused SGD be nothing before its first step, in which it is what the gradients are then.
+
+    Else torch makes its memory in the first step and fills it there: where that one is left out, since its gradients
+    overflow in fp16, it stays whatever lay in the memory, and the next step goes along it.
+    """
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, torch.optim.SGD) and group["fused"] and group["momentum"]:
+            for each in group["params"]:
+                optimizer.state[each].setdefault("momentum_buffer", torch.zeros_like(each))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -298,6 +298,7 @@ class Trainer:
             # A copy of its own: the file's bytes are one buffer, whose parts lie as they come.
             by_parameter.setdefault(int(index), {})[name] = self._as_weights_lie(value)
         self.optimizer.load_state_dict({"state": by_parameter, "param_groups": state.optimizer})
+        optim.begin(self.optimizer)
         self.step = state.step
         self.sums = state.sums.model_copy()
         self.best_accuracy = state.best_accuracy

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.unit.worker.training import support
-from worker.training import optim
+from worker.training import checkpoint, optim, trainer
 
 
 def network() -> nn.Module:
@@ -68,3 +70,46 @@ def test_norm_and_biases_decay_only_when_told(optimizer: str, *, decay_norm: boo
 
 def test_the_form_is_recorded() -> None:
     assert [group["foreach"] for group in optim.build(support.spec(), network().parameters()).param_groups] == [True]
+
+
+@pytest.fixture
+def _memory_is_not_made_clean() -> Iterator[None]:
+    """Let memory that nobody has written to hold what is no number: else it may happen to be nothing."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_memory_is_not_made_clean")
+@pytest.mark.parametrize("fields", [{}, {"nesterov": True, "weight_decay": 0.1}], ids=str)
+def test_a_first_step_that_overflows_leaves_no_trace_in_the_form_for_gpus(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = []
+    for form in ({"fused": True}, {"foreach": True}):
+        monkeypatch.setattr(optim, "_FORM", form)
+        model = network()
+        optimizer = optim.build(support.spec(optimizer="sgd", **fields), model.parameters())
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for gradient in (float("inf"), 1.0, 2.0):
+            scaler.scale(torch.zeros(()))
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, gradient)
+            scaler.step(optimizer)
+            scaler.update()
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    for fused, plain in zip(*weights, strict=True):
+        torch.testing.assert_close(fused, plain)
+
+
+def test_neither_does_one_behind_a_checkpoint_without_momentum(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = trainer.Trainer(
+        support.spec(optimizer="sgd"), data_hash="", classes=("a", "b"), device=torch.device("cpu"), steps_per_epoch=1
+    )
+    before = checkpoint.unpacked(b"".join(learner.capture().pieces()))
+    monkeypatch.setattr(optim, "_FORM", {"fused": True})
+    fused = [group | {"foreach": None, "fused": True} for group in before.state.optimizer]
+    learner.restore(replace(before, state=before.state.model_copy(update={"optimizer": fused})))
+    kept = learner.optimizer.state_dict()["state"]
+    assert len(kept) == len(list(learner.model.parameters()))
+    assert not any(each["momentum_buffer"].any() for each in kept.values())
