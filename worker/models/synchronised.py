@@ -78,7 +78,7 @@ def _statistics(x: torch.Tensor, peers: Peers) -> tuple[torch.Tensor, torch.Tens
     own = x.new_zeros(1 + 2 * channels, dtype=torch.float64)
     if len(x):  # the kernel divides by zero where there is nothing
         variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
-        own = torch.cat((mean.new_tensor([x.numel() // channels]), mean, variance)).double()
+        own = torch.cat((mean.new_full((1,), x.numel() // channels), mean, variance)).double()
     counts, means, variances = torch.split(peers.gathered(own), [1, channels, channels], dim=1)
     count = counts.sum()
     common = (counts * means).sum(dim=0) / count

@@ -2,10 +2,13 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from worker.models import densenet, synchronised
 
@@ -110,3 +113,27 @@ def test_a_converted_network_keeps_its_parameters_and_evaluates_to_the_same_bits
     assert all(one is other for one, other in zip(network.parameters(), parameters, strict=True))
     assert list(network.state_dict()) == list(state)
     assert torch.equal(network(x), before)
+
+
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Notes what takes something from the program's memory to a GPU, or back: the program waits for that."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.met: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **kwargs or {})
+        places = {each.device.type for each in (*args, made) if isinstance(each, torch.Tensor)}
+        if len(places) > 1 or func is torch.ops.aten._local_scalar_dense.default:
+            self.met.append(str(func))
+        return made
+
+
+def test_on_a_gpu_no_layer_waits_for_it() -> None:
+    with FakeTensorMode(), torch.device("cuda"):
+        norm, x = synchronised.BatchNorm2d(layer(), Peers(Meeting(1), 0)), torch.empty(2, 3, 4, 4)
+        waits = Waits()
+        with waits, torch.no_grad():
+            norm(x)
+    assert waits.met == []
