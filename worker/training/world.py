@@ -47,6 +47,8 @@ class World:
             began = time.monotonic()
             try:
                 distributed.all_reduce(values)
+            except (torch.OutOfMemoryError, torch.AcceleratorError):
+                raise  # of this rank itself: a GPU tells of what went wrong at whichever call comes next
             except RuntimeError as error:  # gloo and NCCL have no word of their own for a peer that is gone
                 waited = time.monotonic() - began >= self._patience
                 raise (Silent if waited else Parted)(str(error)) from error

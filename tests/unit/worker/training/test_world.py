@@ -1,0 +1,28 @@
+"""What goes wrong at a sum of all ranks is another rank's doing, or this one's own."""
+
+import pytest
+import torch
+from torch import distributed
+
+from worker.data import shares
+from worker.training import world
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("Connection closed by peer"), world.Parted),
+        (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), torch.AcceleratorError),
+    ],
+)
+def test_only_a_peer_that_is_gone_is_told_as_one(
+    error: Exception, told: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_values: torch.Tensor) -> None:
+        raise error
+
+    monkeypatch.setattr(distributed, "all_reduce", fails)
+    with pytest.raises(told) as raised:
+        world.World(shares.Share(ranks=2), patience=60).total(torch.ones(1))
+    assert raised.type is told
