@@ -21,8 +21,13 @@ from worker import diary, protocol
 _STOP_GRACE = 1.0
 _LOOK_EVERY = 0.1
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-#: What allocators say: CUDA's and MPS's first, then torch's on the CPU.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+#: What allocators say: CUDA's and MPS's first, then torch's on the CPU, then cuBLAS's and cuDNN's own. Where no way of
+#: a convolution has the memory that it works in, cuDNN says that there is none.
+_NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory"),
+    *("cublas_status_alloc_failed", "cudnn_status_alloc_failed", "unable to find an engine to execute"),
+)
+_GPU_ERRORS = ("cuda error", "cudnn error")
 _MEANINGS = {
     states.Reason.OOM: "Memory ran out.",
     states.Reason.GPU_ERROR: "The GPU failed.",
@@ -145,7 +150,7 @@ def _reason(error: Exception) -> states.Reason:
         return states.Reason.OOM
     if isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY):
         return states.Reason.OOM
-    if "AcceleratorError" in names or "cuda error" in said:
+    if "AcceleratorError" in names or any(words in said for words in _GPU_ERRORS):
         return states.Reason.GPU_ERROR
     return states.Reason.INTERNAL
 
