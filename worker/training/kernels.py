@@ -122,7 +122,7 @@ def _measured(
     """Return the median seconds of a forward and backward pass of copies of the network."""
     copies = {side: copy.deepcopy(network).to(memory_format=side.memory_format).train() for side in sides}
     taken: dict[Kernels, list[float]] = {side: [] for side in sides}
-    with torch.random.fork_rng():  # dropout draws
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):  # dropout draws
         for _ in range(1 + _MEASURED_STEPS):
             for side, one in copies.items():
                 look()
