@@ -40,8 +40,9 @@ def serve(kind: type[Asked], work: Callable[[Asked, Say], None]) -> int:
 
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            work(kind.model_validate_json(sys.stdin.buffer.read()), say)
-    except ValidationError as error:
+            # Not pydantic's own reading, which refuses the names of files that are no UTF-8.
+            work(kind.model_validate(json.loads(sys.stdin.buffer.read())), say)
+    except (ValidationError, json.JSONDecodeError) as error:
         say({"refused": {"message": f"The request cannot be read: {error}"}})
     except errors.OrchError as error:
         say({"refused": {"message": error.message, "why": error.why, "hint": error.hint}})

@@ -19,7 +19,9 @@ def write(message: BaseModel) -> None:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
     text = "".join(f"{now}  {line}\n" for line in lines(message))
     with suppress(OSError):
-        os.write(_OUT, text.encode())  # past all buffers: what is not written now would fail the process at its end
+        os.write(
+            _OUT, text.encode(errors="backslashreplace")
+        )  # past all buffers: what is not written now would fail the process at its end
 
 
 def lines(message: BaseModel) -> Iterator[str]:

@@ -4,10 +4,12 @@ Each message is one JSON object sent with `Connection.send_bytes`: nothing is ev
 metrics, checkpoints and the end; down goes `Stop`. The end of file on the pipe means that the other side has died.
 """
 
+import json
 from multiprocessing.connection import Connection
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from orchestrator import failpoints
 from orchestrator.core import networks
@@ -225,10 +227,18 @@ _UP: TypeAdapter[Any] = TypeAdapter(Up)
 _DOWN: TypeAdapter[Stop] = TypeAdapter(Stop)
 
 
+def encoded(message: BaseModel) -> bytes:
+    """Return a message as it goes out; of a file whose name is no UTF-8 it has that name in part."""
+    try:
+        return message.model_dump_json().encode()
+    except PydanticSerializationError:
+        return json.dumps(message.model_dump(mode="json"), ensure_ascii=False).encode(errors="replace")
+
+
 def send(connection: Connection, message: BaseModel) -> None:
     """Send one message; raises OSError when the other side has gone."""
     failpoints.reach("pipe.send")
-    connection.send_bytes(message.model_dump_json().encode())
+    connection.send_bytes(encoded(message))
 
 
 def receive_up(connection: Connection) -> Any:

@@ -3,6 +3,7 @@
 Results go to stdout, talk to stderr. Rich is imported on terminals only: it costs 0.05 s.
 """
 
+import json
 import os
 import re
 import shlex
@@ -160,17 +161,21 @@ def line(*fields: object) -> None:
 
 def document(payload: "BaseModel") -> None:
     """Print a whole JSON document."""
-    sys.stdout.write(_escaped(payload.model_dump_json(indent=2)) + "\n")
+    sys.stdout.write(_json(payload, indent=2) + "\n")
 
 
 def json_line(payload: "BaseModel") -> None:
     """Print one line of a JSON stream, at once."""
-    sys.stdout.write(_escaped(payload.model_dump_json()) + "\n")
+    sys.stdout.write(_json(payload) + "\n")
     sys.stdout.flush()
 
 
-def _escaped(text: str) -> str:
-    """Return JSON that means the same and cannot steer a terminal."""
+def _json(payload: "BaseModel", *, indent: int | None = None) -> str:
+    """Return JSON that cannot steer a terminal; the bytes of a file's name that are no UTF-8 are as Python has them."""
+    try:
+        text = payload.model_dump_json(indent=indent)
+    except ValueError:
+        text = json.dumps(payload.model_dump(mode="json"), indent=indent)
     return _UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

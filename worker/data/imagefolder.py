@@ -105,8 +105,11 @@ def discover(folder: Path) -> Layout:
 
     """
     root = _root(folder)
+    _check_name(root.name, what="The folder of the data set")
     folders = {"train": TRAIN, "val": _validation_folder(root)}
     classes = {split: tuple(_folders(root / name)) for split, name in folders.items()}
+    for name in {*classes["train"], *classes["val"]}:
+        _check_name(name, what="A class")
     _check_classes(classes["train"], classes["val"], folders["val"])
     layout = Layout(
         root=root,
@@ -222,6 +225,21 @@ def _pictures(root: Path, split: str, classes: Sequence[str]) -> Iterator[Pictur
                     yield Picture(f"{folder[start:]}/{file}", label)
 
 
+def _check_name(name: str, *, what: str) -> None:
+    """Refuse a name that no report could carry; of single pictures it may be whatever the disk takes."""
+    if (shown := _shown(name)) != name:
+        raise _refused(
+            f"{what} has a name that is no UTF-8: {shown}.",
+            why="It cannot be written into reports and databases as it is.",
+            hint="Rename the folder.",
+        )
+
+
+def _shown(name: str) -> str:
+    """Return a name from the disk as text, the bytes of it that are no UTF-8 as escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def _check_classes(train: Sequence[str], val: Sequence[str], val_folder: str) -> None:
     if not train:
         raise _refused(
@@ -271,7 +289,7 @@ def _read(root: Path, path: str) -> tuple[str, int, str | None]:
     try:
         failpoints.reach("picture.admit")
         if not stat.S_ISREG((root / path).stat().st_mode):  # by a link, such as to /dev/zero
-            return digest, size, f"{path} is no ordinary file"
+            return digest, size, f"{_shown(path)} is no ordinary file"
         with (root / path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
@@ -281,7 +299,7 @@ def _read(root: Path, path: str) -> tuple[str, int, str | None]:
         if error.errno in _OF_THE_HOST:
             raise
         fault = f"cannot be read ({error.strerror})"
-    return digest, size, f"{path} {fault}" if fault else None
+    return digest, size, f"{_shown(path)} {fault}" if fault else None
 
 
 def _fault(file: BinaryIO) -> str | None:

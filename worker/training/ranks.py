@@ -225,7 +225,7 @@ def _become(seat: Seat, pipe: Connection, follow: Callable[[Seat], None], leader
     except Exception as error:  # noqa: BLE001 - the edge: rank 0 says what it was
         with suppress(OSError):
             failpoints.reach("ranks.fail")
-            pipe.send_bytes(stage.failure(error).model_dump_json().encode())
+            pipe.send_bytes(protocol.encoded(stage.failure(error)))
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):

@@ -69,6 +69,15 @@ def test_nothing_is_sent_behind_the_last_message() -> None:
     assert run(body)[1] == [protocol.Ended(how="stopped")]
 
 
+def test_what_names_a_file_whose_name_is_no_utf8_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    def body(_link: stage.Link) -> protocol.Ended:
+        raise errors.StageFailed(os.fsdecode(b"\xe4.jpg is damaged."), reason=states.Reason.BAD_INPUT, hint="Go.")
+
+    told = protocol.Failed(reason=states.Reason.BAD_INPUT, error="?.jpg is damaged.", hint="Go.")
+    assert run(body) == (protocol.EXIT_FAILED, [told])
+    assert r"\udce4.jpg is damaged" in capfd.readouterr().out
+
+
 def test_a_stop_behind_the_wait_is_the_work_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "_STOP_GRACE", 0.0)
 

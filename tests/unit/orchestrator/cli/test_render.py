@@ -1,8 +1,11 @@
 """Values in pipes, and text from elsewhere."""
 
+import json
+import os
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from orchestrator.cli import render
@@ -41,6 +44,17 @@ def test_a_value_in_a_pipe_is_raw_and_one_field(value: object, printed: str) -> 
 )
 def test_text_from_elsewhere_cannot_steer_the_terminal(text: str, left: str) -> None:
     assert render.clean(text) == left
+
+
+def test_a_file_whose_name_is_no_utf8_is_in_the_json(capsys: pytest.CaptureFixture[str]) -> None:
+    class Payload(pydantic.BaseModel):
+        name: str
+        path: Path
+
+    name = os.fsdecode(b"\xe4.png")
+    for shown in (render.document, render.json_line):
+        shown(Payload(name=name, path=Path("/x") / name))
+        assert json.loads(capsys.readouterr().out) == {"name": name, "path": f"/x/{name}"}
 
 
 def test_a_pipe_gets_every_column_and_no_titles(capsys: pytest.CaptureFixture[str]) -> None:

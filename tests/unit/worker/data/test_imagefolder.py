@@ -1,6 +1,7 @@
 """ImageFolder data sets: found, checked picture by picture, and named by their content."""
 
 import io
+import os
 import shutil
 import struct
 import zlib
@@ -150,6 +151,27 @@ def test_a_set_that_cannot_be_trained_on_says_why(
     spoil(folder)
     with fails(words):
         imagefolder.discover(folder)
+
+
+def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path: Path, fails: Fails) -> None:
+    folder = pictures.image_folder(tmp_path / "set")
+    for split in ("train", "validation"):
+        (folder / split / "cats").rename(folder / split / os.fsdecode(b"k\xe4tzchen"))
+    with fails(r"A class has a name that is no UTF-8: k\xe4tzchen."):
+        imagefolder.discover(folder)
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path, fails: Fails) -> None:
+    pictures.image_folder(tmp_path / os.fsdecode(b"k\xe4tzchen"))
+    with fails(r"The folder of the data set has a name that is no UTF-8: k\xe4tzchen."):
+        imagefolder.discover(tmp_path)
+
+
+def test_a_damaged_picture_whose_name_is_no_utf8_is_named(tmp_path: Path, fails: Fails) -> None:
+    pictures.image_folder(tmp_path)
+    (tmp_path / "train" / "cats" / os.fsdecode(b"\xe4.jpg")).write_bytes(b"")
+    with fails(r"train/cats/\xe4.jpg is empty"):
+        admit(tmp_path)
 
 
 @pytest.mark.parametrize(
