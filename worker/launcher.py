@@ -28,6 +28,7 @@ class Process:
 
     def __init__(self, connection: Connection, pid: int, asked: socket.socket) -> None:
         self.connection = connection
+        self.hearing = protocol.Hearing(connection)
         self.pid = pid
         self.status: int | None = None  #: wait status, once it has ended
         self.ended = False

@@ -5,6 +5,9 @@ metrics, checkpoints and the end; down goes `Stop`. The end of file on the pipe 
 """
 
 import json
+import os
+import struct
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Annotated, Any, Literal
 
@@ -226,6 +229,10 @@ Up = Annotated[
 _UP: TypeAdapter[Any] = TypeAdapter(Up)
 _DOWN: TypeAdapter[Stop] = TypeAdapter(Stop)
 
+#: What `Connection` sends before a message: its size, as long as it is below 2 GiB.
+_SIZE = struct.Struct("!i")
+_PIECE = 2**18
+
 
 def encoded(message: BaseModel) -> bytes:
     """Return a message as it goes out; of a file whose name is no UTF-8 it has that name in part."""
@@ -241,10 +248,40 @@ def send(connection: Connection, message: BaseModel) -> None:
     connection.send_bytes(encoded(message))
 
 
-def receive_up(connection: Connection) -> Any:
-    """Return the next message from the working process; raises EOFError when it has gone."""
-    failpoints.reach("pipe.receive")
-    return _UP.validate_json(connection.recv_bytes())
+class Hearing:
+    """Hears a working process, and never waits for the rest of a message: who says it may be frozen in the middle."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._come = bytearray()
+
+    def messages(self) -> Iterator[Any]:
+        """Yield the messages that have come whole; raises EOFError when the process has gone."""
+        while self._connection.poll():
+            piece = os.read(self._connection.fileno(), _PIECE)
+            if not piece:
+                raise EOFError
+            self._come += piece
+            while (content := self._whole()) is not None:
+                failpoints.reach("pipe.receive")
+                yield heard(content)
+
+    def _whole(self) -> bytes | None:
+        """Take out the next message, None where it has not come whole: its size is before it, as in `Connection`."""
+        if len(self._come) < _SIZE.size:
+            return None
+        (size,) = _SIZE.unpack_from(self._come)
+        end = _SIZE.size + size
+        if size < 0 or len(self._come) < end:
+            return None
+        content = bytes(self._come[_SIZE.size : end])
+        del self._come[:end]
+        return content
+
+
+def heard(content: bytes) -> Any:
+    """Return the message that a working process has sent as these bytes."""
+    return _UP.validate_json(content)
 
 
 def receive_down(connection: Connection) -> Stop:

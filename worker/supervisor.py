@@ -164,8 +164,8 @@ class Supervisor:
         watch.alive_at = self._clock.monotonic()
         try:
             # All that has come, for the process must never wait: what is written with it can take seconds.
-            while process.connection.poll():
-                _take(protocol.receive_up(process.connection), recorder, watch)
+            for message in process.hearing.messages():
+                _take(message, recorder, watch)
         except (EOFError, OSError):
             if not connection.wait([process.ending], timeout=_EXIT_SECONDS):
                 process.kill()
@@ -295,8 +295,8 @@ def _cause_of_death(process: Process, watch: _Watch) -> tuple[states.Reason, str
 def _drain_pipe(process: Process, recorder: Recorder, watch: _Watch) -> None:
     """Take what the process said before it ended."""
     try:
-        while process.connection.poll():
-            _take(protocol.receive_up(process.connection), recorder, watch)
+        for message in process.hearing.messages():
+            _take(message, recorder, watch)
     except (EOFError, OSError):
         return
 

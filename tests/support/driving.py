@@ -146,7 +146,7 @@ def _listen(process: launcher.Process, attempt: Attempt, blow: Blow) -> None:
             assert time.monotonic() - heard < _SILENCE_SECONDS, f"silent: {blow}"
             continue
         try:
-            message = protocol.receive_up(process.connection)
+            message = protocol.heard(process.connection.recv_bytes())
         except (EOFError, OSError):
             return
         heard = time.monotonic()

@@ -67,6 +67,15 @@ def ignore_stop(_assignment: protocol.Assignment, connection: Connection) -> int
     return protocol.EXIT_FAILED
 
 
+def stop_in_a_word(_assignment: protocol.Assignment, connection: Connection) -> int:
+    """Freeze in the middle of a message, and say in the log when that is over."""
+    protocol.send(connection, protocol.Progress(done=1))
+    os.write(connection.fileno(), (1000).to_bytes(4, "big") + b"{")
+    time.sleep(20)
+    sys.stdout.write("it goes on\n")
+    return protocol.EXIT_FAILED
+
+
 def crash(_assignment: protocol.Assignment, _connection: Connection) -> int:
     """Die by a signal without a word."""
     os.kill(os.getpid(), signal.SIGSEGV)

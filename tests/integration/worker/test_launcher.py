@@ -50,8 +50,8 @@ def _wait(process: Process) -> None:
 
 def test_a_process_speaks_over_its_pipe_and_ends(fork_server: Path, attempt_dir: Path) -> None:
     with _start(fork_server, attempt_dir, "succeed") as process:
-        assert protocol.receive_up(process.connection) == protocol.Progress(done=1, total=1)
-        assert protocol.receive_up(process.connection) == protocol.Ended(how="done", last_step=1)
+        assert protocol.heard(process.connection.recv_bytes()) == protocol.Progress(done=1, total=1)
+        assert protocol.heard(process.connection.recv_bytes()) == protocol.Ended(how="done", last_step=1)
         _wait(process)
         assert (process.exit_code, process.killed_by) == (protocol.EXIT_DONE, None)
     printed, diary = (attempt_dir / "log.txt").read_text(encoding="utf-8").splitlines()
@@ -62,16 +62,16 @@ def test_a_process_speaks_over_its_pipe_and_ends(fork_server: Path, attempt_dir:
 
 def test_a_process_stops_when_asked(fork_server: Path, attempt_dir: Path) -> None:
     with _start(fork_server, attempt_dir, "wait_for_stop") as process:
-        protocol.receive_up(process.connection)
+        protocol.heard(process.connection.recv_bytes())
         process.ask_to_stop()
-        assert protocol.receive_up(process.connection) == protocol.Ended(how="stopped", last_step=7)
+        assert protocol.heard(process.connection.recv_bytes()) == protocol.Ended(how="stopped", last_step=7)
         _wait(process)
         assert process.exit_code == protocol.EXIT_STOPPED
 
 
 def test_a_kill_takes_the_whole_group(fork_server: Path, attempt_dir: Path) -> None:
     with _start(fork_server, attempt_dir, "ignore_stop") as process:
-        protocol.receive_up(process.connection)
+        protocol.heard(process.connection.recv_bytes())
         (child,) = psutil.Process(process.pid).children()
         process.kill()
         _wait(process)
@@ -99,7 +99,7 @@ def test_a_process_leads_its_group_sees_no_gpu_and_reads_nothing(fork_server: Pa
 
 def test_a_process_dies_with_its_supervisor(fork_server: Path, attempt_dir: Path) -> None:
     process = _start(fork_server, attempt_dir, "wait_for_stop")
-    protocol.receive_up(process.connection)
+    protocol.heard(process.connection.recv_bytes())
     process.connection.close()
     _wait(process)
     assert process.exit_code == protocol.EXIT_FENCED
@@ -108,7 +108,7 @@ def test_a_process_dies_with_its_supervisor(fork_server: Path, attempt_dir: Path
 
 def test_what_a_dead_supervisor_left_running_is_killed(fork_server: Path, attempt_dir: Path) -> None:
     with _start(fork_server, attempt_dir, "ignore_stop") as process:
-        protocol.receive_up(process.connection)
+        protocol.heard(process.connection.recv_bytes())
         kill_leftover(attempt_dir)
         _wait(process)
         assert process.killed_by == signal.SIGKILL
@@ -118,7 +118,7 @@ def test_a_leftover_is_found_behind_a_symbolic_link(fork_server: Path, attempt_d
     link = tmp_path / "link"
     link.symlink_to(attempt_dir)
     with _start(fork_server, attempt_dir, "ignore_stop") as process:
-        protocol.receive_up(process.connection)
+        protocol.heard(process.connection.recv_bytes())
         kill_leftover(link)
         _wait(process)
         assert process.killed_by == signal.SIGKILL
@@ -129,12 +129,12 @@ def test_a_process_outlives_its_fork_server_and_stops_when_asked(attempt_dir: Pa
         forking.server(tmp_path / "s", warm=False) as server,
         _start(tmp_path / "s", attempt_dir, "wait_for_stop") as process,
     ):
-        protocol.receive_up(process.connection)
+        protocol.heard(process.connection.recv_bytes())
         server.kill()
         server.wait()
         assert not connection.wait([process.ending], timeout=0.1)
         process.ask_to_stop()
-        assert protocol.receive_up(process.connection) == protocol.Ended(how="stopped", last_step=7)
+        assert protocol.heard(process.connection.recv_bytes()) == protocol.Ended(how="stopped", last_step=7)
         _wait(process)
         assert (process.exit_code, process.killed_by) == (None, None)
 

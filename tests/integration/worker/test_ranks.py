@@ -63,7 +63,7 @@ class Training:
         said = self.said[-1]
         while not until(said):
             try:
-                said.messages.append(protocol.receive_up(process.connection))
+                said.messages.append(protocol.heard(process.connection.recv_bytes()))
             except (EOFError, OSError):
                 process.collect()
                 return

@@ -255,6 +255,16 @@ def test_a_stalled_stage_is_ended_with_that_reason(
     assert bench.attempt.reason is states.Reason.STALLED
 
 
+def test_a_stage_that_is_frozen_in_the_middle_of_a_message_is_ended_as_well(
+    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+) -> None:
+    bench = Bench(settings.model_copy(update={"stall": 1.5}), store, fork_server)
+    stage("stop_in_a_word")
+    bench.run()
+    assert bench.attempt.reason is states.Reason.STALLED
+    assert "it goes on" not in bench.log
+
+
 def test_a_stage_that_stalls_is_killed_with_its_children_and_tried_twice_more(
     settings: config.Settings,
     store: sql.SqlStore,

@@ -34,7 +34,7 @@ def test_the_fork_servers_settings_change_no_bit(fork_server: Path, tmp_path: Pa
     log = Path(there.attempt_dir) / "log.txt"
     environment = _behind(fork_server).environ()  # which its processes share
     with Launcher(fork_server).start("worker.training.stage:main_train", there, log=log) as process:
-        while not isinstance(message := protocol.receive_up(process.connection), protocol.Ended):
+        while not isinstance(message := protocol.heard(process.connection.recv_bytes()), protocol.Ended):
             follower.send(message)
     assert children.ALLOCATOR.items() <= environment.items()
     assert not children.ALLOCATOR.keys() & dict(os.environ).keys()  # noqa: TID251 - what this process was started with

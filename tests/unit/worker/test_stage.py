@@ -44,7 +44,7 @@ def run(body: Callable[[stage.Link], protocol.Ended]) -> tuple[int, list[Any]]:
         code = stage.run(theirs, body)
         said = []
         while ours.poll(0):
-            said.append(protocol.receive_up(ours))
+            said.append(protocol.heard(ours.recv_bytes()))
     return code, said
 
 

@@ -62,7 +62,7 @@ def messages(connection: Connection) -> list[Any]:
     said: list[Any] = []
     try:
         while connection.poll(60):
-            said.append(protocol.receive_up(connection))
+            said.append(protocol.heard(connection.recv_bytes()))
     except EOFError:
         return said
     pytest.fail("the stage fell silent")

@@ -200,7 +200,7 @@ def test_a_host_with_fewer_cores_says_that_bits_may_differ(
 
 def follow(connection: Connection, messages: list[Any], stop_after: type | None = None) -> None:
     while not messages or not isinstance(messages[-1], protocol.Ended | protocol.Failed):
-        messages.append(protocol.receive_up(connection))
+        messages.append(protocol.heard(connection.recv_bytes()))
         if stop_after is not None and isinstance(messages[-1], stop_after):
             protocol.send(connection, protocol.Stop())
 
@@ -266,7 +266,7 @@ def test_a_stop_is_heard_while_what_it_waits_for_does_not_move(
     with ours:
         main(support.assignment(root, support.spec(data=data.path)), theirs)
         assert codes == [protocol.EXIT_STOPPED]
-        said = [protocol.receive_up(ours) for _ in iter(ours.poll, False)]
+        said = [protocol.heard(ours.recv_bytes()) for _ in iter(ours.poll, False)]
     assert said[-1] == protocol.Ended(how="stopped")
 
 
