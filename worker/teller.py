@@ -1,6 +1,7 @@
 """Brings notices to their targets: webhooks through the URL guard, everything else through apprise, an extra."""
 
 import json
+import queue
 import socket
 import threading
 from typing import Any
@@ -13,6 +14,9 @@ _log = log.get("teller")
 
 #: To connect, and between two reads; seconds.
 _TIMEOUT = (5.0, 10.0)
+
+#: A try as a whole, which a target that answers byte by byte, or a service of apprise's, could draw out without end.
+_LONGEST_SECONDS = 60.0
 
 #: Answers that another try may change, besides the 5xx: request timeout, too early, too many requests.
 _PASSING = frozenset({408, 425, 429})
@@ -39,12 +43,22 @@ class Teller:
             self._answer = None
             if notice is None:
                 return
-            self._answer = self._try(notice)
+            self._answer = self._in_time(notice)
             said = {"job": notice.job_id, "target": masking.target(notice.target)}
             if self._answer.how == "told":
                 _log.info("told", event_told=notice.message["event"], **said)
             else:
                 _log.warning("not told", why=self._answer.why, **said)
+
+    def _in_time(self, notice: telling.Notice) -> telling.Answer:
+        """Try in a thread that is left to itself where it takes too long: the other notices must not wait for it."""
+        answers = queue.SimpleQueue[telling.Answer]()
+        threading.Thread(target=lambda: answers.put(self._try(notice)), name="notice", daemon=True).start()
+        try:
+            return answers.get(timeout=_LONGEST_SECONDS)
+        except queue.Empty:
+            why = f"no whole answer in {_LONGEST_SECONDS:g} seconds"
+            return telling.Answer(notice=notice, how="unknown", why=why)
 
     def _try(self, notice: telling.Notice) -> telling.Answer:
         try:

@@ -35,6 +35,7 @@ class Reply:
     endless: bool = False  #: repeat the body for ever, without Content-Length
     raw: bytes | None = None  #: all that is sent, head and body, as it stands here
     hang: bool = False  #: answer nothing until the server is closed
+    drip: bool = False  #: begin the head of an answer, and go on with it byte by byte until the server is closed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,12 @@ class Server:
     def _answer(self, request: BaseHTTPRequestHandler, reply: Reply) -> None:
         if reply.hang:
             self._closing.wait()
+            request.close_connection = True
+            return
+        if reply.drip:
+            request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not self._closing.wait(0.02):
+                request.wfile.write(b".")
             request.close_connection = True
             return
         if reply.raw is not None:

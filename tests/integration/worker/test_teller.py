@@ -102,6 +102,23 @@ def test_a_connection_cut_after_the_request_is_one_of_two_tries(
     assert last(store, job_id)[0] == "not_told"
 
 
+def test_an_answer_that_comes_byte_by_byte_is_given_up(
+    sender: teller.Teller,
+    store: sql.SqlStore,
+    server: httpserver.Server,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(teller, "_LONGEST_SECONDS", 0.3)
+    job_id = cancelled(store, server.on("/hook", httpserver.Reply(drip=True)))
+    rounds = threading.Thread(target=lambda: (sender.round(), clock.move(seconds=5), sender.round()), daemon=True)
+    rounds.start()
+    rounds.join(10)
+    assert not rounds.is_alive()
+    assert last(store, job_id)[0] == "not_told"
+    assert "no whole answer in 0.3 seconds" in last(store, job_id)[1]
+
+
 def test_a_port_where_nobody_listens_is_tried_to_the_end(
     sender: teller.Teller, store: sql.SqlStore, server: httpserver.Server, clock: HandClock
 ) -> None:
