@@ -19,6 +19,11 @@ def path(settings: config.Settings, name: str) -> Path:
     return folder(settings) / name
 
 
+def broker(settings: config.Settings) -> Path:
+    """Return the socket of the embedded broker; raises InvalidSetting as `folder` does."""
+    return path(settings, "broker.sock")
+
+
 def folder(settings: config.Settings) -> Path:
     """Return the folder of all sockets: the run folder, or a short one where their paths would be long.
 

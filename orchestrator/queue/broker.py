@@ -7,9 +7,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from orchestrator import config
+from orchestrator import config, sockets
 from orchestrator.core import brokerurl
-from orchestrator.queue import embedded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ def url(settings: config.Settings) -> str:
     """Return the broker's URL, password and all."""
     if settings.broker_url is not None:
         return settings.broker_url.get_secret_value()
-    return f"redis+socket://{embedded.socket(settings)}?virtual_host=0"
+    return f"redis+socket://{sockets.broker(settings)}?virtual_host=0"
 
 
 def client(settings: config.Settings, patience: Patience) -> "redis.Redis":

@@ -25,15 +25,10 @@ _PID_FILE = "server.pid"
 _LOCK_FILE = "broker.lock"
 
 
-def socket(settings: config.Settings) -> Path:
-    """Return the path of its socket."""
-    return sockets.path(settings, "broker.sock")
-
-
 def client(settings: config.Settings) -> "redis.Redis":
     """Return a client of the embedded server; it connects at the first command."""
     return redis.Redis(
-        unix_socket_path=str(socket(settings)),
+        unix_socket_path=str(sockets.broker(settings)),
         socket_connect_timeout=2,
         socket_timeout=2,
         retry=Retry(NoBackoff(), 0),  # the default tries for ten seconds before it says that nobody is there
@@ -62,7 +57,7 @@ def ensure(settings: config.Settings) -> None:
     data = settings.home / "broker"
     try:
         failpoints.reach("broker.mkdir")
-        for folder in (data, settings.run_dir, socket(settings).parent):
+        for folder in (data, settings.run_dir, sockets.broker(settings).parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (settings.run_dir / _LOCK_FILE).open("w") as lock:
             # One that has just been killed may hold the lock for a moment yet, when nobody reaches it any more.
@@ -144,7 +139,7 @@ def _cleared(settings: config.Settings) -> bool:
     try:
         with (settings.run_dir / _LOCK_FILE).open("w") as lock:
             flock(lock, LOCK_EX | LOCK_NB)
-            socket(settings).unlink(missing_ok=True)
+            sockets.broker(settings).unlink(missing_ok=True)
     except OSError:
         return False
     return True
@@ -160,7 +155,7 @@ def _alive(pid: int) -> bool:
 def _options(settings: config.Settings, data: Path) -> list[str]:
     options: dict[str, str] = {
         "port": "0",
-        "unixsocket": str(socket(settings)),
+        "unixsocket": str(sockets.broker(settings)),
         "unixsocketperm": "700",
         "dir": str(data),
         "appendonly": "yes",

@@ -36,6 +36,8 @@ def prepared(settings: config.Settings) -> Iterator[Ring]:
 
     For a command's beginning: the process that forks must have one thread only.
     """
+    import asyncio  # noqa: F401, PLC0415 - by all of redis and of SQLAlchemy: once here, not once in each process
+
     ours, theirs = socket.socketpair()
     failpoints.reach("bell.fork")
     pid = os.fork()

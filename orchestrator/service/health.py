@@ -48,7 +48,7 @@ def broker(settings: config.Settings) -> Broker:
 
 def _connect(settings: config.Settings) -> socket.socket:
     if settings.broker_url is None:
-        return _unix(str(sockets.path(settings, "broker.sock")))
+        return _unix(str(sockets.broker(settings)))
     url = settings.broker_url.get_secret_value()
     parts, tls = urlsplit(url), brokerurl.tls(url)
     if parts.scheme == "redis+socket":

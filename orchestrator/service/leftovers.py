@@ -68,7 +68,7 @@ def _of_nodes(settings: config.Settings) -> Iterator[Finding]:
     for path in (*found, *run.glob("*.permits"), *(run / "living").glob("*")):
         if not _held(run / "living" / path.stem.rpartition("-")[2]):
             yield _leftover(path, "its node is dead")
-    broker = sockets.path(settings, "broker.sock")
+    broker = sockets.broker(settings)
     if broker.exists() and not _held(run / "broker.lock"):
         yield _leftover(broker, "its server is dead")
 

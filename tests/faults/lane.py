@@ -27,7 +27,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import make_url
 
-from orchestrator import config
+from orchestrator import config, sockets
 from orchestrator.core import weights
 from orchestrator.queue import embedded
 from orchestrator.store import migrations, sql
@@ -103,7 +103,7 @@ class Lane:
         self._migrated = migrated.home / "orch.db"
         self._broker = config.Settings(home=folder / "broker-home")
         embedded.ensure(self._broker)
-        self.broker_url = f"redis+socket://{embedded.socket(self._broker)}"
+        self.broker_url = f"redis+socket://{sockets.broker(self._broker)}"
         listener = http.server.ThreadingHTTPServer(
             ("127.0.0.1", 0), functools.partial(Files, directory=str(self.archive.parent))
         )

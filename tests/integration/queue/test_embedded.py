@@ -8,7 +8,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from orchestrator import config, errors
+from orchestrator import config, errors, sockets
 from orchestrator.core import states
 from orchestrator.queue import dispatch, embedded
 from tests.support import running
@@ -57,7 +57,7 @@ def test_several_nodes_that_start_at_once_start_one_server(settings: config.Sett
     for node in nodes:
         node.join(60)
         assert node.exitcode == 0
-    path = str(embedded.socket(settings))
+    path = str(sockets.broker(settings))
     servers = [
         process for process in psutil.process_iter(["cmdline"]) if path in " ".join(process.info["cmdline"] or [])
     ]
@@ -111,7 +111,7 @@ def test_a_server_that_hangs_is_killed_and_what_it_acknowledged_is_kept(
             patch.setattr(embedded, "answers", lambda _: True)
         assert embedded.stop(settings)
     until(lambda: running.gone(server))  # its files are closed before it has ended
-    assert not embedded.socket(settings).exists()
+    assert not sockets.broker(settings).exists()
     assert not embedded.stop(settings)  # the pid in its file is nobody's now
     embedded.ensure(settings)
     assert dispatch.Doorbell(settings).waiting([states.Stage.TRAIN]) == {states.Stage.TRAIN: 1}
@@ -135,14 +135,14 @@ def test_a_binary_that_cannot_be_run_is_said_in_words(tmp_path: Path) -> None:
 
 def test_its_socket_is_for_its_user_alone(settings: config.Settings) -> None:
     embedded.ensure(settings)
-    socket = embedded.socket(settings)
+    socket = sockets.broker(settings)
     assert socket.stat().st_mode & 0o077 == 0
     assert socket.parent.stat().st_mode & 0o077 == 0
 
 
 def test_a_home_with_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     settings = config.Settings(home=tmp_path / ("long" * 30))
-    assert len(str(embedded.socket(settings))) < 108
+    assert len(str(sockets.broker(settings))) < 108
     embedded.ensure(settings)
     try:
         dispatch.ring(settings, states.Stage.DOWNLOAD)
@@ -152,7 +152,7 @@ def test_a_home_with_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
 
 def test_a_short_folder_that_others_may_use_is_not_used(tmp_path: Path) -> None:
     settings = config.Settings(home=tmp_path / ("long" * 30))
-    folder = embedded.socket(settings).parent
+    folder = sockets.broker(settings).parent
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     try:

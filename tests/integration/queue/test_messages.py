@@ -8,7 +8,7 @@ import pytest
 import redis
 from celery import Celery
 
-from orchestrator import config
+from orchestrator import config, sockets
 from orchestrator.core import states
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, embedded, messages
@@ -63,7 +63,7 @@ def test_whatever_is_pushed_is_heard_as_a_doorbell(app: Celery, settings: config
 
 @pytest.mark.parametrize("number", ["0", "3", "/5"])
 def test_what_is_rung_is_heard_in_the_database_that_the_url_names(number: str, settings: config.Settings) -> None:
-    url = f"redis+socket://{embedded.socket(settings)}?virtual_host={number}"
+    url = f"redis+socket://{sockets.broker(settings)}?virtual_host={number}"
     there = config.Settings(home=settings.home, broker_url=url, broker_prefix="other:")
     hears, heard = queue_app.create(there), list[str]()
 

@@ -21,15 +21,15 @@ def test_the_folder_does_not_depend_on_who_asks(
     settings: config.Settings, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(variable, raising=False)
-    over_ssh = sockets.path(settings, "broker.sock")
+    over_ssh = sockets.broker(settings)
     monkeypatch.setenv(variable, str(tmp_path))
-    assert sockets.path(settings, "broker.sock") == over_ssh
+    assert sockets.broker(settings) == over_ssh
     assert len(str(sockets.path(settings, "x" * sockets.LONGEST_NAME))) <= sockets.LONGEST_PATH
 
 
 def test_a_short_home_keeps_its_sockets_to_itself() -> None:
     home = config.SHARED / "orch-home"
-    assert sockets.path(config.Settings(home=home), "broker.sock") == home / "run" / "broker.sock"
+    assert sockets.broker(config.Settings(home=home)) == home / "run" / "broker.sock"
 
 
 def test_two_homes_share_no_folder(settings: config.Settings) -> None:
