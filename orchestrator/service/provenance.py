@@ -136,6 +136,8 @@ def here(settings: config.Settings, origins: Mapping[str, str]) -> provenance.Pr
 
 
 def _with_diff(found: provenance.Source, said: IO[bytes]) -> provenance.Source:
+    from orchestrator.core import diffs  # noqa: PLC0415 - patterns to compile, and most commits have no difference
+
     digest, kept, size = hashlib.sha256(), b"", 0
     while piece := said.read(_PIECE):
         digest.update(piece)
@@ -145,7 +147,7 @@ def _with_diff(found: provenance.Source, said: IO[bytes]) -> provenance.Source:
     if size > LARGEST_DIFF:
         return replace(found, remark=f"the difference is not kept: it has {size:,} bytes, over {LARGEST_DIFF:,}")
     text = kept.decode(errors="replace")
-    shown, hidden = provenance.masked(text)
+    shown, hidden = diffs.masked(text)
     remarks = [f"what looks like a secret is masked in {hidden} {'line' if hidden == 1 else 'lines'}"] if hidden else []
     if text.encode() != kept:
         remarks.append("bytes that are no text are replaced")
