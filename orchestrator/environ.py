@@ -29,6 +29,11 @@ def keep_compiled(folder: Path) -> None:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 
+def look_for_no_plugins() -> None:
+    """Keep pydantic from reading the metadata of every installed package for plugins, unless its variable is set."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
 def set_visible_gpus(uuids: Sequence[str]) -> None:
     """Set CUDA_VISIBLE_DEVICES of this process; torch reads it at its first CUDA call."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)

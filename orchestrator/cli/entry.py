@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from orchestrator import environ
+
 #: Commands whose first word is a job, and those all of whose words are.
 ONE_JOB = frozenset(
     {
@@ -45,6 +47,7 @@ def main() -> None:
         if answer is not None:
             sys.stdout.write(f"{answer}\n")
             return
+        environ.look_for_no_plugins()
         from orchestrator.cli import main as program  # what this file is there to put off
 
         program.main()

@@ -58,14 +58,64 @@ def test_looking_imports_no_celery_no_rich_in_a_pipe_and_one_dialect(
     env = config.child_environment(settings)
     for words in (["status"], ["status", "@latest"], ["list"]):
         assert loaded(words, env).isdisjoint(
-            {"celery", "redis", "rich", "alembic", "torch", "sqlalchemy.dialects.postgresql"}
+            {"celery", "redis", "rich", "alembic", "psutil", "torch", "sqlalchemy.dialects.postgresql"}
+            | {"orchestrator.core.diffs", "orchestrator.queue", "orchestrator.service.bell"}
         )
 
 
 def test_submitting_imports_no_celery_and_no_rich_in_a_pipe(store: base.Store, settings: config.Settings) -> None:
     imported = loaded(["submit", "--data", "digits"], config.child_environment(settings))
     assert store.find("@latest").spec.data == "digits"
-    assert imported.isdisjoint({"celery", "kombu", "redis", "rich", "alembic", "sqlalchemy.dialects.postgresql"})
+    assert imported.isdisjoint(
+        {"celery", "kombu", "redis", "rich", "alembic", "psutil", "sqlalchemy.dialects.postgresql"}
+    )
+
+
+def test_what_rings_imports_little_and_nothing_that_the_command_imports_as_well(
+    store: base.Store, settings: config.Settings
+) -> None:
+    script = (
+        "import json, os, sys\nfrom orchestrator.cli import main\n"
+        "fork, before = os.fork, set()\n"
+        "def forked():\n    before.update(sys.modules)\n    return fork()\n"
+        "os.fork = forked\nmain.run(['submit', '--data', 'digits'])\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    rings = "import json, sys\nfrom orchestrator.queue import dispatch\nprint(json.dumps(sorted(sys.modules)))"
+    beside, ringing = (
+        set(
+            json.loads(
+                subprocess.run(
+                    [sys.executable, "-c", each],
+                    env=config.child_environment(settings),
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout.splitlines()[-1]
+            )
+        )
+        for each in (script, rings)
+    )
+    assert store.find("@latest").spec.data == "digits"
+    assert "sqlalchemy" in beside
+    assert beside & ringing == set()
+    assert "redis" in ringing
+    assert ringing.isdisjoint({"celery", "kombu", "psutil", "tenacity"})
+
+
+@pytest.mark.parametrize(("disabled", "loads"), [({}, False), ({"PYDANTIC_DISABLE_PLUGINS": ""}, True)])
+def test_no_plugin_of_pydantic_is_looked_for_unless_that_is_wished(
+    tmp_path: Path, settings: config.Settings, disabled: dict[str, str], loads: bool
+) -> None:
+    (tmp_path / "foreign.py").write_text("import sys\nsys.stderr.write('loaded')\nplugin = None\n")
+    about = tmp_path / "foreign-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: foreign\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[pydantic]\nforeign = foreign:plugin\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    env = {**config.child_environment(settings), "PYTHONPATH": path, **disabled}
+    done = subprocess.run([*ORCH, "config", "show"], env=env, capture_output=True, text=True, check=False)
+    assert ("loaded" in done.stderr) is loads
 
 
 def complete(words: str, settings: config.Settings) -> list[str]:
