@@ -70,11 +70,6 @@ class Journal:
             return None
         return journal
 
-    @property
-    def holds_something(self) -> bool:
-        """Whether something waits in it."""
-        return self._file is not None
-
     def append(self, record: Record) -> None:
         """Add a record; raises OSError where the disk does not take it, and then nothing of it stays."""
         if self._file is None:

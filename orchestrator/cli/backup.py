@@ -11,7 +11,7 @@ from orchestrator.cli import options, progress, render, words
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help needs none of them
     from orchestrator.service.backup import Manifest, Sizes, Written
-    from orchestrator.service.evaluate import Doing
+    from orchestrator.service.doing import Doing
     from orchestrator.service.restore import Inside, Restored
 
 app = typer.Typer(add_completion=False)
@@ -104,7 +104,7 @@ def restore(
 
 def _hear() -> "Callable[[Sizes | Doing], None]":
     """Return what says how much there is, and how far it is."""
-    from orchestrator.service.evaluate import Doing
+    from orchestrator.service.doing import Doing
 
     told = progress.Lines()
 

@@ -55,6 +55,7 @@ def evaluate(
     they are matched by name. Nothing is stored: the job keeps its own evaluation. No worker is needed.
     """
     from orchestrator.service import evaluate as service
+    from orchestrator.service.doing import Doing
 
     if sha256 is not None and data is None:
         raise errors.UsageError("--data-sha256 is the digest of --data, which is not given.", hint="Add --data SOURCE.")
@@ -63,7 +64,7 @@ def evaluate(
     with options.opened(context) as opened:
         found = service.evaluate(opened.settings, opened.store, job, data=data, sha256=sha256, split=chosen)
         for step in found:
-            if isinstance(step, service.Doing):
+            if isinstance(step, Doing):
                 told(step.done, step.total, step.unit)
             else:
                 show(step, to=render.mode(as_json=as_json))

@@ -88,7 +88,7 @@ def columns(silent: Container[str]) -> Sequence[render.Column[Job]]:
             wide=True,
             elastic=True,
         ),
-        render.Column(title="PROGRESS", value=_share, shown=_how_far),
+        render.Column(title="PROGRESS", value=share, shown=_how_far),
         render.Column(
             title="BEST",
             value=lambda job: job.best_accuracy,
@@ -124,7 +124,8 @@ def took(job: Job, now: datetime) -> float | None:
     return max(0.0, ((job.finished_at or now) - job.started_at).total_seconds())
 
 
-def _share(job: Job) -> float | None:
+def share(job: Job) -> float | None:
+    """Return how much of its stage a running job has done, 0 to 1; None where nobody knows, or it does not run."""
     progress = job.progress
     if job.state is not JobState.RUNNING or not progress.total:
         return None

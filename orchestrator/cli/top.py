@@ -184,12 +184,7 @@ def _job_columns(silent: Container[str]) -> "list[render.Column[Job]]":
         render.Column(title="WORKER", value=lambda job: job.worker, elastic=True),
         render.Column(title="NAME", value=lambda job: job.name, elastic=True),
         render.Column(title="USER", value=lambda job: job.user, wide=True, elastic=True),
-        render.Column(title="PROGRESS", value=_share, shown=words.progress),
+        render.Column(title="PROGRESS", value=jobrows.share, shown=words.progress),
         render.Column(title="RATE", value=lambda job: job.progress.rate, shown=words.rate, right=True),
         render.Column(title="LEFT", value=eta, shown=lambda job: words.duration(eta(job)), right=True),
     ]
-
-
-def _share(job: "Job") -> float | None:
-    progress = job.progress
-    return round(progress.done / progress.total, 4) if progress.total else None

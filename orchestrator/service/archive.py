@@ -18,6 +18,7 @@ from typing import IO, Any, Self, TypeVar
 import pydantic
 
 from orchestrator import errors, failpoints
+from orchestrator.service import files
 
 #: Name of the manifest in the archive, and the most bytes that one may have.
 _MANIFEST, _LARGEST_MANIFEST = "manifest.json", 64 * 2**20
@@ -116,7 +117,7 @@ def writing(path: Path, *, kind: str, force: bool) -> Iterator[Writer]:
                 writer.drop()
                 draft.unlink(missing_ok=True)
                 raise
-        _sync_folder(path.parent)
+        files.sync_folder(path.parent)
     except OSError as error:
         raise errors.OrchError(
             f"{path} cannot be written.",
@@ -152,14 +153,6 @@ def _drafted(draft: Path) -> Iterator[IO[bytes]]:
             )
         file.truncate()
         yield file
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Reader:

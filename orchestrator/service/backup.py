@@ -23,7 +23,7 @@ import pydantic
 from orchestrator import config, errors, failpoints
 from orchestrator.core import ids, layout
 from orchestrator.service import archive, files
-from orchestrator.service.evaluate import Doing
+from orchestrator.service.doing import Doing
 from orchestrator.store import artifacts, dump, engine
 
 #: What the archive's comment begins with, and its format: raised where an older orch could not read a newer one's.

@@ -9,16 +9,8 @@ from orchestrator import config
 from orchestrator.core import masking
 from orchestrator.core.jobs import Evaluation, Job, Split
 from orchestrator.service import jobfile, trained
+from orchestrator.service.doing import Doing
 from orchestrator.store.base import Store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Doing:
-    """How far the work is."""
-
-    done: int
-    total: int | None
-    unit: str  #: bytes, or images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What kind of disk a folder lies on."""
+"""A folder, and the disk that it lies on."""
 
 import os
 from pathlib import Path
@@ -38,6 +38,15 @@ def free(path: Path) -> int:
     """Return the bytes that we may still write at `path`."""
     figures = os.statvfs(existing(path))
     return figures.f_bavail * figures.f_frsize
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk; raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def refuse_network(home: Path, mounts: Path = Path("/proc/self/mounts")) -> None:

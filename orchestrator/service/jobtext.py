@@ -73,9 +73,7 @@ def _unfit(events: Iterable[Any]) -> str | None:
 def _toml_fault(error: Exception) -> str:
     if isinstance(error, tomllib.TOMLDecodeError):
         return f"{error}."
-    return (
-        "It is nested too deep." if isinstance(error, RecursionError) else "It holds a number of thousands of digits."
-    )
+    return _TOO_DEEP if isinstance(error, RecursionError) else "It holds a number of thousands of digits."
 
 
 def _yaml_fault(error: Exception) -> str:

@@ -20,7 +20,7 @@ from orchestrator import config, errors, failpoints
 from orchestrator.core import layout
 from orchestrator.core.clock import SystemClock
 from orchestrator.service import archive, backup, files, health, node, query, submit
-from orchestrator.service.evaluate import Doing
+from orchestrator.service.doing import Doing
 from orchestrator.store import artifacts, dump, migrations, rehome, sql
 
 #: How much more than its rows a database takes, for its indexes.
@@ -252,7 +252,8 @@ def _write_files(root: Path, reader: archive.Reader, inside: Inside, hear: backu
             done += part.bytes
             hear(Doing(done=done, total=inside.manifest.file_bytes, unit="bytes"))
         for folder in sorted(folders):
-            _sync_folder(folder)
+            failpoints.reach("restore.folder")
+            files.sync_folder(folder)
     except OSError as error:
         raise errors.OrchError(
             f"The files cannot be restored to {root}.",
@@ -280,15 +281,6 @@ def _put(path: Path, reader: archive.Reader, part: archive.Part) -> None:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    failpoints.reach("restore.folder")
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _load(settings: config.Settings, reader: archive.Reader, inside: Inside, root: str | None) -> rehome.Settled:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator import config, errors
 from orchestrator.service import drafts, trained
-from orchestrator.service.evaluate import Doing
+from orchestrator.service.doing import Doing
 from orchestrator.store.base import Store
 
 

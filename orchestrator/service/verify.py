@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator import config, errors
 from orchestrator.core.jobs import Attempt, Checkpoint, Job
 from orchestrator.service import asking, query
-from orchestrator.service.evaluate import Doing
+from orchestrator.service.doing import Doing
 from orchestrator.store.base import Store
 
 _MODULE = "worker.training.replay"

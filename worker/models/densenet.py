@@ -13,8 +13,6 @@ from torch import nn
 from orchestrator.core import networks
 from worker.models import recompute
 
-DENSENET121_BLOCKS = (6, 12, 24, 16)
-
 
 class DenseLayer(nn.Module):
     """BN, ReLU, 1x1 convolution, BN, ReLU, 3x3 convolution: adds `growth_rate` channels behind its input.
@@ -213,4 +211,4 @@ def _add(to: nn.Sequential, module: nn.Module) -> None:
 
 def densenet121(*, num_classes: int, stem: networks.Stem = "cifar") -> DenseNet:
     """Return DenseNet-121: 6,948,098 parameters with the 3x3 stem and two classes."""
-    return DenseNet(growth_rate=32, blocks=DENSENET121_BLOCKS, num_classes=num_classes, stem=stem)
+    return DenseNet(growth_rate=32, blocks=(6, 12, 24, 16), num_classes=num_classes, stem=stem)
