@@ -32,7 +32,10 @@ def page() -> str:
     """Return the page in Markdown: a section for each payload, then for each part of one."""
     payloads = shapes.payloads()
     schemas = {name: model.model_json_schema(mode="serialization") for name, model in sorted(payloads.items())}
-    inside = {name: node for schema in schemas.values() for name, node in schema.get("$defs", {}).items()}
+    inside: dict[str, Mapping[str, Any]] = {}
+    for name, node in (pair for schema in schemas.values() for pair in schema.get("$defs", {}).items()):
+        if inside.setdefault(name, node) != node:
+            raise ValueError(f"two different models are called {name}: a page has one section for it")
     parts = {name: node for name, node in sorted(inside.items()) if name.endswith("Part")}
     sections = [_section(name, node, inside) for name, node in (schemas | parts).items()]
     return "\n\n".join([_HEAD, *sections]) + "\n"

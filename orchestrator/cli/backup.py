@@ -123,9 +123,9 @@ def _hear() -> "Callable[[Sizes | Doing], None]":
 def _show_written(made: "Written", *, to: render.Mode) -> None:
     manifest = made.manifest
     if to is render.Mode.JSON:
-        from orchestrator.service import keepviews
+        from orchestrator.service import backupviews
 
-        render.document(keepviews.BackupPayload(backup=keepviews.inside(made.path, made.bytes, manifest)))
+        render.document(backupviews.BackupPayload(backup=backupviews.inside(made.path, made.bytes, manifest)))
     elif to is render.Mode.PIPE:
         left_out = len(manifest.left_out)
         render.line(made.path, made.bytes, _jobs(manifest), manifest.files, manifest.file_bytes, left_out)
@@ -148,9 +148,9 @@ def _note_left_out(manifest: "Manifest") -> None:
 
 def _show(found: "Inside", done: "Restored | None", *, to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import keepviews
+        from orchestrator.service import backupviews
 
-        render.document(keepviews.looked(found) if done is None else keepviews.restored(done))
+        render.document(backupviews.looked(found) if done is None else backupviews.restored(done))
     elif to is render.Mode.PIPE:
         for fields in _facts(found, done):
             render.line(*fields)

@@ -36,9 +36,9 @@ def compare(context: typer.Context, jobs: options.Jobs, as_json: options.AsJson 
         comparison = service.compare(opened.store, found)
         panels = curves.panels(opened.store, found[: curves.MOST]) if to is render.Mode.TERMINAL else []
     if to is render.Mode.JSON:
-        from orchestrator.service import seeing
+        from orchestrator.service import resultviews
 
-        render.document(seeing.comparison(comparison))
+        render.document(resultviews.comparison(comparison))
     elif to is render.Mode.PIPE:
         _to_pipe(comparison)
     else:

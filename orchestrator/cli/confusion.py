@@ -41,9 +41,9 @@ def confusion(
         picture.confusion(found.evaluation, f"{name}: {words.percent(found.evaluation.accuracy)}", output)
         render.talk(f"Drawn to {output}.")
     if to is render.Mode.JSON:
-        from orchestrator.service import seeing
+        from orchestrator.service import resultviews
 
-        render.document(seeing.confusion(found))
+        render.document(resultviews.confusion(found))
     elif output is not None:
         return
     elif to is render.Mode.PIPE:

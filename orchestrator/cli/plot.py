@@ -68,9 +68,9 @@ def plot(
 def show(panels: "list[Panel]", *, to: render.Mode) -> None:
     """Print the curves."""
     if to is render.Mode.JSON:
-        from orchestrator.service import seeing
+        from orchestrator.service import resultviews
 
-        render.document(seeing.curves(panels))
+        render.document(resultviews.curves(panels))
     elif to is render.Mode.PIPE:
         for panel in panels:
             for line in panel.lines:

@@ -65,9 +65,9 @@ def samples(
 
 def _show(sample: "Sample", to: render.Mode) -> None:
     if to is render.Mode.JSON:
-        from orchestrator.service import seeing
+        from orchestrator.service import resultviews
 
-        render.json_line(seeing.SamplePayload.model_validate(sample))
+        render.json_line(resultviews.SamplePayload.model_validate(sample))
     elif to is render.Mode.PIPE:
         render.line(sample.image, sample.true, sample.predicted, sample.true_probability, sample.probability)
     else:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.core import jobs, specs, states
-from orchestrator.service import seeing
+from orchestrator.service import resultviews
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
@@ -50,7 +50,7 @@ def test_a_comparison_in_a_pipe_has_a_field_for_each_job(orch: Orch, pair: tuple
 
 
 def test_a_comparison_in_json(orch: Orch, pair: tuple[jobs.Job, jobs.Job]) -> None:
-    found = seeing.ComparisonPayload.model_validate_json(orch("compare", pair[1].id, "fast", "--json").out)
+    found = resultviews.ComparisonPayload.model_validate_json(orch("compare", pair[1].id, "fast", "--json").out)
     assert found.settings == {"lr": (0.001, 0.01)}
     assert [(one.id, one.best_accuracy) for one in found.jobs] == [(pair[1].id, 0.4), (pair[0].id, 0.9)]
     assert found.same_data
@@ -81,7 +81,7 @@ def test_points_of_curves_in_a_pipe_and_in_json(orch: Orch, pair: tuple[jobs.Job
         [slow.id, "val_accuracy", "10", "0.3"],
         [slow.id, "val_accuracy", "20", "0.4"],
     ]
-    found = seeing.CurvesPayload.model_validate_json(orch("plot", fast.id, "--smooth", "0.5", "--json").out)
+    found = resultviews.CurvesPayload.model_validate_json(orch("plot", fast.id, "--smooth", "0.5", "--json").out)
     assert [curve.metric for curve in found.curves] == ["loss", "val_loss", "train_accuracy", "val_accuracy"]
     assert found.curves[0].points[9][0] == 1  # its tenth step ends the first epoch
     assert [y for _, y in found.curves[3].points] == pytest.approx([0.5, 0.7667, 0.7857], abs=1e-4)
@@ -113,7 +113,7 @@ def test_people_are_told_of_mistakes_and_curves_that_have_no_room(screen: Screen
 
 def test_json_is_printed_beside_a_picture(orch: Orch, store: base.Store, tmp_path: Path) -> None:
     job = evaluated(store, ((3, 1), (0, 2)), ("cat", "dog"))
-    for command, payload in (("plot", seeing.CurvesPayload), ("confusion", seeing.ConfusionPayload)):
+    for command, payload in (("plot", resultviews.CurvesPayload), ("confusion", resultviews.ConfusionPayload)):
         ran = orch(command, job.id, "--json", "-o", str(tmp_path / f"{command}.png"))
         payload.model_validate_json(ran.out)
         assert (tmp_path / f"{command}.png").exists()
@@ -219,7 +219,7 @@ def test_a_confusion_matrix_in_a_pipe_and_in_json(orch: Orch, store: base.Store)
     assert [float(field) for field in rows[2][2:]] == [0, 0, 0, 2]  # nothing was taken for an owl
     assert [float(field) for field in rows[3][2:]] == pytest.approx([1 / 3, 1.25 / 3, 1.1 / 3, 8])
     assert rows[4:7] == [["cell", "cat", "cat", "3"], ["cell", "cat", "dog", "1"], ["cell", "cat", "owl", "0"]]
-    found = seeing.ConfusionPayload.model_validate_json(orch("confusion", job.id, "--json").out)
+    found = resultviews.ConfusionPayload.model_validate_json(orch("confusion", job.id, "--json").out)
     assert found.confusion == ((3, 1, 0), (1, 1, 0), (2, 0, 0))
     assert found.classes[0].f1 == pytest.approx(0.6)
     assert found.classes[1].support == 2

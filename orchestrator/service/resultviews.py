@@ -13,8 +13,8 @@ from orchestrator.service.confusion import Confusion
 from orchestrator.service.curves import Panel
 
 
-class ResultPart(views.Part):
-    """What a job has reached."""
+class ComparedPart(views.Part):
+    """What one of the compared jobs has reached."""
 
     id: str
     name: str | None
@@ -32,7 +32,7 @@ class ResultPart(views.Part):
 class ComparisonPayload(views.Payload):
     """Jobs beside each other."""
 
-    jobs: tuple[ResultPart, ...]
+    jobs: tuple[ComparedPart, ...]
     settings: dict[str, tuple[Any, ...]] = Field(description="those that differ: a value for each job, in order")
     same_data: bool = Field(description="whether the figures are of the same pictures, as far as these are known")
 
@@ -92,9 +92,9 @@ def comparison(found: Comparison) -> ComparisonPayload:
     own = ("id", "name", "state")
     return ComparisonPayload(
         jobs=tuple(
-            ResultPart(
+            ComparedPart(
                 **{name: getattr(one.job, name) for name in own},
-                **{name: getattr(one, name) for name in ResultPart.model_fields if name not in own},
+                **{name: getattr(one, name) for name in ComparedPart.model_fields if name not in own},
             )
             for one in found.results
         ),
