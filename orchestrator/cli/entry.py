@@ -19,12 +19,14 @@ ONE_JOB = frozenset(
     {
         "bundle",
         "clone",
+        "confusion",
         "evaluate",
         "events",
         "export",
         "logs",
         "note",
         "predict",
+        "samples",
         "show",
         "status",
         "verify-resume",
@@ -33,7 +35,6 @@ ONE_JOB = frozenset(
     }
 )
 MANY_JOBS = frozenset({"cancel", "compare", "delete", "extend", "pause", "plot", "resume", "retry", "tag", "wait"})
-
 
 #: Objects of a command before the collector looks at them: twice those of a short one, whose imports stay to its end.
 _OBJECTS = 300_000

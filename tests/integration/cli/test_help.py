@@ -68,9 +68,12 @@ def test_help_of_a_command_is_its_help(orch: Orch) -> None:
 
 
 def test_ids_are_completed_where_a_command_takes_jobs() -> None:
-    for name in entry.ONE_JOB | entry.MANY_JOBS:
-        first = next(each for each in COMMANDS[name].params if each.param_type_name == "argument")
-        assert first.metavar == ("JOB..." if name in entry.MANY_JOBS else "JOB"), name
+    first = {
+        name: next((each.metavar for each in command.params if each.param_type_name == "argument"), None)
+        for name, command in COMMANDS.items()
+    }
+    assert {name for name, metavar in first.items() if metavar == "JOB"} == entry.ONE_JOB
+    assert {name for name, metavar in first.items() if metavar == "JOB..."} == entry.MANY_JOBS
 
 
 @pytest.mark.parametrize(
