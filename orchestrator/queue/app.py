@@ -23,7 +23,7 @@ def create(settings: config.Settings) -> Celery:
 def _for_kombu(url: str) -> str:
     """Return the URL with our transport's name; TLS goes by a setting of its own."""
     scheme, _, rest = url.partition("://")
-    if scheme == "redis+socket":
+    if scheme.lower() == "redis+socket":
         return f"{transport.ALIAS}+socket://{rest}"
     return f"{transport.ALIAS}://{rest.partition('?')[0]}"
 

@@ -61,9 +61,14 @@ def test_whatever_is_pushed_is_heard_as_a_doorbell(app: Celery, settings: config
         assert list(broker.scan_iter()) == []  # nothing waits for an acknowledgement, and no book is kept
 
 
-@pytest.mark.parametrize("number", ["0", "3", "/5"])
-def test_what_is_rung_is_heard_in_the_database_that_the_url_names(number: str, settings: config.Settings) -> None:
-    url = f"redis+socket://{sockets.broker(settings)}?virtual_host={number}"
+@pytest.mark.parametrize(
+    ("scheme", "number"),
+    [("redis+socket", "0"), ("redis+socket", "3"), ("redis+socket", "/5"), ("REDIS+SOCKET", "0")],
+)
+def test_what_is_rung_is_heard_in_the_database_that_the_url_names(
+    scheme: str, number: str, settings: config.Settings
+) -> None:
+    url = f"{scheme}://{sockets.broker(settings)}?virtual_host={number}"
     there = config.Settings(home=settings.home, broker_url=url, broker_prefix="other:")
     hears, heard = queue_app.create(there), list[str]()
 
