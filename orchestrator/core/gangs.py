@@ -22,10 +22,10 @@ class Pool(Protocol):
         ...
 
     def hold(self, demand: Demand) -> tuple[Device, ...]:
-        """Take the slot's own device and as many others as a demand needs, all at once, without waiting.
+        """Take the slot's own device and as many others as a demand needs, all at once and without waiting.
 
-        None where its own device or one of the others is not free, or is not as demanded. What was held for another
-        demand before is let go.
+        Returns nothing where its own device is not as demanded, or too few of the others are both that and free. What
+        was held for another demand before is let go.
         """
         ...
 

@@ -1,1 +1,1 @@
-"""Use cases: what the command line, the web and the node may ask for."""
+"""Use cases: what the command line, the Python client and the node may ask for."""

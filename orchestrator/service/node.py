@@ -139,7 +139,9 @@ def _up(settings: config.Settings, store: Store, process: "subprocess.Popen[byte
     """Wait until the node that was started is ready, or the other one that was faster."""
     if not _until(lambda: process.poll() is not None or _ready(settings, store, process.pid), START_SECONDS):
         process.terminate()
-        raise _no_start(f"It was not ready within three minutes: {_lacking(settings, store, process.pid)}.", log)
+        raise _no_start(
+            f"It was not ready within {START_SECONDS:.0f} seconds: {_lacking(settings, store, process.pid)}.", log
+        )
     if process.poll() is not None:
         other = _faster(settings)  # of two that are started at once, one gives way
         if other is None or not _until(lambda: _ready(settings, store, other), START_SECONDS):
