@@ -22,6 +22,7 @@ from orchestrator import config, errors, failpoints
 from orchestrator.core import masking, states
 from worker import durable
 from worker.data import urls, whole
+from worker.refusals import refused
 
 _CHUNK = 256 * 1024
 #: Sizes have 18 digits at most: Python reads no number of thousands.
@@ -220,7 +221,7 @@ class _Transfer:
         status = response.status_code
         packed = response.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}
         if packed and status in {_OK, _PARTIAL}:
-            raise _refused(
+            raise refused(
                 f"{masking.url(self.url)} cannot be downloaded.",
                 why="The server packs the archive a second time, though it was asked not to.",
                 hint="Give the URL of a server that sends the file as it is.",
@@ -288,7 +289,7 @@ class _Transfer:
     def _check_size(self, size: int) -> None:
         if size > self.policy.max_bytes:
             self.discard()
-            raise _refused(
+            raise refused(
                 f"{masking.url(self.url)} is larger than {self.policy.max_bytes:,} bytes.",
                 why="Larger downloads are not allowed on this worker.",
                 hint=f"Raise {config.variable('download_max_bytes')}, or give a folder on the worker's host.",
@@ -317,7 +318,7 @@ class _Transfer:
         status = response.status_code
         said = f"The server answers {status} {responses.get(status, '')}".rstrip() + "."  # never in words of its own
         if status not in _PASSING and status < requests.codes.internal_server_error:
-            return _refused(
+            return refused(
                 f"{masking.url(self.url)} cannot be downloaded.",
                 why=said,
                 hint="Open the URL in a browser; it must lead to the file without a log-in.",
@@ -359,7 +360,3 @@ def _received(stream: Any) -> bytes:
     failpoints.reach("download.read")
     piece: bytes = stream.read1(_CHUNK, decode_content=False)
     return piece
-
-
-def _refused(message: str, *, why: str, hint: str) -> errors.StageFailed:
-    return errors.StageFailed(message, reason=states.Reason.BAD_INPUT, why=why, hint=hint)

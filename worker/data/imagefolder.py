@@ -12,8 +12,9 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from orchestrator import errors, failpoints
-from orchestrator.core import jobs, states
+from orchestrator import failpoints
+from orchestrator.core import jobs
+from worker.refusals import refused
 
 #: What is wrong with the host and not with a picture: another try, or another host, may read it.
 _OF_THE_HOST = frozenset({errno.EIO, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
@@ -135,7 +136,7 @@ def admit(layout: Layout, *, report: Callable[[int], None]) -> Contents:
     faults = examined.faults
     if faults:
         more = f", and {len(faults) - _NAMED_AT_MOST} more" if len(faults) > _NAMED_AT_MOST else ""
-        raise _refused(
+        raise refused(
             "; ".join(faults[:_NAMED_AT_MOST]) + more + ".",
             why=f"{len(faults)} of {len(examined.digests)} pictures cannot be decoded.",
             hint="Remove or replace them, then submit again.",
@@ -187,7 +188,7 @@ def _root(folder: Path) -> Path:
     inside = _folders(folder)
     if len(inside) == 1 and (folder / inside[0] / TRAIN).is_dir():
         return folder / inside[0]
-    raise _refused(
+    raise refused(
         "The data set has no train folder.",
         why=f"At its top are {_named(inside)}." if inside else "There are no folders in it.",
         hint="Lay it out as train/CLASS/picture.jpg and validation/CLASS/picture.jpg.",
@@ -198,7 +199,7 @@ def _validation_folder(root: Path) -> str:
     for name in VALIDATION:
         if (root / name).is_dir():
             return name
-    raise _refused(
+    raise refused(
         "The data set has no validation split.",
         why=f"Beside train there is no folder {', '.join(VALIDATION[:-1])} or {VALIDATION[-1]}.",
         hint="Put a share of the pictures of every class into validation/CLASS/.",
@@ -228,7 +229,7 @@ def _pictures(root: Path, split: str, classes: Sequence[str]) -> Iterator[Pictur
 def _check_name(name: str, *, what: str) -> None:
     """Refuse a name that no report could carry; of single pictures it may be whatever the disk takes."""
     if (shown := _shown(name)) != name:
-        raise _refused(
+        raise refused(
             f"{what} has a name that is no UTF-8: {shown}.",
             why="It cannot be written into reports and databases as it is.",
             hint="Rename the folder.",
@@ -242,13 +243,13 @@ def _shown(name: str) -> str:
 
 def _check_classes(train: Sequence[str], val: Sequence[str], val_folder: str) -> None:
     if not train:
-        raise _refused(
+        raise refused(
             "The train split has no class folders.",
             why="A class is a folder of pictures below train.",
             hint="Lay it out as train/CLASS/picture.jpg.",
         )
     if len(train) == 1:
-        raise _refused(
+        raise refused(
             f"The data set has one class only: {train[0]}.",
             why="A network learns to tell classes apart; it needs two.",
             hint="Add a folder of pictures for each further class.",
@@ -258,7 +259,7 @@ def _check_classes(train: Sequence[str], val: Sequence[str], val_folder: str) ->
         sides = [f"only train has {_named(missing)}"] * bool(missing)
         sides += [f"only {val_folder} has {_named(extra)}"] * bool(extra)
         said = "; ".join(sides)
-        raise _refused(
+        raise refused(
             f"train and {val_folder} have different classes.",
             why=said[0].upper() + said[1:] + ".",
             hint="Give both splits the same class folders.",
@@ -268,7 +269,7 @@ def _check_classes(train: Sequence[str], val: Sequence[str], val_folder: str) ->
 def _check_filled(layout: Layout) -> None:
     for split, pictures in layout.pictures.items():
         if not pictures:
-            raise _refused(
+            raise refused(
                 f"There are no pictures in {layout.folders[split]}.",
                 why="None of its files ends in " + ", ".join(EXTENSIONS) + ".",
                 hint="Convert the pictures to one of these formats.",
@@ -276,7 +277,7 @@ def _check_filled(layout: Layout) -> None:
         filled = {picture.label for picture in pictures}
         empty = [name for label, name in enumerate(layout.classes) if label not in filled]
         if empty:
-            raise _refused(
+            raise refused(
                 f"There are no pictures of {_named(empty)} in {layout.folders[split]}.",
                 why="A class without pictures can be neither learnt nor measured.",
                 hint="Add pictures to the folder or remove it from both splits.",
@@ -331,7 +332,3 @@ def _named(names: Iterable[str]) -> str:
     known = list(names)
     more = f" and {len(known) - _NAMED_AT_MOST} more" if len(known) > _NAMED_AT_MOST else ""
     return ", ".join(known[:_NAMED_AT_MOST]) + more
-
-
-def _refused(message: str, *, why: str, hint: str) -> errors.StageFailed:
-    return errors.StageFailed(message, reason=states.Reason.BAD_INPUT, why=why, hint=hint)

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from orchestrator import config, errors, failpoints
-from orchestrator.core import presets, states
+from orchestrator import config, failpoints
+from orchestrator.core import presets
 from worker.data import download, formats, once, whole
+from worker.refusals import refused
 
 #: What the names of these sets begin with.
 PREFIX = presets.TORCHVISION
@@ -195,9 +196,8 @@ def fetch(name: str, *, folder: Path, key: str, settings: config.Settings, repor
     try:
         return _packed(known.read(files), folder / f"{key}.zip", report)
     except (EOFError, LookupError, ValueError, gzip.BadGzipFile, struct.error, tarfile.TarError, zlib.error) as error:
-        raise errors.StageFailed(
+        raise refused(
             f"The files of {PREFIX}{name} are not in the form that is known.",
-            reason=states.Reason.BAD_INPUT,
             why=f"{type(error).__name__}: {error}.",
             hint="They have the right checksums: please report it.",
         ) from error

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from orchestrator import config, errors
-from orchestrator.core import masking, presets, spelling, states
+from orchestrator import config
+from orchestrator.core import masking, presets, spelling
 from worker.data import imagefolder
+from worker.refusals import refused
 
 CATS_AND_DOGS = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
 DIGITS = Path(__file__).with_name("digits.zip")
@@ -61,7 +62,7 @@ def parse(data: str) -> Source:
         return Source(kind="url", location=data, label=masking.data(data))
     path = _path_of_url(data) if scheme == "file" else data
     if "\0" in path or not path.startswith("/"):
-        raise _refused(
+        raise refused(
             f"There is no data set {masking.value(data)}{spelling.nearest(data, dict(presets.DATA))}",
             why="It is neither a known name, nor an http(s) URL, nor an absolute path.",
             hint="Give the whole path of the folder or zip archive, from / on.",
@@ -80,7 +81,7 @@ def check_allowed(source: Source, settings: config.Settings) -> None:
         return
     roots = settings.data_roots
     if roots is None and not settings.embedded_database:
-        raise _refused(
+        raise refused(
             "This worker takes no data from its own disk.",
             why="It is shared by everyone who can reach its database, and data_roots is not set.",
             hint=f"Set {config.variable('data_roots')} to the folders that jobs may name, or give a URL.",
@@ -88,25 +89,25 @@ def check_allowed(source: Source, settings: config.Settings) -> None:
     # Links are resolved first, so that no link below a root leads out of it; what is outside is not even looked for.
     real = _resolved(source.path)
     if real is None:
-        raise _refused(
+        raise refused(
             f"{masking.value(source.label)} is no path that can be followed.",
             why="It is too long, or its links lead in a circle.",
             hint="Give the path of a folder of pictures, or of a zip archive.",
         )
     if roots is not None and not any(real.is_relative_to(root.resolve()) for root in roots):
-        raise _refused(
+        raise refused(
             f"{source.label} is outside the folders that jobs may name.",
             why="data_roots allows " + ", ".join(str(root) for root in roots) + ".",
             hint="Move the data below one of them.",
         )
     if not real.exists():
-        raise _refused(
+        raise refused(
             f"There is no {source.label} on this host.",
             why="The worker looks for the path on its own disk.",
             hint="Check the path, or give a URL that every worker can reach.",
         )
     if not (real.is_dir() or real.is_file()):
-        raise _refused(
+        raise refused(
             f"{source.label} is neither a folder nor a file.",
             why="A device or a pipe may have no end.",
             hint="Give a folder of pictures, or a zip archive of one.",
@@ -126,7 +127,7 @@ def check_links(layout: imagefolder.Layout, settings: config.Settings) -> None:
     for picture in layout.all():
         real = _resolved(layout.root / picture.path)
         if real is None or not any(real.is_relative_to(root) for root in roots):
-            raise _refused(
+            raise refused(
                 f"{picture.path} is a link that leads out of the folders that jobs may name.",
                 why="A shared worker reads nothing else on its disk.",
                 hint="Put the picture itself into the data set.",
@@ -148,7 +149,3 @@ def _path_of_url(url: str) -> str:
     except ValueError:
         return ""
     return unquote(parts.path) if parts.netloc in {"", "localhost"} else ""
-
-
-def _refused(message: str, *, why: str, hint: str) -> errors.StageFailed:
-    return errors.StageFailed(message, reason=states.Reason.BAD_INPUT, why=why, hint=hint)

@@ -10,6 +10,7 @@ from orchestrator import config, errors, failpoints
 from orchestrator.core import specs, states
 from worker import protocol
 from worker.data import archive, cache, download, imagefolder, named, once, sources, weights, whole, zipcheck
+from worker.refusals import refused
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -49,9 +50,8 @@ def ensure_data(
             hint=f"Free some space, or set {config.variable('data_cache')} to a larger disk.",
         ) from error
     if expected_hash not in {None, found.hash}:
-        raise errors.StageFailed(
+        raise refused(
             "The data changed since the job began.",
-            reason=states.Reason.BAD_INPUT,
             why=f"{source.label} had the content hash {expected_hash}, now it has {found.hash}.",
             hint="Put the old data back and try again, or submit a new job.",
         )
@@ -190,9 +190,9 @@ def _take_archive(
         )
         manifest = _admitted(imagefolder.discover(staging / "archive"), source, reporter)
         where.publish(staging, manifest)
-    except errors.StageFailed as refused:
+    except errors.StageFailed as failed:
         # Whatever else ends it, a stop or a full disk: the archive waits for the next attempt.
-        if source.is_fetched and refused.reason == states.Reason.BAD_INPUT:
+        if source.is_fetched and failed.reason == states.Reason.BAD_INPUT:
             whole.discard(packed.path)
         raise
     finally:
@@ -247,9 +247,8 @@ def _admitted(layout: imagefolder.Layout, source: sources.Source, reporter: once
 
 
 def _no_sha256(source: sources.Source, why: str) -> errors.StageFailed:
-    return errors.StageFailed(
+    return refused(
         f"{source.label} has no sha256.",
-        reason=states.Reason.BAD_INPUT,
         why=why,
         hint="Leave data_sha256 out.",
     )

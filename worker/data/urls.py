@@ -17,8 +17,9 @@ import urllib3.connectionpool
 import urllib3.exceptions
 import urllib3.util.connection
 
-from orchestrator import errors, failpoints
-from orchestrator.core import masking, states, weburl
+from orchestrator import failpoints
+from orchestrator.core import masking, weburl
+from worker.refusals import refused
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -36,7 +37,7 @@ def check(url: str) -> None:
     """
     why = weburl.fault(url)
     if why is not None:
-        raise _refused(f"{masking.value(url)} is no URL that can be downloaded.", why=why, hint=weburl.HINT)
+        raise refused(f"{masking.value(url)} is no URL that can be downloaded.", why=why, hint=weburl.HINT)
 
 
 def is_public(address: str) -> bool:
@@ -85,7 +86,7 @@ class Session:
                 return response
             response.close()
             url = _target(url, response.headers["Location"])
-        raise _refused(
+        raise refused(
             f"{masking.url(url)} was reached after {MAX_REDIRECTS} redirects, and redirects again.",
             why="The server most likely sends the download in a circle.",
             hint="Open the URL in a browser and give the address where it ends.",
@@ -117,7 +118,7 @@ class Session:
                 allow_redirects=False,
             )  # fmt: skip
         except ValueError as error:  # requests' and urllib3's errors about URLs, and Unicode's, are all of this kind
-            raise _refused(
+            raise refused(
                 f"{masking.value(url)} is no URL that can be downloaded.",
                 why="Its host name cannot be one.",
                 hint="Check the URL.",
@@ -165,7 +166,7 @@ def _connect(connection: urllib3.connection.HTTPConnection) -> socket.socket:
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     private = [address for address in addresses if not is_public(address)]
     if private:
-        raise _refused(
+        raise refused(
             f"The host {connection.host} is not on the public internet.",
             why=f"Its address is {private[0]}.",
             hint="Set ORCH_ALLOW_PRIVATE_HOSTS=1 on the worker if jobs may download from its own network.",
@@ -206,7 +207,3 @@ def _origin(url: str) -> tuple[str, str | None, int | None] | None:
 
 def _no_account(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
-
-
-def _refused(message: str, *, why: str, hint: str) -> errors.StageFailed:
-    return errors.StageFailed(message, reason=states.Reason.BAD_INPUT, why=why, hint=hint)

@@ -12,6 +12,7 @@ from orchestrator import config, errors, failpoints
 from orchestrator.core import specs, states
 from orchestrator.core import weights as named
 from worker.data import download, once, sources
+from worker.refusals import refused
 
 #: Below the data cache.
 FOLDER = "weights"
@@ -37,9 +38,8 @@ def ensure(spec: specs.JobSpec, *, settings: config.Settings, report: once.Repor
     source = sources.Source(kind="path", location=spec.weights, label=spec.weights)
     sources.check_allowed(source, settings)
     if not source.path.is_file():
-        raise errors.StageFailed(
+        raise refused(
             f"{spec.weights} is no file.",
-            reason=states.Reason.BAD_INPUT,
             hint="Give the path of a .safetensors file, or of a state_dict that torch.save has written.",
         )
     return source.path

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator import errors, failpoints
-from orchestrator.core import states
+from worker.refusals import refused
 
 Report = Callable[[int, int | None], None]  #: (bytes so far, bytes in all where known)
 
@@ -73,9 +73,8 @@ def discard(archive: Path) -> None:
 
 def wrong_digest(label: str, found: str, wanted: str | None, *, kind: str = "sha256") -> errors.StageFailed:
     """Return the error that says that a file has another digest than was given."""
-    return errors.StageFailed(
+    return refused(
         f"{label} is not the file that was asked for.",
-        reason=states.Reason.BAD_INPUT,
         why=f"Its {kind} is {found}, not {wanted}.",
         hint=f"Correct the {kind} that was given, or find out who changed the file.",
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator import errors, failpoints
-from orchestrator.core import states
+from worker.refusals import refused
 
 _LOCAL_HEADER = 30  # bytes before its name and its extra field
 _DIRECTORY_ENTRY = 46  # likewise
@@ -300,4 +300,4 @@ def member_refused(name: str, fault: str, why: str) -> errors.StageFailed:
 def _refused(
     message: str, *, why: str | None, hint: str = "Pack the folder anew as an ordinary zip archive."
 ) -> errors.StageFailed:
-    return errors.StageFailed(message, reason=states.Reason.BAD_INPUT, why=why, hint=hint)
+    return refused(message, why=why, hint=hint)

@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 
 from orchestrator import errors, failpoints
-from orchestrator.core import states
 from worker.models import densenet
+from worker.refusals import refused
 
 Tensors = dict[str, torch.Tensor]
 
@@ -90,9 +90,8 @@ def start(network: densenet.DenseNet, tensors: Tensors, *, head: bool, source: s
     wrong += [f"{name} is not finite" for name, value in given.items() if not value.isfinite().all()]
     if wrong:
         more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        raise errors.StageFailed(
+        raise refused(
             f"The weights of {source} do not fit the network.",
-            reason=states.Reason.BAD_INPUT,
             why="; ".join(wrong[:_NAMED]) + more + ".",
             hint="Name the network that they are of: `orch models` lists them; torchvision's end in _imagenet.",
         )
@@ -175,9 +174,4 @@ def _sides(tensor: torch.Tensor) -> str:
 
 
 def _refused(message: str, *, why: str) -> errors.StageFailed:
-    return errors.StageFailed(
-        message,
-        reason=states.Reason.BAD_INPUT,
-        why=why,
-        hint="Give a .safetensors file, or a state_dict that torch.save has written.",
-    )
+    return refused(message, why=why, hint="Give a .safetensors file, or a state_dict that torch.save has written.")
