@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
@@ -33,6 +34,9 @@ _Image = Image.Image | Tensor
 _RATIOS = (3 / 4, 4 / 3)
 _TRIES = 10
 
+#: Processors for which torch resizes bytes as they are. For others torchvision makes numbers of them, and rounds.
+_RESIZING_BYTES = ("AVX2", "AVX512")
+
 
 class Augmentation:
     """What a spec does to its pictures."""
@@ -40,6 +44,7 @@ class Augmentation:
     def __init__(self, spec: specs.JobSpec) -> None:
         self._spec = spec
         self._view = _as_tensor if spec.pipeline == "fast" else Image.fromarray
+        self._by_kernel = spec.pipeline == "fast" and torch.backends.cpu.get_cpu_capability() in _RESIZING_BYTES
         self._randaugment = v2.RandAugment(spec.randaugment, spec.randaugment_magnitude) if spec.randaugment else None
         self._mean, self._std = (np.array(value, dtype=np.float32)[:, None, None] for value in (spec.mean, spec.std))
 
@@ -50,7 +55,7 @@ class Augmentation:
         image = self._padded_crop(picture, size, generator) if self._spec.crop_padding else None
         if image is None:
             top, left, height, width = random_box(generator, *picture.shape[:2], scale=self._spec.crop_scale)
-            image = _resized(self._view(picture[top : top + height, left : left + width]), [size, size])
+            image = self._square(picture[top : top + height, left : left + width], size)
         mirrored = self._spec.flip and float(torch.rand(1, generator=generator)) < 0.5  # noqa: PLR2004 - a coin
         if not self._randaugment:
             return _planes(image)[..., ::-1] if mirrored else _planes(image)
@@ -77,6 +82,10 @@ class Augmentation:
             values /= self._std
         return torch.from_numpy(batch)
 
+    def _square(self, crop: Pixels, size: int) -> _Image:
+        """Return a crop at `size` by `size`."""
+        return _by_kernel(crop, size) if self._by_kernel else _resized(self._view(crop), [size, size])
+
     def _padded_crop(self, picture: Picture, size: int, generator: torch.Generator) -> _Image:
         # What is padded becomes 0 when it is normalised, as where CIFAR's pictures are padded after that.
         mean = [round(255 * value) for value in self._spec.mean]
@@ -97,8 +106,8 @@ def random_box(
     """
     low, high = _logarithms()
     for _ in range(_TRIES):
-        area = height * width * float(torch.empty(1).uniform_(*scale, generator=generator))
-        ratio = float(torch.exp(torch.empty(1).uniform_(low, high, generator=generator)))
+        area = height * width * torch.empty(1).uniform_(*scale, generator=generator).item()
+        ratio = torch.empty(1).uniform_(low, high, generator=generator).exp_().item()
         wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < tall <= height:
             return _offset(generator, height - tall), _offset(generator, width - wide), tall, wide
@@ -135,12 +144,22 @@ def _logarithms() -> tuple[float, float]:
 
 
 def _offset(generator: torch.Generator, room: int) -> int:
-    return int(torch.randint(0, room + 1, (1,), generator=generator))
+    # What torch.randint does, in half the time.
+    return int(torch.empty(1, dtype=torch.int64).random_(0, room + 1, generator=generator).item())
 
 
 def _resized(image: _Image, size: list[int]) -> _Image:
     resized: _Image = functional.resize(image, size, antialias=True)
     return resized
+
+
+def _by_kernel(crop: Pixels, size: int) -> Tensor:
+    """Return what `_resized` would, in a few microseconds where torchvision takes sixty to come to the same call."""
+    height, width, channels = crop.shape
+    pixels = torch.from_numpy(np.ascontiguousarray(crop))
+    # As a batch of one whose strides leave no doubt of how it lies: else torch would put the planes one by one.
+    batch = pixels.as_strided((1, channels, height, width), (crop.size, 1, width * channels, channels))
+    return interpolate(batch, (size, size), mode="bilinear", antialias=True)[0]
 
 
 def _as_tensor(pixels: Pixels) -> Tensor:

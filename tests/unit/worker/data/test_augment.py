@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from orchestrator.core import specs
 from tests.support import pictures
@@ -72,6 +73,17 @@ def test_fast_is_the_same_picture_within_one_level(fields: dict[str, Any]) -> No
         assert np.abs(made - wanted).max() <= 1
     made, wanted = (one.validation(PICTURE).astype(int) for one in (ours, theirs))
     assert np.abs(made - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("size", [1, 16, 80])
+@pytest.mark.parametrize("crop", [(1, 1), (40, 1), (16, 16), (16, 17), (61, 43), (300, 80)])
+def test_fast_resizes_as_torchvision_does_to_the_bit(crop: tuple[int, int], size: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (crop[0] + 2, crop[1] + 3, 3), dtype=np.uint8)
+    part = noise[1:-1, 2:-1]
+    theirs = functional.resize(torch.from_numpy(part).permute(2, 0, 1), [size, size], antialias=True)
+    made = augment.Augmentation(recipe(pipeline="fast"))._square(part, size)
+    assert isinstance(made, torch.Tensor)
+    assert torch.equal(made, theirs)
 
 
 def test_the_pipelines_are_two() -> None:
