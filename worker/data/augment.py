@@ -67,13 +67,14 @@ class Augmentation:
         image = _resized(self._view(picture[:, :]), [self._spec.resize])
         return _planes(functional.center_crop(image, [self._spec.image_size]))
 
-    def normalised(self, pictures: Sequence[Planes]) -> Tensor:
+    def normalised(self, pictures: Sequence[Planes], *, into: npt.NDArray[np.float32] | None = None) -> Tensor:
         """Return pictures of one side as float32 (N, 3, side, side): through 255, less the mean, by the deviation.
 
         By NumPy: it takes no second thread, and its arithmetic is that of torchvision's transforms, to the bit. One
-        picture after the other, each of which stays in the processor's cache.
+        picture after the other, each of which stays in the processor's cache. With `into` it is the beginning of that.
         """
-        batch = np.empty((len(pictures), *pictures[0].shape), dtype=np.float32)
+        shape = (len(pictures), *pictures[0].shape)
+        batch = np.empty(shape, dtype=np.float32) if into is None else into[: math.prod(shape)].reshape(shape)
         for number, picture in enumerate(pictures):
             values = batch[number]
             # Plane by plane first: what was resized lies as Pillow has it, and its bytes are fewer than the numbers.

@@ -21,7 +21,7 @@ from orchestrator import config
 from orchestrator.core import jobs, specs
 from worker import picks, processor, protocol
 from worker.data import augment as augmentation
-from worker.data import crews, decoded, imagefolder, pixels, shares
+from worker.data import crews, decoded, imagefolder, makers, pixels, shares
 from worker.data.crews import Batch, Key
 
 __all__ = ["Batch", "Key", "Loader", "SeededImageFolder"]
@@ -63,9 +63,9 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
         pictures, labels = self.__getitems__([key])
         return pictures[0], int(labels[0])
 
-    def __getitems__(self, keys: list[Key]) -> Batch:
-        """Return the pictures of a batch, normalised, and their classes."""
-        pictures = self._augmentation.normalised([self._picture(key) for key in keys])
+    def __getitems__(self, keys: list[Key], *, into: makers.Place | None = None) -> Batch:
+        """Return the pictures of a batch, normalised, and their classes; with `into` they are made there."""
+        pictures = self._augmentation.normalised([self._picture(key) for key in keys], into=into)
         return pictures, torch.tensor([self.pictures[index].label for _, index in keys])
 
     def values(self, count: int) -> int:
@@ -143,7 +143,7 @@ class Loader:
             return None
         fields = ("image_size", "pipeline", "crop_scale", "crop_padding", "flip")
         rests_on = {name: getattr(self._spec, name) for name in fields} | {
-            "pick": "loading, by batches in shared memory",
+            "pick": "loading, by batches lent in shared memory",
             "data": self._info.hash,
             "decoded": decoded.taken(self._settings.data_dir, self._info.hash) > 0,
             "workers": self._crew.workers,

@@ -1,8 +1,10 @@
 """Processes that make batches, forked from the training, into memory that they share with it.
 
 torch's DataLoader makes a file of shared memory for each batch and hands its descriptor over, which takes longer than
-making a small batch. Here each process has room for a few batches, which the training copies from. What goes through
-the pipes is JSON: the pictures that are asked for, and the classes of those that are there, or what went wrong.
+making a small batch. Here each process has places for a few batches, which it makes where they stay: the training is
+lent the memory itself, and the place is free again when nobody holds the batch any more. Who holds on to batches gets
+copies. What goes through the pipes is JSON: the pictures that are asked for and the place they are for, and the classes
+of those that are there, or what went wrong.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import torch
 from torch import Tensor
@@ -29,10 +32,16 @@ from orchestrator.core import states
 
 Batch = tuple[Tensor, Tensor]
 Key = tuple[int, int]  #: epoch and index
+#: Room for the numbers of a batch, one behind the other.
+Place = npt.NDArray[np.float32]
 
 #: Batches that each process is ahead, as in torch's DataLoader.
 AHEAD = 2
+#: Places of each process: one more than it is ahead, which is lent.
+_PLACES = AHEAD + 1
 _VALUE = np.dtype(np.float32)
+#: Numbers in 64 bytes, at whose multiples torch's own memory begins: sums may depend on it.
+_ALIGNED = 64 // _VALUE.itemsize
 #: Seconds in which a process ends once it is told to.
 _END_SECONDS = 5.0
 #: Those of this process that have not been seen to end.
@@ -42,7 +51,8 @@ _running: "weakref.WeakSet[_Maker]" = weakref.WeakSet()
 class Pictures(Protocol):
     """A data set that makes whole batches."""
 
-    def __getitems__(self, keys: list[Key]) -> Batch: ...
+    def __getitems__(self, keys: list[Key], *, into: Place | None = None) -> Batch:
+        """Return a batch, its pictures at the beginning of a place where one is given."""
 
     def values(self, count: int) -> int:
         """Return how many numbers so many pictures are at most."""
@@ -91,9 +101,11 @@ class _Maker:
     """One process, seen from the training."""
 
     def __init__(self, pictures: Pictures, values: int) -> None:
-        self._room = mmap.mmap(-1, AHEAD * values * _VALUE.itemsize)
-        self._places = np.frombuffer(self._room, _VALUE).reshape(AHEAD, values)
-        self._taken = 0
+        values += -values % _ALIGNED
+        self._places: Place = np.frombuffer(mmap.mmap(-1, _PLACES * values * _VALUE.itemsize), _VALUE)
+        self._places = self._places.reshape(_PLACES, values)
+        self._free = list(range(_PLACES))
+        self._asked: deque[int] = deque()  #: the places of what is under way
         self._pipe, theirs = multiprocessing.Pipe()
         pid = os.fork()
         if pid == 0:
@@ -103,23 +115,27 @@ class _Maker:
         _running.add(self)
 
     def ask(self, keys: list[Key]) -> None:
+        self._asked.append(self._free.pop())
         with contextlib.suppress(OSError):  # where it was killed, `take` says so
-            self._pipe.send_bytes(json.dumps(keys).encode())
+            self._pipe.send_bytes(json.dumps([self._asked[-1], keys]).encode())
 
     def take(self, *, pin_memory: bool) -> Batch:
-        """Return the batch that was asked for first, as a copy."""
+        """Return the batch that was asked for first, and lend its place or copy from it."""
+        place = self._asked.popleft()
+        spare = len(self._free) + len(self._asked) >= AHEAD
+        values = self._places[place]
+        weakref.finalize(values, self._free.append, place).atexit = False  # when the last that looks at it is gone
         try:
             told = json.loads(self._pipe.recv_bytes())
         except (EOFError, OSError) as gone:
             raise self._killed() from gone
-        place = self._places[self._taken % AHEAD]
-        self._taken += 1
         if "shape" not in told:
             raise _raised(told)
         shape = told["shape"]
-        images = torch.from_numpy(place[: math.prod(shape)].reshape(shape))
-        labels = torch.tensor(told["labels"])
-        return (images.pin_memory(), labels.pin_memory()) if pin_memory else (images.clone(), labels)
+        images, labels = torch.from_numpy(values)[: math.prod(shape)].reshape(shape), torch.tensor(told["labels"])
+        if pin_memory:
+            return images.pin_memory(), labels.pin_memory()
+        return images if spare else images.clone(), labels
 
     def dismiss(self) -> None:
         self._pipe.close()
@@ -146,7 +162,7 @@ def processes() -> list[psutil.Process]:
     return [maker.process for maker in _running]
 
 
-def _be(pictures: Pictures, pipe: Connection, training: Connection, places: Any) -> NoReturn:
+def _be(pictures: Pictures, pipe: Connection, training: Connection, places: Place) -> NoReturn:
     """Make what is asked for until nobody asks, and end without what the training would do at its end."""
     code = 1
     try:
@@ -159,23 +175,21 @@ def _be(pictures: Pictures, pipe: Connection, training: Connection, places: Any)
         os._exit(code)
 
 
-def _make(pictures: Pictures, pipe: Connection, places: Any) -> None:
+def _make(pictures: Pictures, pipe: Connection, places: Place) -> None:
     for ignored in (signal.SIGTERM, signal.SIGINT):
         # A drain may signal the whole process group; the training still needs its batch to reach the next step.
         signal.signal(ignored, signal.SIG_IGN)
     torch.set_num_threads(1)
-    made = 0
     with contextlib.suppress(EOFError, OSError):
         while True:
-            keys = [(epoch, index) for epoch, index in json.loads(pipe.recv_bytes())]
-            pipe.send_bytes(json.dumps(_made(pictures, keys, places[made % AHEAD])).encode())
-            made += 1
+            place, asked = json.loads(pipe.recv_bytes())
+            keys = [(epoch, index) for epoch, index in asked]
+            pipe.send_bytes(json.dumps(_made(pictures, keys, places[place])).encode())
 
 
-def _made(pictures: Pictures, keys: list[Key], place: Any) -> dict[str, Any]:
+def _made(pictures: Pictures, keys: list[Key], place: Place) -> dict[str, Any]:
     try:
-        images, labels = pictures.__getitems__(keys)
-        place[: images.numel()] = images.numpy().reshape(-1)
+        images, labels = pictures.__getitems__(keys, into=place)
     except Exception as error:  # noqa: BLE001 - the training fails of it
         number, path = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
         return {

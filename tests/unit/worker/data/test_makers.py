@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing import Pipe
@@ -33,11 +34,13 @@ class Pictures:
     def values(self, count: int) -> int:
         return count * 3 * 2 * 2
 
-    def __getitems__(self, keys: list[makers.Key]) -> makers.Batch:
+    def __getitems__(self, keys: list[makers.Key], *, into: makers.Place | None = None) -> makers.Batch:
         for _, index in keys:
             if index in WRONG:
                 raise WRONG[index]
         images = torch.stack([torch.full((3, 2, 2), float(index)) for _, index in keys])
+        if into is not None:
+            into[: images.numel()] = images.flatten()
         return images, torch.tensor([index % 2 for _, index in keys])
 
 
@@ -60,6 +63,35 @@ def test_batches_come_in_order_and_stay_what_they_were(two: makers.Makers) -> No
     made = list(two.load(asked, pin_memory=False))
     assert [images[:, 0, 0, 0].tolist() for images, _ in made] == [[index for _, index in batch] for batch in asked]
     assert [labels.tolist() for _, labels in made] == [[index % 2 for _, index in batch] for batch in asked]
+
+
+def at(batch: makers.Batch) -> tuple[int, float]:
+    """Return where its pictures lie, and the number that they are full of."""
+    images, _ = batch
+    return images.data_ptr(), float(images[0, 0, 0, 0])
+
+
+def test_what_a_process_made_is_lent_and_its_place_used_again() -> None:
+    with closing(makers.Makers(Pictures(), 2, largest=3)) as made:
+        seen = [at(batch) for batch in made.load([keys(index) for index in range(40)], pin_memory=False)]
+        places = made._makers[0]._places.ctypes.data, made._makers[1]._places.ctypes.data
+    assert [number for _, number in seen] == list(range(40))
+    room = 3 * made._makers[0]._places[0].nbytes
+    assert all(places[number % 2] <= where < places[number % 2] + room for number, (where, _) in enumerate(seen))
+    assert all(where % 64 == 0 for where, _ in seen)
+
+
+@pytest.mark.parametrize("held", [1, 2, 5])
+def test_who_holds_on_to_batches_finds_them_as_they_were(held: int, two: makers.Makers) -> None:
+    holding: deque[makers.Batch] = deque(maxlen=held)
+    for last, batch in enumerate(two.load([keys(index) for index in range(30)], pin_memory=False)):
+        holding.append(batch)
+        kept = range(max(0, last - held + 1), last + 1)
+        assert [set(images.flatten().tolist()) for images, _ in holding] == [{number} for number in kept]
+    assert {len(maker._free) for maker in two._makers} <= {2, 3}
+    del batch
+    holding.clear()
+    assert [sorted(maker._free) for maker in two._makers] == [[0, 1, 2]] * 2
 
 
 @pytest.mark.parametrize("index", WRONG)
@@ -88,6 +120,9 @@ def test_one_that_is_killed_loses_the_attempt(two: makers.Makers) -> None:
         list(two.load([keys(1), keys(2)], pin_memory=False))
     assert failed.value.reason is states.Reason.LOST
     assert "-9" in str(failed.value.why)
+    for _ in range(3):  # and no place is lost with it
+        with pytest.raises((errors.StageFailed, psutil.NoSuchProcess)):
+            list(two.load([keys(number) for number in range(9)], pin_memory=False))
 
 
 def test_a_drain_does_not_end_them(two: makers.Makers) -> None:
