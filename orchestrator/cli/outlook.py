@@ -67,11 +67,12 @@ def memory(spec: "JobSpec") -> str:
     """Say what memory a recipe takes, and what it would with the other modes."""
     from orchestrator.core import memory, networks
 
-    size = words.size(memory.peak(spec, mode=spec.memory))
-    others = [mode for mode in networks.MEMORIES if mode != spec.memory]
-    leaner = " and ".join(f"{words.size(memory.peak(spec, mode=mode))} with --memory {mode}" for mode in others)
+    sizes = {mode: words.size(memory.peak(spec, mode=mode)) for mode in networks.MEMORIES}
+    own = sizes.pop(spec.memory)
+    others = " and ".join(f"{size} with --memory {mode}" for mode, size in sizes.items())
     each = "the training" if spec.gpus == 1 else f"each of the {spec.gpus} processes of the training"
-    return f"On a CPU in fp32 {each} takes about {size} of memory, {leaner}."
+    same = set(sizes.values()) == {own}  # next to nothing is kept where little or nothing but the classifier learns
+    return f"On a CPU in fp32 {each} takes about {own} of memory, {'whatever --memory says' if same else others}."
 
 
 def time(spec: "JobSpec", foreseen: "Foreseen") -> str:

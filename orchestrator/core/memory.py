@@ -4,6 +4,9 @@ A convolution keeps its input, BatchNorm its input, a ReLU its output, which is 
 put together again keeps nothing but its parts. The tests count the same on the networks themselves.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from orchestrator.core import networks, specs
 
 _FLOAT = 4  #: bytes
@@ -22,27 +25,39 @@ FEWEST_STEPS = 8
 #: concatenate, one after the other. A leaner mode makes that again and again, and what is kept lies between the holes.
 _WORK: dict[networks.Memory, tuple[float, float]] = {"plain": (5.7, 0), "balanced": (10.75, 0.39), "lean": (8.9, 1.45)}
 
+#: The same of a pass of which nothing is kept, since nothing in it learns.
+_FORWARD = (7.3, 0.84)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """A block, as a picture meets it."""
+
+    side: int  #: of its maps, pixels
+    channels: int  #: before it
+    layers: int
+    after: int  #: channels behind it
+
 
 def kept(shape: networks.Shape, *, image_size: int, mode: networks.Memory) -> int:
     """Return the bytes that backward keeps of one picture in fp32, that of parameters and statistics left out."""
-    side, channels = networks.first_map(shape, image_size), shape.first_channels
-    floats, plain = 3 * image_size**2, mode == "plain"
+    blocks = list(_blocks(shape, image_size))
+    side, channels, plain = blocks[0].side, shape.first_channels, mode == "plain"
+    floats = 3 * image_size**2 + sum(_of_block(shape, block, mode) for block in blocks)
     if plain and shape.stem == "imagenet":  # around its ReLU, and where the maxima of the pooling were
         floats += 2 * channels * networks.halved(image_size) ** 2 + _INDEX // _FLOAT * channels * side**2
-    for number, layers in enumerate(shape.blocks):
-        floats += _block(shape, channels, layers, mode) * side**2
-        channels += layers * shape.growth_rate
-        if plain:  # around the BatchNorm behind the block
-            floats += 2 * channels * side**2
-        if number < len(shape.blocks) - 1:
-            channels = int(channels * shape.reduction)
-            if plain:  # before the pooling
-                floats += channels * side**2
-            side //= 2
-    return _FLOAT * (floats + channels)
+    if plain:  # of each transition, before the pooling
+        floats += sum(int(block.after * shape.reduction) * block.side**2 for block in blocks[:-1])
+    return _FLOAT * (floats + blocks[-1].after)
 
 
-def _block(shape: networks.Shape, channels: int, layers: int, mode: networks.Memory) -> int:
+def _of_block(shape: networks.Shape, block: _Block, mode: networks.Memory) -> int:
+    """Return how many numbers are kept in a block and around the BatchNorm behind it."""
+    behind = 2 * block.after if mode == "plain" else 0
+    return (_maps(shape, block.channels, block.layers, mode) + behind) * block.side**2
+
+
+def _maps(shape: networks.Shape, channels: int, layers: int, mode: networks.Memory) -> int:
     """Return how many maps a block keeps; what stands before it is one of its own."""
     growth, inner = shape.growth_rate, shape.bottleneck * shape.growth_rate
     dropped = (inner + growth) * layers if shape.dropout else 0  # the masks
@@ -60,13 +75,30 @@ def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int
     """
     shape = spec.shape
     parameters = networks.cost(shape, image_size=spec.image_size, classes=classes).parameters
-    kept_of_each = 1 + (2 if spec.optimizer != "sgd" else 1 if spec.momentum else 0) + (1 if spec.ema else 0)
-    per_parameter = 1 + 2 * kept_of_each  # its gradient; what a checkpoint has, and the copy that is being written
-    largest, together = largest_maps(shape, image_size=spec.image_size)
-    copies, concatenated = _WORK[mode]
-    work = _FLOAT * (copies * largest + concatenated * together)
-    pictures = -(-spec.batch_size // spec.gpus) * (kept(shape, image_size=spec.image_size, mode=mode) + work)
-    return _PROCESS + _FLOAT * per_parameter * parameters + round(pictures)
+    learning = networks.learning(shape, spec.train, classes=classes)
+    of_each = 1 + (1 if spec.ema else 0)
+    of_optimizer = 2 if spec.optimizer != "sgd" else 1 if spec.momentum else 0
+    # What a checkpoint has, and the copy that is being written; beside it the gradients.
+    weights = 2 * of_each * parameters + (1 + 2 * of_optimizer) * learning
+    pictures = -(-spec.batch_size // spec.gpus) * _picture(spec, mode)
+    return _PROCESS + _FLOAT * weights + round(pictures)
+
+
+def _picture(spec: specs.JobSpec, mode: networks.Memory) -> float:
+    """Return the bytes that a picture takes at the peak: what of it is kept, and what is worked in."""
+    shape, largest = spec.shape, largest_maps(spec.shape, image_size=spec.image_size)
+    if spec.train == "all":
+        return kept(shape, image_size=spec.image_size, mode=mode) + _FLOAT * _product(_WORK[mode], largest)
+    forward = _product(_FORWARD, largest)
+    if spec.train == "head":
+        return _FLOAT * forward
+    *_, last = _blocks(shape, spec.image_size)
+    backward = _of_block(shape, last, mode) + _product(_WORK[mode], (last.after * last.side**2, _seen(shape, last)))
+    return _FLOAT * max(forward, backward)
+
+
+def _product(work: tuple[float, float], maps: tuple[int, int]) -> float:
+    return work[0] * maps[0] + work[1] * maps[1]
 
 
 def largest_batch(spec: specs.JobSpec, *, room: int, pictures: int | None = None) -> int | None:
@@ -88,10 +120,18 @@ def largest_batch(spec: specs.JobSpec, *, room: int, pictures: int | None = None
 
 def largest_maps(shape: networks.Shape, *, image_size: int) -> tuple[int, int]:
     """Return how many numbers the largest output of a block has for one picture, and all that its layers see of it."""
-    side, channels, largest, together = networks.first_map(shape, image_size), shape.first_channels, 0, 0
+    blocks = list(_blocks(shape, image_size))
+    return max(block.after * block.side**2 for block in blocks), max(_seen(shape, block) for block in blocks)
+
+
+def _seen(shape: networks.Shape, block: _Block) -> int:
+    """Return how many numbers the layers of a block see, all together."""
+    return sum(block.channels + layer * shape.growth_rate for layer in range(block.layers)) * block.side**2
+
+
+def _blocks(shape: networks.Shape, image_size: int) -> Iterator[_Block]:
+    side, channels = networks.first_map(shape, image_size), shape.first_channels
     for layers in shape.blocks:
-        seen = sum(channels + layer * shape.growth_rate for layer in range(layers))
-        channels += layers * shape.growth_rate
-        largest, together = max(largest, channels * side**2), max(together, seen * side**2)
-        channels, side = int(channels * shape.reduction), side // 2
-    return largest, together
+        after = channels + layers * shape.growth_rate
+        yield _Block(side=side, channels=channels, layers=layers, after=after)
+        channels, side = int(after * shape.reduction), side // 2

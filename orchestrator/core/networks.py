@@ -119,6 +119,18 @@ def cost(shape: Shape, *, image_size: int, classes: int) -> Cost:
     )
 
 
+def learning(shape: Shape, part: Literal["all", "last-block", "head"], *, classes: int) -> int:
+    """Return the parameters of a part of the network: the classifier's are in each."""
+    features = _features(shape)
+    head = (features + 1) * classes
+    if part == "head":
+        return head
+    if part == "all":
+        return cost(shape, image_size=1, classes=classes).parameters
+    own = list(_convolutions(shape, 1))[-shape.blocks[-1] * (2 if shape.bottleneck else 1) :]
+    return sum(each.weights + 2 * each.inputs for each in own) + 2 * features + head
+
+
 def model(name: str, shape: Shape, *, image_size: int | None = None, classes: int | None = None) -> Model:
     """Return what is known of a network; without size and classes, for the pictures that it was published with.
 

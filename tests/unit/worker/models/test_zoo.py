@@ -1,12 +1,13 @@
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
 from orchestrator import errors
-from orchestrator.core import networks, specs, states
+from orchestrator.core import networks, specfields, specs, states
 from worker.models import densenet, zoo
+from worker.training import parts
 
 #: Numbers that cover every branch of the formula; the large networks have the same branches.
 SHAPES: list[dict[str, Any]] = [
@@ -37,6 +38,15 @@ def test_every_name_builds_a_network_with_the_formulas_parameters(name: str) -> 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     assert networks.cost(spec.shape, image_size=224, classes=3).parameters == parameters
     assert network.linear.out_features == 3
+
+
+@pytest.mark.parametrize("part", get_args(specfields.Part))
+@pytest.mark.parametrize("name", ["densenet121_imagenet", "densenet_40_12", "densenet_tiny"])
+def test_as_many_parameters_learn_as_are_reckoned(name: str, part: specfields.Part) -> None:
+    spec = specs.JobSpec(network=name)
+    with torch.device("meta"):
+        learning = parts.let_learn(zoo.build(spec, 3), part)
+    assert networks.learning(spec.shape, part, classes=3) == sum(each.numel() for each in learning)
 
 
 def counted(network: nn.Module, image: torch.Tensor) -> int:
