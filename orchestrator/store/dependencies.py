@@ -73,9 +73,9 @@ def tell(connection: Connection, job_id: str, ended: states.Ended, *, now: datet
 
 
 def take_back(connection: Connection, job_id: str) -> None:
-    """Let those that wait for the success of a job wait on: it begins a new run."""
+    """Let those that wait for the success of a job wait on: it begins a new run. Who was let go by it goes on."""
     waits = (_dependencies.needs == job_id, _dependencies.rule == states.After.OK)
-    waiting = _dependencies.job_id.in_(select(_jobs.id).where(~begun()))
+    waiting = _dependencies.job_id.in_(select(_jobs.id).where(_jobs.blocked == true(), ~begun()))
     connection.execute(update(jobmodels.dependencies).where(*waits, waiting).values(ended=None))
 
 

@@ -96,6 +96,17 @@ def test_what_it_waited_for_has_been(any_store: base.Store) -> None:
     assert not any_store.extend(job.id, epochs=3, actor="ada").blocked
 
 
+def test_who_was_let_go_by_a_success_waits_for_it_no_more(any_store: base.Store) -> None:
+    needed = parts.submit(any_store)
+    job = parts.submit(any_store, after=(Dependency(needs=needed.id, rule=states.After.OK),))
+    any_store.finish(parts.claimed(any_store), parts.DONE)
+    _finish(any_store, needed.id, epochs=(1,))
+    any_store.unblock(actor="a reconciler")
+    any_store.extend(needed.id, epochs=6, actor="ada")
+    (heard,) = any_store.dependencies(job.id)
+    assert (any_store.get(job.id).blocked, heard.ended) == (False, states.Ended.SUCCEEDED)
+
+
 def test_its_key_still_means_it(any_store: base.Store) -> None:
     job = _succeeded(any_store, idempotency_key="k")
     any_store.extend(job.id, epochs=3, actor="ada")
