@@ -45,6 +45,16 @@ def require_there(connection: Connection, parent: Row[Any], step: int) -> None:
         )
 
 
+def require_own(connection: Connection, job: Row[Any]) -> None:
+    """Raise `IllegalMove` where another's checkpoint, from which a job would start again, went behind its success."""
+    if job.start_step is not None and checkpoint(connection, job) is None:
+        raise errors.IllegalMove(
+            f"Job {job.id} cannot be trained anew: the checkpoint that it started from has gone.",
+            why=f"It was that of step {job.start_step} of {job.spec['weights'].replace(':', ' ')}.",
+            hint=f"`orch retry {job.id}` goes on from its own checkpoints.",
+        )
+
+
 def checkpoint(connection: Connection, job: Row[Any]) -> jobs.Checkpoint | None:
     """Return the checkpoint that the job starts from; None where it starts from none, or its parent was deleted."""
     if job.parent is None or job.start_step is None:

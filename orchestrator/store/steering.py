@@ -185,6 +185,7 @@ def _retry(hand: _Hand, job: Row[Any], change: verbs.Change) -> Row[Any]:
         )
     if change.from_start:
         starts.require_free(hand.connection, job.id, doing="trained anew")
+        starts.require_own(hand.connection, job)
     queued = hand.move(job, moves.new_run(job, hand.behind(job), from_start=change.from_start))
     if change.from_start:
         detail = f"{line.forget(hand.connection, job.id)} checkpoints: the training begins anew"

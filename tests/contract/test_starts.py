@@ -35,6 +35,15 @@ def to_training(store: sql.SqlStore, *, root: str = parts.ROOT) -> jobs.Claim:
     return parts.claimed(store, states.Stage.TRAIN, root=root)
 
 
+def succeed(store: sql.SqlStore) -> None:
+    """Train the one job that waits for an epoch, and evaluate it."""
+    claim = to_training(store)
+    store.record_resumed(claim, attempt=None, step=0)
+    store.record_checkpoint(claim, parts.checkpoint(claim, 10, accuracy=0.5, epoch=1), parts.epoch_rows(1))
+    store.finish(claim, parts.DONE)
+    store.finish(parts.claimed(store, states.Stage.EVALUATE), parts.DONE)
+
+
 def test_a_claim_brings_the_best_checkpoint_along(any_store: sql.SqlStore) -> None:
     held = parent(any_store)
     job = child(any_store, held.id[:5])
@@ -74,13 +83,23 @@ def test_a_job_that_others_start_from_stays_until_they_have_succeeded(any_store:
     with pytest.raises(errors.IllegalMove, match="trained anew"):
         any_store.retry(held.id, actor="ada", from_start=True)
     assert any_store.get(held.id).state is states.JobState.FAILED
-    claim = to_training(any_store)
-    any_store.record_resumed(claim, attempt=None, step=0)
-    any_store.record_checkpoint(claim, parts.checkpoint(claim, 10, accuracy=0.5, epoch=1), parts.epoch_rows(1))
-    any_store.finish(claim, parts.DONE)
-    any_store.finish(parts.claimed(any_store, states.Stage.EVALUATE), parts.DONE)
+    succeed(any_store)
     any_store.delete(held.id, actor="ada")
     assert any_store.get(job.id).state is states.JobState.SUCCEEDED
+
+
+def test_what_cannot_start_again_keeps_its_own_checkpoints(any_store: sql.SqlStore) -> None:
+    held = parent(any_store)
+    job = child(any_store, held.id)
+    succeed(any_store)
+    any_store.delete(held.id, actor="ada")  # nobody needed it any more
+    any_store.extend(job.id, epochs=job.spec.epochs + 1, actor="ada")
+    any_store.cancel(job.id, actor="ada")
+    with pytest.raises(errors.IllegalMove, match="the checkpoint that it started from has gone") as refused:
+        any_store.retry(job.id, actor="ada", from_start=True)
+    assert refused.value.why == f"It was that of step 20 of job {held.id}."
+    assert [point.step for point in any_store.checkpoints(job.id)] == [10]
+    assert any_store.retry(job.id, actor="ada").stage is states.Stage.TRAIN
 
 
 def test_a_cancelled_job_can_be_begun_anew_from_the_same_checkpoint(any_store: sql.SqlStore) -> None:
