@@ -217,7 +217,8 @@ def _require_not_over(connection: Connection, job: Row[Any], spec: specs.JobSpec
     """Raise `IllegalMove` where patience ends the training with the epochs that it has, however many there may be."""
     of_job = line.on_line(attemptmodels.epoch_metrics, job.id).order_by(attemptmodels.epoch_metrics.c.epoch)
     watched = stopping.watched(spec, [rows.epoch_metric(row) for row in connection.execute(of_job)])
-    if watched and stopping.last_epoch(spec, watched) <= len(watched):
+    goes_on = bool(line.checkpoints(connection, job.id))  # else it begins anew, whatever was measured before
+    if goes_on and watched and stopping.last_epoch(spec, watched) <= len(watched):
         raise errors.IllegalMove(
             f"Job {job.id} would not train any more: patience has ended it with epoch {len(watched)}.",
             hint=f"`orch clone {job.id} --epochs {spec.epochs} --patience {(spec.patience or 0) + 5}` trains it anew.",

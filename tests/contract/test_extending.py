@@ -75,6 +75,18 @@ def test_what_patience_has_ended_would_not_train_more(any_store: base.Store) -> 
         any_store.extend(job.id, epochs=9, actor="ada")
 
 
+def test_what_patience_has_ended_and_is_to_begin_anew_can_have_more(any_store: base.Store) -> None:
+    job = parts.submit(any_store, spec=specs.JobSpec(epochs=5, patience=1))
+    any_store.finish(parts.claimed(any_store, states.Stage.DOWNLOAD), parts.DONE)
+    _train(any_store, epochs=(1, 2))
+    any_store.finish(parts.claimed(any_store, states.Stage.EVALUATE), parts.failed(states.Reason.NO_VALID_CHECKPOINT))
+    with pytest.raises(errors.IllegalMove, match="patience has ended it"):
+        any_store.extend(job.id, epochs=6, actor="ada")
+    any_store.retry(job.id, actor="ada", from_start=True)
+    any_store.cancel(job.id, actor="ada")
+    assert any_store.extend(job.id, epochs=6, actor="ada").stage is states.FIRST_STAGE
+
+
 def test_what_has_not_ended_is_refused(any_store: base.Store) -> None:
     job = parts.submit(any_store)
     with pytest.raises(errors.IllegalMove, match="only a job that has ended"):
@@ -141,6 +153,15 @@ def _succeeded(
 
 def _finish(store: base.Store, job_id: str, *, epochs: tuple[int, ...]) -> jobs.Job:
     """Train these epochs, evaluate, and return the job."""
+    _train(store, epochs=epochs)
+    held = parts.claimed(store, states.Stage.EVALUATE)
+    best = next(point for point in store.checkpoints(job_id) if point.best)
+    made: dict[str, Any] = {"checkpoint_step": best.step, "checkpoint_sha256": best.sha256, "attempt": held.attempt}
+    store.record_evaluation(held, replace(EVALUATION, **made))
+    return store.finish(held, parts.DONE)
+
+
+def _train(store: base.Store, *, epochs: tuple[int, ...]) -> None:
     held = parts.claimed(store, states.Stage.TRAIN)
     last = held.checkpoints[0] if held.checkpoints else None
     store.record_resumed(held, attempt=last.attempt if last else None, step=last.step if last else 0)
@@ -149,11 +170,6 @@ def _finish(store: base.Store, job_id: str, *, epochs: tuple[int, ...]) -> jobs.
         store.record_steps(held, parts.losses(step - PER_EPOCH + 1, step))
         store.record_checkpoint(held, parts.checkpoint(held, step, accuracy=0.5, epoch=epoch), parts.epoch_rows(epoch))
     store.finish(held, parts.DONE)
-    held = parts.claimed(store, states.Stage.EVALUATE)
-    best = next(point for point in store.checkpoints(job_id) if point.best)
-    made: dict[str, Any] = {"checkpoint_step": best.step, "checkpoint_sha256": best.sha256, "attempt": held.attempt}
-    store.record_evaluation(held, replace(EVALUATION, **made))
-    return store.finish(held, parts.DONE)
 
 
 def _findings(store: base.Store, job_id: str) -> list[str]:
