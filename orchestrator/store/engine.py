@@ -1,13 +1,13 @@
 """Connections and transactions: the one place that begins, commits, retries, and explains a database out of reach."""
 
 import functools
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy
-import tenacity
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
@@ -62,12 +62,6 @@ class Database:
             if self.file
             else _postgres().engine(self._url, patience=PATIENCE)
         )
-        self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_worth_another_try),
-            stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_after_delay(PATIENCE),
-            wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
-            reraise=True,
-        )
 
     @property
     def file(self) -> Path | None:
@@ -115,7 +109,7 @@ class Database:
 
         try:
             with deadline.within(patience):
-                return self._retrying(once)
+                return _tried(once)
         except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
             if not _is_out_of_reach(error):
                 raise
@@ -214,6 +208,26 @@ def insert(connection: Connection, table: sqlalchemy.Table) -> Any:
     from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - the same
 
     return postgresql.insert(table)
+
+
+def _tried(once: Callable[[], T]) -> T:
+    """Return what `once` does: tried again where the database asks for that, while there is time."""
+    until = time.monotonic() + PATIENCE
+    try:
+        return once()
+    except exc.DBAPIError as error:
+        left = until - time.monotonic()
+        if left <= 0 or not _is_worth_another_try(error):
+            raise
+    import tenacity  # noqa: PLC0415 - few transactions are tried again, and no command pays for the others
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_worth_another_try),
+        stop=tenacity.stop_after_attempt(TRIES - 1) | tenacity.stop_after_delay(left),
+        wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
+        reraise=True,
+    )
+    return retrying(once)
 
 
 def _parsed(text: str) -> URL:

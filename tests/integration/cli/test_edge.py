@@ -58,7 +58,7 @@ def test_looking_imports_no_celery_no_rich_in_a_pipe_and_one_dialect(
     env = config.child_environment(settings)
     for words in (["status"], ["status", "@latest"], ["list"]):
         assert loaded(words, env).isdisjoint(
-            {"celery", "redis", "rich", "alembic", "psutil", "torch", "sqlalchemy.dialects.postgresql"}
+            {"celery", "redis", "rich", "alembic", "psutil", "tenacity", "torch", "sqlalchemy.dialects.postgresql"}
             | {"orchestrator.core.diffs", "orchestrator.queue", "orchestrator.service.bell"}
         )
 
@@ -67,7 +67,7 @@ def test_submitting_imports_no_celery_and_no_rich_in_a_pipe(store: base.Store, s
     imported = loaded(["submit", "--data", "digits"], config.child_environment(settings))
     assert store.find("@latest").spec.data == "digits"
     assert imported.isdisjoint(
-        {"celery", "kombu", "redis", "rich", "alembic", "psutil", "sqlalchemy.dialects.postgresql"}
+        {"celery", "kombu", "redis", "rich", "alembic", "psutil", "tenacity", "sqlalchemy.dialects.postgresql"}
     )
 
 

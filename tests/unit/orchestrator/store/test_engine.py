@@ -171,6 +171,14 @@ def test_tries_are_bounded(database: engine.Database) -> None:
     with pytest.raises(errors.DatabaseUnavailable):
         database.write(work)
     assert work.runs <= engine.TRIES
+
+
+def test_what_has_taken_its_time_is_not_tried_again(database: engine.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "PATIENCE", 0)
+    work = Failing(psycopg_errors.DeadlockDetected(), times=1)
+    with pytest.raises(errors.DatabaseUnavailable):
+        database.write(work)
+    assert work.runs == 1
     assert count(database) == 0
 
 
