@@ -118,6 +118,12 @@ def test_no_plugin_of_pydantic_is_looked_for_unless_that_is_wished(
     assert ("loaded" in done.stderr) is loads
 
 
+def test_options_of_text_are_read_by_one() -> None:
+    texts = [option for option in main.load("submit").params if option.type_descriptor.annotation is str]
+    assert len(texts) > 40
+    assert len({id(option.get_runtime_param()) for option in texts}) == 1
+
+
 def complete(words: str, settings: config.Settings) -> list[str]:
     env = {
         **config.child_environment(settings),
