@@ -85,6 +85,19 @@ def test_an_averages_decay_grows_to_what_was_asked() -> None:
     assert [round(ema.decay(0.9, step=step), 3) for step in (1, 2, 10, 80, 81, 1000)] == [0, 0.25, 0.55, 0.9, 0.9, 0.9]
 
 
+def test_the_average_is_that_of_each_tensor_to_the_last_bit() -> None:
+    network = learner().model
+    average, plain = ema.Average(network, 0.9), copy.deepcopy(network)
+    source = torch.Generator().manual_seed(1)
+    for step in range(1, 5):
+        for value in network.state_dict().values():
+            value.add_(torch.randn(value.shape, generator=source).to(value.dtype))
+        average.update(network, step=step)
+        for kept, value in zip(plain.state_dict().values(), network.state_dict().values(), strict=True):
+            kept.lerp_(value, 1 - ema.decay(0.9, step=step)) if kept.is_floating_point() else kept.copy_(value)
+    assert support.same(dict(average.network.state_dict()), dict(plain.state_dict()))
+
+
 def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
     plain, one, loose = learner(), learner(clip_norm=0.01), learner(clip_norm=1e6)
     for each in (plain, one, loose):
