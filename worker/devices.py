@@ -100,7 +100,7 @@ def visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
     """Return the GPUs that a value of CUDA_VISIBLE_DEVICES lets through, in its order; it ends at the first unknown.
 
     Numbers and UUIDs (or prefixes of these) as in
-    https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#env-vars.
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#env-vars. A part of a GPU (MIG) is unknown.
     """
     if setting is None:
         return gpus
@@ -108,6 +108,8 @@ def visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
     for word in filter(None, (part.strip() for part in setting.split(","))):
         found = next((gpu for gpu in gpus if word == str(gpu.index) or gpu.uuid.startswith(word)), None)
         if found is None:
+            if not word.startswith("-"):  # which is how all are hidden on purpose
+                _log.warning("CUDA_VISIBLE_DEVICES ends at what is no whole GPU of this host", named=word)
             break
         chosen.append(found)
     return chosen

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pynvml
 import pytest
+import structlog.testing
 
 from orchestrator import config, environ, errors
 from worker import devices
@@ -45,6 +46,13 @@ def _settings(tmp_path: Path, wanted: str, slots: int = 1) -> config.Settings:
 )
 def test_cuda_visible_devices_is_obeyed(setting: str | None, indices: list[int]) -> None:
     assert [gpu.index for gpu in devices.visible(GPUS, setting)] == indices
+
+
+@pytest.mark.parametrize(("setting", "said"), [("MIG-7d", ["MIG-7d"]), ("0,7", ["7"]), ("-1", []), ("", []), ("0", [])])
+def test_what_is_no_gpu_of_the_host_is_told(setting: str, said: list[str]) -> None:
+    with structlog.testing.capture_logs() as logs:
+        devices.visible(GPUS, setting)
+    assert [line["named"] for line in logs] == said
 
 
 def test_without_gpus_auto_is_one_cpu_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
