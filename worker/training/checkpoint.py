@@ -30,6 +30,9 @@ _STATE = "orch"
 _MARGIN = 16 * 2**20
 
 
+#: Scale of fp16's losses below which no step was made for long: it begins at 65,536, and each left-out step halves it.
+_LEAST_SCALE = 2.0**-24
+
 _HINT = "Free space on the disk of the artifacts, or set ORCH_ARTIFACTS to a larger one, then `orch retry` the job."
 
 
@@ -94,14 +97,18 @@ class Snapshot(Checkpoint):
         """Return the pieces of its file, in order.
 
         Raises:
-            StageFailed: diverged, when something in it is not finite.
+            StageFailed: diverged, when something in it is not finite, or no step of fp16 moves the weights any more.
 
         """
         self.held.arrived()
         if not self.held.finite():
-            said = f"Weights or optimizer are not finite after step {self.state.step}."
-            raise divergence.failure(said, lr=self.state.optimizer[0]["lr"])
+            raise self._diverged(f"Weights or optimizer are not finite after step {self.state.step}.")
+        if self.state.scaler.get("scale", 1.0) < _LEAST_SCALE:
+            raise self._diverged(f"The gradients overflow in fp16 at every step before step {self.state.step}.")
         return self.held.file({_STATE: self.state.model_dump_json()})
+
+    def _diverged(self, said: str) -> errors.StageFailed:
+        return divergence.failure(said, lr=self.state.optimizer[0]["lr"])
 
 
 def unpacked(content: bytes) -> Checkpoint:

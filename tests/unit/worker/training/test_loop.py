@@ -111,6 +111,26 @@ def test_weights_that_are_not_finite_are_not_written_though_every_loss_was(
     assert not list(root.rglob("*.safetensors"))
 
 
+def test_gradients_that_overflow_at_every_step_are_no_training(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer.Trainer.train_step
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(gradient, float("inf"))
+
+    def overflowing(self: trainer.Trainer, images: torch.Tensor, targets: torch.Tensor, **of: int) -> None:
+        if self.step == 0:
+            self.model.linear.weight.register_hook(overflow)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        whole(self, images, targets, **of)
+
+    monkeypatch.setattr(trainer.Trainer, "train_step", overflowing)
+    recipe = support.spec(precision="fp16", epochs=20)
+    with pytest.raises(errors.StageFailed, match="overflow in fp16 at every step before step 42") as failed:
+        stage.train(data, support.assignment(root, recipe), support.Follower())
+    assert failed.value.reason == states.Reason.DIVERGED
+
+
 def test_a_validation_loss_that_is_not_finite_fails_as_diverged(
     data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
