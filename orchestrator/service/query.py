@@ -230,13 +230,20 @@ def blocked(job: Job, needs: Iterable[Dependency], *, now: datetime) -> str | No
     """Return in words what a queued job waits for before it can be its turn; None where nothing is."""
     unmet = [one.needs for one in needs if not one.met]
     if job.blocked and unmet:
-        return f"waits for {', '.join(unmet)}"
+        waits = f"waits for {', '.join(unmet)}"
+        if job.start_after is None or job.start_after <= now:
+            return waits
+        return f"{waits}, and begins no earlier than {_local(job.start_after)}"
     if job.not_before is None or job.not_before <= now:
         return None
     seconds = (job.not_before - now).total_seconds()
     if job.not_before == job.start_after:
-        return f"begins at {job.not_before.astimezone():%Y-%m-%d %H:%M:%S}"
+        return f"begins at {_local(job.not_before)}"
     return f"tries again in {max(1, round(seconds))} s"
+
+
+def _local(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def checkpoint_file(settings: config.Settings, checkpoint: Checkpoint) -> Path:

@@ -99,6 +99,18 @@ def test_what_is_waited_for_is_named(orch: Orch, store: sql.SqlStore) -> None:
     assert ["needs", first.id, "any", ""] in orch("why", second.id).rows
 
 
+def test_an_hour_is_named_beside_what_is_waited_for(orch: Orch, store: sql.SqlStore) -> None:
+    first, hour = parts.submit(store), datetime(2090, 1, 2, 3, 4, tzinfo=UTC)
+    needs = (dependencies.Dependency(needs=first.id, rule=states.After.OK),)
+    second, past = (
+        parts.submit(store, after=needs, not_before=moment) for moment in (hour, datetime(2020, 1, 1, tzinfo=UTC))
+    )
+    waits = f"It is queued for download, and waits for {first.id}"
+    begins = f"{hour.astimezone():%Y-%m-%d %H:%M:%S}"
+    assert ask(orch, second).sentence == f"{waits}, and begins no earlier than {begins}."
+    assert ask(orch, past).sentence == f"{waits}."
+
+
 def test_who_has_the_data_is_told_where_others_have_not(orch: Orch, store: sql.SqlStore) -> None:
     known = worker("worker-b")
     store.register(replace(known, identity=replace(known.identity, host="elsewhere")))
