@@ -22,3 +22,8 @@ def normalise(text: str) -> str:
 def is_prefix(text: str) -> bool:
     """Whether normalised `text` could be an id or a prefix of one that is long enough to look up."""
     return SHORTEST_PREFIX <= len(text) <= LENGTH and all(character in ALPHABET for character in text)
+
+
+def is_too_short(text: str) -> bool:
+    """Whether a text could begin an id, but is too short to look up."""
+    return 0 < len(text) < SHORTEST_PREFIX and all(character in ALPHABET for character in normalise(text))

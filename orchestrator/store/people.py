@@ -50,6 +50,9 @@ IDS_AT_ONCE = 1000
 #: Candidates that an ambiguous text names, and jobs of the same spec that are returned.
 MAX_CANDIDATES = 10
 
+#: Words that stand for whichever job is the newest, and the one that failed last.
+LATEST, LAST_FAILED = "@latest", "@last-failed"
+
 _jobs = jobmodels.jobs.c
 
 
@@ -313,19 +316,32 @@ def _missing(connection: Connection, text: str) -> errors.NotFound:
     noted = jobmodels.deleted_jobs
     note = connection.execute(select(noted).where(noted.c.id == ids.normalise(text.strip()))).first()
     if note is None:
-        return errors.NotFound(f"There is no job {text!r}.", hint="`orch list -a` shows every job.")
+        return errors.NotFound(
+            f"There is no job {text!r}.", why=_unfound(text.strip()), hint="`orch list -a` shows every job."
+        )
     return errors.NotFound(
         f"Job {note.id} was deleted.", why=f"{note.deleted_by} did so at {note.deleted_at:%Y-%m-%d %H:%M:%S} UTC."
     )
+
+
+def _unfound(text: str) -> str | None:
+    """Return why a text cannot mean any job, or means none of them; None where it might as well be another one's."""
+    if text == LATEST:
+        return "No job has been submitted yet."
+    if text == LAST_FAILED:
+        return "No job is failed."
+    if text.startswith("@"):
+        return f"With an @ there are {LATEST} and {LAST_FAILED}."
+    return f"An id is named by {ids.SHORTEST_PREFIX} or more of its characters." if ids.is_too_short(text) else None
 
 
 def _search(connection: Connection, text: str) -> list[Row[Any]]:
     """Return the jobs that `text` means, in the first of its meanings that has any."""
     newest_first = select(jobmodels.jobs).order_by(_jobs.seq.desc())
     failed = _jobs.state == states.JobState.FAILED
-    if text == "@latest":
+    if text == LATEST:
         return list(connection.execute(newest_first.limit(1)))
-    if text == "@last-failed":
+    if text == LAST_FAILED:
         last_end = select(jobmodels.jobs).where(failed).order_by(_jobs.finished_at.desc(), _jobs.seq.desc())
         return list(connection.execute(last_end.limit(1)))
     prefix = ids.normalise(text)

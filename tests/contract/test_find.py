@@ -45,6 +45,28 @@ def test_nothing_answers(three: sql.SqlStore, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("zz", "by 3 or more of its characters"),
+        ("@last-failed", "No job is failed"),
+        ("@latst", "there are @latest and @last-failed"),
+        ("zzz1", None),
+        ("?!", None),  # no id begins so
+    ],
+)
+def test_a_word_that_can_mean_no_job_is_told_why(three: sql.SqlStore, text: str, why: str | None) -> None:
+    with pytest.raises(errors.NotFound) as caught:
+        three.find(text)
+    assert (why is None and caught.value.why is None) or str(why) in str(caught.value.why)
+
+
+def test_the_latest_of_no_jobs_is_none(any_store: sql.SqlStore) -> None:
+    with pytest.raises(errors.NotFound) as caught:
+        any_store.find("@latest")
+    assert caught.value.why == "No job has been submitted yet."
+
+
+@pytest.mark.parametrize(
     ("text", "candidates"),
     [("abc", {"abc00001", "abc00002"}), ("dogs", {"abc00002", "zzz00003"})],
 )
