@@ -195,7 +195,7 @@ def _read(jobfile: str) -> "JobFile":
 
 def notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings") -> Iterator[str]:
     """Yield what people should know of a job that they have queued; `workers` are those that live."""
-    from orchestrator.service import query
+    from orchestrator.service import advice, query
 
     if done.same:
         yield f"Job {done.job.id} has this result: the same spec, data and versions. --force runs it again."
@@ -206,6 +206,7 @@ def notes(done: "Submitted", workers: "tuple[Worker, ...]", settings: "Settings"
     if nobody:
         yield f"{nobody.capitalize()}: the job waits. `orch up -d` starts one here."
     yield from words.unfit(query.unfit(done.job, workers))
+    yield from advice.absent(done.job.spec)
     if done.broker is not None and (workers or not settings.embedded_broker):
         yield f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves."
 
@@ -280,7 +281,9 @@ def _place(done: "Submitted") -> str:
 
 
 def _show_dry_run(resolved: "Resolved", rehearsed: "Rehearsal", advice: list[str], *, to: render.Mode) -> None:
-    notes = [*outlook.place(rehearsed), outlook.memory(resolved.spec)]
+    from orchestrator.service import advice as advising
+
+    notes = [*advising.absent(resolved.spec), *outlook.place(rehearsed), outlook.memory(resolved.spec)]
     notes += [*outlook.speed(resolved.spec, rehearsed.foreseen), *advice]
     if to is render.Mode.JSON:
         from orchestrator.service import outlookviews

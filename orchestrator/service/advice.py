@@ -1,11 +1,13 @@
 """What to tell people before they wait for hours: the cost of a recipe on the devices at hand."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core import networks, specs, speed
 from orchestrator.core.jobs import Worker
+from orchestrator.service import jobfile
 
 #: Training work of two CPU cores, in forward multiply-accumulates a second: 0.2 to 0.4 pictures of 43.5 GMAC.
 CPU_MACS_A_SECOND = 13e9
@@ -20,6 +22,14 @@ class Advice:
 
     warning: str
     changes: dict[str, int]
+
+
+def absent(spec: specs.JobSpec) -> Iterator[str]:
+    """Yield which files of a job are not on this host: the one that trains may have them, or it is a typing error."""
+    for name, path in (("data", jobfile.local_path(spec.data)), ("weights", jobfile.local_path(spec.weights or ""))):
+        with contextlib.suppress(OSError, ValueError):  # what cannot be looked at, the worker judges
+            if path is not None and not path.exists():
+                yield f"{name}: there is no {path} on this host. The job fails where its worker's host has none either."
 
 
 def on_cpu(workers: Iterable[Worker], nvidia: Path = Path("/dev/nvidiactl")) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from orchestrator import config, errors
 from orchestrator.core import masking, networks, presets, resources, specs, spelling, weburl, weights
@@ -267,6 +268,13 @@ def data_source(data: str) -> str:
             hint="Give a URL, or the path of a folder or zip archive.",
         )
     return str(path.absolute())
+
+
+def local_path(data: str) -> Path | None:
+    """Return where local data lies; None for what has a name or is from the web, of which each host keeps one copy."""
+    if data.lower().startswith("file:"):
+        return Path(unquote(urlsplit(data).path))
+    return Path(data) if data.startswith("/") else None
 
 
 def _weights(text: str) -> str:

@@ -9,11 +9,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from orchestrator.core import history, provenance, weights
 from orchestrator.core.jobs import Job, NewJob, Worker
-from orchestrator.service import query
+from orchestrator.service import jobfile, query
 from orchestrator.store.base import Store
 
 #: Seconds in which the files of a folder are looked at; one with more of them than that may have changed.
@@ -59,17 +58,10 @@ def _data_is_that(job: Job) -> bool:
     since, spec = job.started_at, job.spec
     if since is None or job.data_hash is None:
         return False
-    sources = [] if spec.data_sha256 else [path for path in (_path(spec.data),) if path is not None]
+    sources = [] if spec.data_sha256 else [path for path in (jobfile.local_path(spec.data),) if path is not None]
     if weights.is_file(spec.weights) and spec.weights is not None and spec.weights_sha256 is None:
         sources.append(Path(spec.weights))
     return all(_is_older(source, since) for source in sources)
-
-
-def _path(data: str) -> Path | None:
-    """Return where local data lies; None for what has a name or is from the web, of which each host keeps one copy."""
-    if data.lower().startswith("file:"):
-        return Path(unquote(urlsplit(data).path))
-    return Path(data) if data.startswith("/") else None
 
 
 def _is_older(source: Path, since: datetime) -> bool:

@@ -180,3 +180,13 @@ def test_weights_may_be_a_jobs_by_its_name(orch: Orch, store: base.Store) -> Non
     assert refused.code == 2
     assert "do not fit the network" in refused.err
     assert orch("delete", "--yes", held.id).code != 0
+
+
+def test_a_path_that_is_not_here_is_told_and_stored_all_the_same(orch: Orch, store: base.Store, tmp_path: Path) -> None:
+    for data in (str(tmp_path / "picturs"), f"file://{tmp_path}/picturs"):
+        ran = orch("submit", "--data", data)
+        assert (ran.code, store.find("@latest").spec.data) == (0, data)
+        assert f"note: data: there is no {tmp_path}/picturs on this host." in ran.err
+        assert "there is no" in orch("submit", "--data", data, "--dry-run").err
+    (tmp_path / "picturs").mkdir()
+    assert "there is no" not in orch("submit", "--data", data).err
