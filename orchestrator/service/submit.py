@@ -65,14 +65,37 @@ def dependencies(store: Store, wanted: Iterable[str]) -> tuple[Dependency, ...]:
 
     Raises:
         NotFound: no job, or (Ambiguous) several.
+        UsageError: one of them in two ways, or in one that nobody knows.
 
     """
-    rules = {}
+    rules: dict[str, After] = {}
     for text in wanted:
-        name, colon, rule = text.rpartition(":")
-        known = bool(colon) and rule in {member.value for member in After}
-        rules[store.find(name if known else text).id] = After(rule) if known else After.OK
+        needs, rule = _dependency(store, text)
+        if rules.setdefault(needs, rule) is not rule:
+            raise errors.UsageError(
+                f"Job {needs} cannot be waited for in two ways.",
+                why="Either its success is needed, or any end of it is enough.",
+                hint=f"--after {needs}, or --after {needs}:{After.ANY}",
+            )
     return tuple(Dependency(needs=job_id, rule=rule) for job_id, rule in rules.items())
+
+
+def _dependency(store: Store, text: str) -> tuple[str, After]:
+    """Return the id of the job that is to be waited for, and how."""
+    name, colon, rule = text.rpartition(":")
+    if colon and rule in {member.value for member in After}:
+        return store.find(name).id, After(rule)
+    try:
+        return store.find(text).id, After.OK  # a name may have a colon of its own
+    except errors.NotFound:
+        if not colon:
+            raise
+        needs = store.find(name).id
+    raise errors.UsageError(
+        f"{rule[:20]!a} is no way to wait for job {needs}.",
+        why=f"Known are {' and '.join(After)}: its success, or any end of it.",
+        hint=f"--after {needs}, or --after {needs}:{After.ANY}",
+    )
 
 
 def complete(store: Store, new: NewJob) -> NewJob:

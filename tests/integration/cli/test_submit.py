@@ -190,3 +190,13 @@ def test_a_path_that_is_not_here_is_told_and_stored_all_the_same(orch: Orch, sto
         assert "there is no" in orch("submit", "--data", data, "--dry-run").err
     (tmp_path / "picturs").mkdir()
     assert "there is no" not in orch("submit", "--data", data).err
+
+
+def test_a_job_is_waited_for_in_one_way_that_is_known(orch: Orch, store: base.Store) -> None:
+    first = parts.submit(store, name="first")
+    twice = orch("submit", "--after", "first", "--after", f"{first.id}:any")
+    assert (twice.code, f"{first.id} cannot be waited for in two ways" in twice.err) == (2, True)
+    never = orch("submit", "--after", "first:never")
+    assert (never.code, f"'never' is no way to wait for job {first.id}" in never.err) == (2, True)
+    assert orch("submit", "--after", "nothing:never").code == 3
+    assert orch("submit", "--after", "first", "--after", f"{first.id}:ok").code == 0
