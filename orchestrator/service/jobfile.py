@@ -62,6 +62,9 @@ QUEUE_KEYS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: Flags of submit that say something of the one job, at the one moment: no file has them.
+FLAGS_ALONE = ("after", "not_before", "user", "idempotency_key", "require_broker", "force", "wait", "follow")
+
 #: Where a value comes from that nobody gave.
 DEFAULT = "default"
 
@@ -140,12 +143,8 @@ def parse(content: bytes, *, origin: str) -> JobFile:
     except UnicodeDecodeError as error:
         raise errors.InvalidSpec(f"{origin} is no job file.", why="It is not text in UTF-8.", hint=_HINT) from error
     values = jobtext.table(text, origin)
-    known = [*specs.JobSpec.model_fields, *QUEUE_KEYS]
     for key in values:
-        if key not in known:
-            raise errors.InvalidSpec(
-                f"{origin}: unknown key {masking.value(key)}{spelling.nearest(str(key), known)}", hint=_HINT
-            )
+        _require_key(key, origin)
     return JobFile(
         origin=origin,
         fields={key: value for key, value in values.items() if key in specs.JobSpec.model_fields},
@@ -159,6 +158,23 @@ def parse(content: bytes, *, origin: str) -> JobFile:
         notify_on=_texts(values, "notify_on", origin),
         recipe=_text(values, RECIPE_KEY, origin),
     )
+
+
+def _require_key(key: object, origin: str) -> None:
+    """Raise InvalidSpec for what is no key of a job file."""
+    known = [*specs.JobSpec.model_fields, *QUEUE_KEYS]
+    if key in known:
+        return
+    if key in FLAGS_ALONE:
+        flag = f"--{str(key).replace('_', '-')}"
+        raise errors.InvalidSpec(
+            f"{origin}: {key} is no key of a job file: it is a flag alone",
+            why="It is about one job at one moment; a file is for many.",
+            hint=f"orch submit FILE {flag}",
+        )
+    meant = spelling.close(str(key), known)
+    nearest = f": did you mean {meant!r}?" if meant else ""
+    raise errors.InvalidSpec(f"{origin}: unknown key {masking.value(key)}{nearest}", hint=_HINT)
 
 
 def resolve(

@@ -17,7 +17,7 @@ MAX_BYTES = 100_000
 #: Seconds that a pipe named as job file may stay silent.
 PIPE_PATIENCE = 5.0
 
-HINT = "`orch submit --help` lists the keys: they are the long flags, with _ for -."
+HINT = "`orch init FILE` writes a job file with every key; `orch schema job` says what each may be."
 
 _DEEPEST = 10  # a stream, a document, a table, a list; reading ten thousand levels takes an hour
 _TOO_DEEP = "It is nested too deep."

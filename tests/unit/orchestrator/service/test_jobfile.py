@@ -1,10 +1,12 @@
 """Job files: both languages, the same errors, every value with its origin."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
 from orchestrator import errors
+from orchestrator.cli import submit
 from orchestrator.service import jobfile, jobtext
 
 
@@ -53,6 +55,7 @@ def test_flags_beat_the_file_which_beats_presets_which_beat_defaults() -> None:
     [
         (b"epoch = 3", "unknown key 'epoch': did you mean 'epochs'?"),
         (b"tag = ['a']", "unknown key 'tag': did you mean 'tags'?"),
+        (b"after: [abc]", "it is a flag alone"),
         (b"epochs: -3", "epochs = -3"),
         (b"lr: fast", "lr = 'fast'"),
         (b"lr: .nan", "lr"),
@@ -122,3 +125,8 @@ def test_data_that_is_nothing_is_refused_before_it_waits(data: str) -> None:
     with pytest.raises(errors.InvalidSpec, match="There is no data set") as refused:
         jobfile.resolve(flags={"data": data})
     assert ("did you mean 'digits'?" in refused.value.message) is (data == "digit")
+
+
+def test_flags_that_no_file_has_are_flags_and_no_keys() -> None:
+    flags = inspect.signature(submit.submit).parameters
+    assert set(jobfile.FLAGS_ALONE) <= set(flags) - set(jobfile.schema()["properties"])
