@@ -26,8 +26,8 @@ _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt]i?)b?", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:=+-]{0,99}")
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9 ._/+-]{0,99}")
 
-#: More memory than any GPU has; beyond it lies a slip of the finger.
-_MOST_MEMORY = 10**15
+#: Less memory and more than any GPU has; beyond these lies a slip of the finger, such as 40 for 40GB.
+_LEAST_MEMORY, _MOST_MEMORY = 10**6, 10**15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +205,7 @@ def _device(text: str) -> str:
 def _memory(given: str | int) -> int:
     found = _SIZE.fullmatch(given.strip()) if isinstance(given, str) else None
     count = round(float(found[1]) * _UNITS[found[2].lower()]) if found else given
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= _MOST_MEMORY:
+    if not isinstance(count, int) or isinstance(count, bool) or not _LEAST_MEMORY <= count <= _MOST_MEMORY:
         raise errors.InvalidSpec(
             f"gpu_memory = {masking.value(given)}: it is no amount of memory",
             hint="Give a number with its unit, such as 10GB or 16GiB.",
