@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import NoneType, TracebackType
+from typing import Any, Self, TypeVar, cast
 
 from orchestrator import config, errors
-from orchestrator.core import resources
+from orchestrator.core import masking, resources
 from orchestrator.core.jobs import EpochMetric, Evaluation, Job, JobFilter, NewJob
 from orchestrator.core.specs import JobSpec
 from orchestrator.core.states import JobState
@@ -30,6 +30,8 @@ from orchestrator.service import predict as prediction
 from orchestrator.service import reproduce as reproduction
 from orchestrator.service import restore as restoring
 from orchestrator.service import submit as submitting
+
+_One = TypeVar("_One")
 
 
 class Metrics(tuple[EpochMetric, ...]):
@@ -127,18 +129,24 @@ class Client:
             BrokerUnavailable: with `require_broker`; the job is stored all the same.
 
         """
+        _require("name", name, str, NoneType)
+        _require("priority", priority, int)
         resolved = _resolved(spec, fields, recipe, self._settings)
         new = NewJob(
             spec=resolved.spec,
             user=user or submitting.user(self._settings),
             name=name,
-            tags=tuple(dict.fromkeys(tags)),
+            tags=tuple(dict.fromkeys(_all(tags))),
             priority=priority,
             idempotency_key=idempotency_key,
-            after=submitting.dependencies(self._store, map(_text, after)),
+            after=submitting.dependencies(self._store, map(_text, _all(after))),
             not_before=_moment(not_before),
-            demand=resources.parse(device=device, gpu_memory=gpu_memory, labels=labels),
-            notify=submitting.telling(self._settings, notify, notify_on),
+            demand=resources.parse(device=device, gpu_memory=gpu_memory, labels=_all(labels)),
+            notify=submitting.telling(
+                self._settings,
+                None if notify is None else _all(notify),
+                None if notify_on is None else _all(notify_on),
+            ),
             provenance=provenance.here(self._settings, resolved.origins),
         )
         return submitting.submit(self._store, new, ring=self._ring, require_broker=require_broker, reuse=not force).job
@@ -156,7 +164,7 @@ class Client:
         limit: int | None = None,
     ) -> tuple[Job, ...]:
         """Return jobs, the newest first: all, or those of some states that have all these tags and that user."""
-        which = JobFilter(states=tuple(map(_state, states)), tags=tuple(tags), user=user, limit=limit)
+        which = JobFilter(states=tuple(map(_state, _all(states))), tags=_all(tags), user=user, limit=limit)
         return tuple(self._store.jobs(which))
 
     def wait(self, job: str | Job, *, timeout: float | None = None, check: bool = True) -> Job:
@@ -220,7 +228,7 @@ class Client:
             OrchError: torch is missing, or the process failed.
 
         """
-        paths = [Path(image) for image in images]
+        paths = [Path(image) for image in _all(images)]
         return tuple(prediction.predict(self._settings, self._store, _text(job), paths, top=top))
 
     def bundle(
@@ -297,7 +305,20 @@ def _unheard(_: object) -> None:
 
 
 def _text(job: str | Job) -> str:
+    _require("job", job, Job, str)
     return job.id if isinstance(job, Job) else job
+
+
+def _all(given: Iterable[_One]) -> tuple[_One, ...]:
+    """Return things as a tuple, also where one was given alone: a text is one, not its letters."""
+    return (cast("_One", given),) if isinstance(given, str | PathLike | Job) else tuple(given)
+
+
+def _require(name: str, value: object, *kinds: type) -> None:
+    """Raise InvalidSpec where an argument is of another kind: notebooks have no type checker."""
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise errors.InvalidSpec(f"{name} = {masking.value(value)}: it is no {wanted}")
 
 
 def _resolved(
@@ -305,6 +326,7 @@ def _resolved(
 ) -> jobfile.Resolved:
     if spec is None:
         return jobfile.resolve(flags=fields, recipe=recipe, settings=settings)
+    _require("spec", spec, JobSpec)
     if fields or recipe:
         raise errors.UsageError(
             "Give a whole spec, or fields of one, not both.",

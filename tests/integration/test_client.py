@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,3 +166,27 @@ def test_what_is_no_bundle_is_not_reproduced(client: Client, tmp_path: Path) -> 
     with pytest.raises(errors.NotFound):
         client.reproduce(tmp_path / "nothing.zip")
     assert client.list() == ()
+
+
+def test_one_thing_alone_is_one_and_not_its_letters(client: Client) -> None:
+    first = client.submit(tags="abc", labels="bigdisk")
+    assert (first.tags, first.demand.labels) == (("abc",), ("bigdisk",))
+    second = client.submit(after=first.id)  # a text, of which each letter would be a job
+    assert client.list(tags="abc", states="queued") == (client.get(first),)
+    assert client.list(states=states.JobState.QUEUED) == (client.get(second), client.get(first))
+    with pytest.raises(errors.NotFound, match=r"no picture seven\.png"):
+        client.predict(first, "seven.png")
+
+
+@pytest.mark.parametrize(
+    "given", [{"spec": "digits"}, {"name": 5}, {"priority": "high"}, {"priority": True}, {"after": [3]}]
+)
+def test_arguments_of_another_kind_are_named(client: Client, given: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidSpec, match="it is no"):
+        client.submit(**given)
+    assert client.list() == ()
+
+
+def test_what_is_no_job_is_not_looked_up(client: Client) -> None:
+    with pytest.raises(errors.InvalidSpec, match="job = 5: it is no Job or str"):
+        client.get(5)  # type: ignore[arg-type] # as in a notebook
