@@ -79,6 +79,8 @@ def curves(panels: "Sequence[Panel]", path: Path) -> None:
             axes.set_xlabel({"time": "seconds"}.get(panel.axis, str(panel.axis)))
             axes.set_ylabel(panel.quantity)
             axes.grid(alpha=0.3)
+            if panel.axis != "time":
+                axes.xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 1.25
             drawn = []
             for number, line in enumerate(panel.lines):
                 xs, ys = zip(*line.curve.points, strict=True)

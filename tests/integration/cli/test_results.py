@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,9 @@ def test_a_picture_is_whole_and_the_same_again(
             assert image.size == (1920, 660)  # two panels
     else:
         assert b"<svg" in drawn
+        ticks = re.findall(rb"<!-- ([0-9.]+) -->", drawn)  # matplotlib notes there what it draws as paths
+        assert b"2" in ticks  # there is no epoch 1.25
+        assert b"1.25" not in ticks
 
 
 def test_a_picture_that_cannot_be_is_refused_with_what_helps(
