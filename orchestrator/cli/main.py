@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from orchestrator import errors
-from orchestrator.cli import render
+from orchestrator.cli import render, tidying
+from orchestrator.core import states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,7 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": tidying.HELP_FLAGS},
     epilog="Begin with `orch demo`, or with `orch up -d` and `orch submit --data digits`.",
 )
 
@@ -177,17 +179,17 @@ def load(name: str) -> Any:
         command = command.commands.get(name, command)
     command.name = name
     _share_readers(command)
-    return _tidy(command)
+    return tidying.tidied(command)
 
 
 def program() -> Any:
     """Return the whole program, a summary in the place of each command."""
-    group = get_command(app)
+    group = tidying.tidied(get_command(app))
     if not isinstance(group, LazyGroup):
         raise TypeError(group)
     for name, entry in COMMANDS.items():
         group.add_command(TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel))
-    return _tidy(group)
+    return group
 
 
 def _share_readers(command: Any) -> None:
@@ -195,16 +197,6 @@ def _share_readers(command: Any) -> None:
     texts = [option for option in command.params if option.type_descriptor.annotation is str]
     for option in texts:
         option._runtime_param = texts[0].get_runtime_param()  # noqa: SLF001 - there is no other way to give it one
-
-
-def _tidy(command: Any) -> Any:
-    """Leave out of the help that a flag takes a bool: it takes nothing."""
-    for parameter in command.params:
-        if getattr(parameter, "is_flag", False):
-            parameter.metavar = ""
-    for member in getattr(command, "commands", {}).values():
-        _tidy(member)
-    return command
 
 
 def main() -> None:
@@ -255,16 +247,34 @@ def _end(error: Exception) -> int:
 
 def _usage(error: typer.TyperException) -> errors.OrchError:
     context, near = getattr(error, "ctx", None), getattr(error, "possibilities", None)
-    message = error.message if near else error.format_message()
+    message = " ".join((error.message if near else error.format_message()).split()).replace(": Value error, ", ": ")
     if message and not message.endswith((".", "?")):
         message += "."
     usage = errors.UsageError(
         message,
-        why=f"Did you mean {' or '.join(near)}?" if near else None,
+        why=f"Did you mean {' or '.join(near)}?" if near else _meant(message),
         hint=f"{context.command_path} --help" if context else None,
     )
     usage.message = message  # empty for a group without a command: its help is printed already
     return usage
+
+
+#: What Typer says of a word that is none of those to choose from.
+_NOT_ONE_OF = re.compile(r": '(?P<word>[^']*)' is not one of (?P<known>'.*')\.$")
+
+
+def _meant(message: str) -> str | None:
+    """Return which of the known words was meant, where that can be guessed."""
+    found = _NOT_ONE_OF.search(message)
+    if found is None:
+        return None
+    word, known = found["word"].lower(), re.findall(r"'([^']*)'", found["known"])
+    if states.JobState.RUNNING in known and word in states.WHILE_RUNNING:
+        return f"A job that is {word} is in the state {states.JobState.RUNNING}."
+    from orchestrator.core import spelling
+
+    close = spelling.close(word, known)
+    return f"Did you mean {close}?" if close else None
 
 
 def _defect(error: Exception) -> errors.OrchError:

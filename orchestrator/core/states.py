@@ -118,6 +118,12 @@ DOING: dict[Stage, str] = {
     Stage.EVALUATE: "evaluating",
 }
 
+#: How a running job that is to stop is said to stand.
+STOPPING: dict[Wish, str] = {Wish.CANCEL: "cancelling", Wish.PAUSE: "pausing", Wish.YIELD: "yielding"}
+
+#: All that a running job may be said to be at.
+WHILE_RUNNING = frozenset({*DOING.values(), *STOPPING.values()})
+
 
 def may_move(old: JobState, new: JobState) -> bool:
     """Whether a job may go from `old` to `new`."""

@@ -21,7 +21,7 @@ from orchestrator.core.jobs import (
     StepMetric,
     Worker,
 )
-from orchestrator.core.states import DOING, FINAL, JobState, Stage, Wish, WorkerState
+from orchestrator.core.states import DOING, FINAL, STOPPING, JobState, Stage, WorkerState
 from orchestrator.service import health
 from orchestrator.store.base import Store
 
@@ -45,9 +45,6 @@ WAY_OUT = (
     "Start a worker that has this folder (ORCH_ARTIFACTS); or train without the checkpoints: `orch cancel {id}`, "
     "then `orch retry --from-start {id}`."
 )
-
-#: How a running job is said to stand that is to stop.
-_STOPPING = {Wish.CANCEL: "cancelling", Wish.PAUSE: "pausing", Wish.YIELD: "yielding"}
 
 #: What is said of a worker that is spent.
 SPENT = "has taken on as many jobs as `--max-jobs` lets it"
@@ -202,7 +199,7 @@ def doing(job: Job, silent: Container[str] = ()) -> str:
         return str(job.state)
     if job.worker in silent:
         return SILENT
-    return _STOPPING.get(job.wish, DOING[job.stage])
+    return STOPPING.get(job.wish, DOING[job.stage])
 
 
 def eta(job: Job) -> float | None:

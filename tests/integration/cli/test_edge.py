@@ -311,3 +311,22 @@ def test_ctrl_c_while_the_program_is_imported_is_no_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, "list"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("training", "A job that is training is in the state running."),
+        ("Cancelling", "A job that is cancelling is in the state running."),
+        ("suceeded", "Did you mean succeeded?"),
+        ("Running", "Did you mean running?"),
+        ("xyz", None),
+    ],
+)
+@pytest.mark.parametrize("command", ["list", "cancel"])
+def test_a_word_that_is_no_state_is_led_to_one(orch: Orch, command: str, given: str, why: str | None) -> None:
+    ran = orch(command, "--state", given)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"'{given}' is not one of 'queued', 'running'" in ran.err
+    assert "Value error" not in ran.err  # a word of the parser's
+    assert (f"why: {why}" in ran.err) if why else ("why:" not in ran.err)

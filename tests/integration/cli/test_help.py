@@ -119,3 +119,22 @@ def test_ids_are_completed_before_typer_is_imported(store: base.Store, settings:
     said, modules = done.stdout.splitlines()
     assert said == job.id
     assert set(modules.split()).isdisjoint({"typer", "pydantic", "rich", "sqlalchemy"})
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_people_write(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*name.split(), "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "<bool>" not in said  # a flag takes nothing
+    assert "<list[" not in said
+    usage = next(line for line in said.splitlines() if "Usage:" in line)
+    assert not re.search(r"[{}]|\.\.\.\]\.\.\.", usage)
+    paragraphs = (COMMANDS[name].help or "").split("\n\n")
+    assert not any("\n" in paragraph for paragraph in paragraphs)  # the terminal breaks them where it ends
+
+
+def test_words_to_choose_from_are_in_the_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["list", "--help"]) == 0
+    assert "One of queued, running, paused, succeeded, failed, cancelled." in " ".join(
+        capsys.readouterr().out.replace("│", " ").split()
+    )
