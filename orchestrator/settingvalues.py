@@ -1,11 +1,15 @@
 """What the value of a setting may be, by kind."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from orchestrator.core import limits
+
+#: What Python makes of bytes in a path that are no UTF-8.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def _placed(path: Path) -> Path:
@@ -15,6 +19,8 @@ def _placed(path: Path) -> Path:
         raise ValueError("its ~ names a user who is not known here") from None
     if "\0" in str(whole):
         raise ValueError("it holds a zero byte")
+    if _SURROGATES.search(str(whole)):
+        raise ValueError("it is no utf-8 text")
     return whole
 
 

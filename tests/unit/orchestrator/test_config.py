@@ -1,5 +1,6 @@
 """Which values are no settings."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,13 @@ def test_a_relative_database_file_is_the_same_for_every_process(
     monkeypatch.chdir(tmp_path)
     assert config.load(database_url="sqlite:///here.db").database == f"sqlite:///{tmp_path}/here.db"
     assert config.load(database_url="sqlite:////there.db").database == "sqlite:////there.db"
+
+
+@pytest.mark.parametrize("name", ["home", "artifacts", "data_cache"])
+def test_a_folder_whose_name_is_no_utf8_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(config.variable(name), os.fsdecode(b"/srv/\xe4"))
+    with pytest.raises(errors.InvalidSetting, match=f"The setting {name} cannot be used: it is no utf-8 text"):
+        config.load()
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
