@@ -32,6 +32,7 @@ WIDE = 130
 
 _GAP = 2
 _NARROWEST = 6
+_CUT = 2  # of a column that had to be whole, where there is no room at all
 _FOLDED = 16  # a column whose values wrap is content with so much, where the others need their room
 
 #: What a command that is named needs to mean the same home as this one.
@@ -117,7 +118,10 @@ def grid(columns: Sequence[Column[Row]], rows: Iterable[Row], *, width: int) -> 
 
 
 def _widths(columns: "Sequence[Column[Row]]", lines: "Sequence[Sequence[str | Text]]", room: int) -> list[int]:
-    """Return the width of each column: as its cells need it, elastic ones narrower where they must be."""
+    """Return the width of each column: as its cells need it, elastic ones narrower where they must be.
+
+    Where even that is too wide, all but the first give way: it names the row, and an id that is cut names nothing.
+    """
     from rich.cells import cell_len
 
     widths = [
@@ -125,13 +129,19 @@ def _widths(columns: "Sequence[Column[Row]]", lines: "Sequence[Sequence[str | Te
         for number, column in enumerate(columns)
     ]
     widths = [min(width, _FOLDED) if column.fold else width for width, column in zip(widths, columns, strict=True)]
-    elastic = [number for number, column in enumerate(columns) if column.elastic]
-    while elastic and sum(widths) + _GAP * len(widths) > room:
-        widest = max(elastic, key=lambda number: widths[number])
-        if widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
+    _narrow(widths, [number for number, column in enumerate(columns) if column.elastic], room, least=_NARROWEST)
+    others = [number for number, column in enumerate(columns) if number and not column.fold]
+    _narrow(widths, others, room, least=_CUT)
     return widths
+
+
+def _narrow(widths: list[int], giving: Sequence[int], room: int, *, least: int) -> None:
+    """Take from the widest of the columns that give way, one by one, until all fit or none has more than the least."""
+    while giving and sum(widths) + _GAP * len(widths) > room:
+        widest = max(giving, key=lambda number: widths[number])
+        if widths[widest] <= least:
+            return
+        widths[widest] -= 1
 
 
 def pairs(rows: Iterable[tuple[str, "str | Text"]]) -> "RenderableType":

@@ -1,5 +1,6 @@
 """Values in pipes, and text from elsewhere."""
 
+import io
 import json
 import os
 from datetime import UTC, datetime, timedelta, timezone
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from rich.console import Console
 
 from orchestrator.cli import render
 from orchestrator.core import states
@@ -89,3 +91,17 @@ def test_a_paragraph_is_filled_and_rows_hang_under_their_second_column() -> None
         "        more",
         "  --a-flag",
     ]
+
+
+@pytest.mark.parametrize("width", [80, 44, 36])
+def test_what_names_a_row_is_whole_where_there_is_no_room(width: int) -> None:
+    others = [f"COLUMN{number}" for number in range(6)]
+    columns = [
+        render.Column[str](title="JOB", value=lambda job: job),
+        *(render.Column[str](title=title, value=lambda _job: "much to say") for title in others),
+    ]
+    target = Console(file=io.StringIO(), width=width)
+    target.print(render.grid(columns, ["d129exb5", "fx9121az"], width=width))
+    drawn = target.file.getvalue().splitlines()  # type: ignore[attr-defined] # it is the one above
+    assert [line.split()[0] for line in drawn] == ["JOB", "d129exb5", "fx9121az"]
+    assert max(map(len, drawn)) <= width
