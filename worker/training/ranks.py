@@ -80,6 +80,7 @@ class Team:
         self._seat = seat
         self._followers = followers
         self._world = world.ALONE
+        self._device = torch.device("cpu")
         self._cause = cause  #: why another rank ended before the end
         self._known = threading.Event()
         self._left = threading.Event()
@@ -118,6 +119,7 @@ class Team:
                 follower.pipe.send_bytes(began)
         except OSError as error:
             raise world.Parted(str(error)) from error
+        self._device = device
         self._world = self._seat.join(device)
         return self._world
 
@@ -158,7 +160,7 @@ class Team:
             watching.join(_END_SECONDS)
             if watching.is_alive():
                 sys.stderr.write("Some ranks did not end with the others, and are killed.\n")
-            world.leave()
+            world.leave(self._device)
         for follower in self._followers:
             signal.pidfd_send_signal(follower.ending, signal.SIGKILL)
         watching.join()

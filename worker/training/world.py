@@ -110,7 +110,11 @@ def join(
     return World(share, patience=patience, ticks=ticks)
 
 
-def leave() -> None:
-    """Part from the other ranks, where there are any."""
-    if distributed.is_initialized():
+def leave(device: torch.device) -> None:
+    """Part from the other ranks, where there are any.
+
+    On GPUs that is left to the end of the process: NCCL's ranks would have to part at once, and who is last may wait
+    for ever. Nothing is under way there, since all sums were read.
+    """
+    if device.type == "cpu" and distributed.is_initialized():
         distributed.destroy_process_group()

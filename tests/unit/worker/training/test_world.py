@@ -1,5 +1,7 @@
 """What goes wrong at a sum of all ranks is another rank's doing, or this one's own."""
 
+import functools
+
 import pytest
 import torch
 from torch import distributed
@@ -26,3 +28,12 @@ def test_only_a_peer_that_is_gone_is_told_as_one(
     with pytest.raises(told) as raised:
         world.World(shares.Share(ranks=2), patience=60).total(torch.ones(1))
     assert raised.type is told
+
+
+def test_who_is_last_of_several_gpus_does_not_wait_for_the_others_to_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    parted: list[str] = []
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    for device in ("cuda", "cpu"):
+        monkeypatch.setattr(distributed, "destroy_process_group", functools.partial(parted.append, device))
+        world.leave(torch.device(device))
+    assert parted == ["cpu"]
