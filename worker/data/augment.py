@@ -169,4 +169,8 @@ def _as_tensor(pixels: Pixels) -> Tensor:
 
 
 def _planes(image: _Image) -> Planes:
-    return image.numpy() if isinstance(image, Tensor) else np.asarray(image).transpose(2, 0, 1)
+    if isinstance(image, Tensor):
+        return image.numpy()
+    # Pillow puts a plane together as fast as NumPy could only copy it out of the whole picture.
+    planes = b"".join(image.tobytes("raw", band) for band in "RGB")
+    return np.frombuffer(planes, np.uint8).reshape(3, image.height, image.width)
