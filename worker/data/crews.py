@@ -91,7 +91,7 @@ def faster(crew: Crew, pictures: Pictures, order: Sequence[Key]) -> tuple[Crew, 
     """Return the kind that loads pictures faster, as many of it as `crew` has, and what was measured, for people.
 
     Both load the same ones, after these were loaded once: where pictures are kept decoded, that is how all epochs but
-    the first one go.
+    the first one go. Processes that are chosen stay for the first of them.
     """
     kinds: tuple[Kind, Kind] = ("threads", "processes")
     crews = [Crew(kind, crew.workers, pin_memory=crew.pin_memory) for kind in kinds]
@@ -108,7 +108,8 @@ def faster(crew: Crew, pictures: Pictures, order: Sequence[Key]) -> tuple[Crew, 
 
 def _loaded(crew: Crew, pictures: Pictures, keys: Sequence[Key]) -> tuple[int, float]:
     """Return how many pictures came behind the first batch, for which a crew starts, and in how many seconds."""
-    batches = crew.load(pictures, [list(keys[start : start + _PIECE]) for start in range(0, len(keys), _PIECE)])
+    pieces = [list(keys[start : start + _PIECE]) for start in range(0, len(keys), _PIECE)]
+    batches = crew.load(pictures, pieces, stay=True)
     next(batches)
     began, seen = time.monotonic(), 0
     for _, labels in batches:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from orchestrator import config
 from orchestrator.core import specs
 from tests.support import pictures
 from worker import protocol
-from worker.data import crews, loader, pixels, supply
+from worker.data import crews, loader, makers, pixels, supply
 
 Load = Callable[..., loader.Loader]
 
@@ -236,6 +237,21 @@ def test_choosing_changes_no_batch(info: protocol.DatasetInfo, monkeypatch: pyte
         assert hashes(batches.train(1)) == hashes(loader.Loader(info, recipe()).train(1))
     assert said is not None
     assert re.fullmatch(r"2 (threads|processes); pictures a second: [\d,]+ by threads, [\d,]+ by processes", said)
+
+
+@pytest.mark.usefixtures("with_workers")
+def test_processes_that_are_chosen_stay_for_the_epoch(
+    info: protocol.DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "_WORTH", 0)
+    monkeypatch.setattr(makers, "_running", weakref.WeakSet())  # without those of earlier tests that end just now
+    with loader.Loader(info, recipe(loader_workers=2)) as batches:
+        batches.choose(1)
+        chosen = makers.processes()
+        list(batches.train(1))
+        assert set(chosen) == set(makers.processes())
+        assert all(process.is_running() for process in chosen)
+    assert chosen
 
 
 @pytest.mark.usefixtures("with_workers")
