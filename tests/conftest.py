@@ -73,8 +73,8 @@ def _has_room(folder: Path) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Say what `-n auto` means: a test for each core, many of which keep other processes busy, and one more to wait."""
-    return min(len(os.sched_getaffinity(0)), 8) + 1
+    """Say what `-n auto` means: a test for each core, many of which keep other processes busy, and two more to wait."""
+    return min(len(os.sched_getaffinity(0)), 8) + 2
 
 
 #: Seconds of a test's limit from which on it begins before others.
