@@ -9,7 +9,20 @@ from orchestrator.cli import options, render, specflags, submit
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog="Examples:\n\norch clone k3f9m2qa\n\norch clone @last-failed --lr 3e-5 --name gentler")
+_EXAMPLES = """
+Examples:
+
+orch clone k3f9m2qa
+
+orch clone @last-failed --lr 3e-5 --name gentler
+
+orch clone k3f9m2qa --epochs 20 --dry-run
+
+orch clone k3f9m2qa --memory lean --after k3f9m2qa:any
+"""
+
+
+@app.command(epilog=_EXAMPLES)
 @specflags.add
 def clone(
     *,
@@ -18,11 +31,16 @@ def clone(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name to find it by.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag more; may be given again.")] = None,
     priority: Annotated[int | None, typer.Option(metavar="N", help="Else that of the first job.")] = None,
+    after: options.After = None,
+    not_before: options.NotBefore = None,
     device: options.Device = None,
     gpu_memory: options.GpuMemory = None,
     label: options.Label = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Whose job it is. Else the login name.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")] = False,
+    wait: options.Wait = False,
+    follow: options.Follow = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
     as_json: options.AsJson = False,
     fields: dict[str, Any],
 ) -> None:
@@ -34,8 +52,9 @@ def clone(
     from orchestrator.service import clone as service
     from orchestrator.service import query
 
+    to = render.mode(as_json=as_json)
     with options.opened(context, user=user) as opened:
-        done = service.clone(
+        likeness = service.like(
             opened.settings,
             opened.store,
             job,
@@ -46,6 +65,15 @@ def clone(
             device=device,
             gpu_memory=gpu_memory,
             labels=label,
+            not_before=options.moment(not_before),
         )
+        if dry_run:
+            from orchestrator.service import rehearsal
+
+            rehearsed = rehearsal.rehearse(opened.settings, likeness.new, after=after or [], reuse=False)
+            submit.show_dry_run(likeness.resolved, rehearsed, [], to=to)
+            return
+        done = service.clone(opened.settings, opened.store, likeness, after=after or [])
         notes = list(submit.notes(done, query.living(opened.store), opened.settings))
-    submit.tell(done, notes, quiet=quiet, to=render.mode(as_json=as_json))
+        submit.tell(done, notes, quiet=quiet, to=to)
+        submit.stay(opened, done.job.id, follow=follow, wait=wait, to=to)

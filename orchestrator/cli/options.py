@@ -11,6 +11,8 @@ import typer
 from orchestrator.cli import render
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help and completion must not pay for them
+    from datetime import datetime
+
     from orchestrator.config import Settings
     from orchestrator.service.context import Context
 
@@ -66,6 +68,22 @@ Label = Annotated[
     ),
 ]
 
+After = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="JOB[:ok|any]",
+        help="Wait for the success of a job, or with :any for its end; may be given again.",
+        autocompletion=complete_job,
+    ),
+]
+NotBefore = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Begin no earlier: 18:00, +2h, or a moment in ISO.")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when the job has ended, with its code.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Watch the job until it has ended.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run; queue nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")]
+
 
 def given(context: Any, name: str) -> bool:
     """Whether the option was written on the command line, not taken from the environment or a default."""
@@ -78,6 +96,15 @@ def settings(context: typer.Context, **flags: Any) -> "Settings":
     from orchestrator import config
 
     return config.load(**root_flags(context), **flags)
+
+
+def moment(not_before: str | None) -> "datetime | None":
+    """Return the moment of `--not-before`; raises UsageError where it is none."""
+    from datetime import datetime
+
+    from orchestrator.core import moments
+
+    return None if not_before is None else moments.parse(not_before, now=datetime.now().astimezone())
 
 
 def root_flags(context: typer.Context) -> dict[str, Path]:

@@ -62,17 +62,8 @@ def submit(
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name to find it by.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag; may be given again.")] = None,
     priority: Annotated[int | None, typer.Option(metavar="N", help="One point is worth an hour of waiting.")] = None,
-    after: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="JOB[:ok|any]",
-            help="Wait for the success of a job, or with :any for its end; may be given again.",
-            autocompletion=options.complete_job,
-        ),
-    ] = None,
-    not_before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Begin no earlier: 18:00, +2h, or a moment in ISO.")
-    ] = None,
+    after: options.After = None,
+    not_before: options.NotBefore = None,
     user: Annotated[
         str | None, typer.Option(metavar="NAME", help="Whose job it is; users take turns. Else the login name.")
     ] = None,
@@ -100,10 +91,10 @@ def submit(
         bool,
         typer.Option("--force", help="Train also where a job has succeeded with the same spec, data and versions."),
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended, with its code.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Watch the job until it has ended.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; queue nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")] = False,
+    wait: options.Wait = False,
+    follow: options.Follow = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
     require_broker: Annotated[bool, typer.Option("--require-broker", help="Fail where no worker is told.")] = False,
     as_json: options.AsJson = False,
     fields: dict[str, Any],
@@ -115,7 +106,6 @@ def submit(
     queued: its id is printed, its state is succeeded, and the exit code is 0. Name, tags and notes make no difference;
     --force or --idempotency-key trains again.
     """
-    from orchestrator.core import moments
     from orchestrator.core.jobs import NewJob
     from orchestrator.service import bell, provenance
     from orchestrator.service import jobfile as jobfiles
@@ -137,13 +127,13 @@ def submit(
         notify=service.telling(
             settings, file.notify if notify is None else notify, file.notify_on if notify_on is None else [notify_on]
         ),
-        not_before=moments.parse(not_before, now=datetime.now().astimezone()) if not_before else None,
+        not_before=options.moment(not_before),
     )
     if dry_run:
         from orchestrator.service import rehearsal
 
         rehearsed = rehearsal.rehearse(settings, new, after=after or [], reuse=not force)
-        _show_dry_run(resolved, rehearsed, list(_advice(resolved.spec, (), command, fields)), to=to)
+        show_dry_run(resolved, rehearsed, list(_advice(resolved.spec, (), command, fields)), to=to)
         return
     with (
         provenance.asked(settings, Path.cwd()) as question,
@@ -157,8 +147,7 @@ def submit(
         )
         done = service.submit(opened.store, new, ring=ring, require_broker=require_broker, reuse=not force)
         tell(done, list(_all_notes(opened, done, command, fields)), quiet=quiet, to=to)
-        if follow or wait:
-            _stay(opened, done.job.id, follow=follow, to=to)
+        stay(opened, done.job.id, follow=follow, wait=wait, to=to)
 
 
 def _all_notes(opened: "Context", done: "Submitted", command: list[str], fields: dict[str, Any]) -> Iterator[str]:
@@ -170,16 +159,16 @@ def _all_notes(opened: "Context", done: "Submitted", command: list[str], fields:
         yield from _advice(done.job.spec, workers, command, fields, opened=opened)
 
 
-def _stay(opened: "Context", job_id: str, *, follow: bool, to: render.Mode) -> None:
-    """Return when the job has ended, with its code."""
+def stay(opened: "Context", job_id: str, *, follow: bool, wait: bool, to: render.Mode) -> None:
+    """Return when the job has ended, with its code, where that is wanted."""
     if follow:
         from orchestrator.cli import watch
 
         watch.follow(opened, job_id, to=to)
-    else:
-        from orchestrator.cli import wait
+    elif wait:
+        from orchestrator.cli import wait as waiting
 
-        wait.until_ended(opened, [job_id], to=to)
+        waiting.until_ended(opened, [job_id], to=to)
 
 
 def _read(jobfile: str) -> "JobFile":
@@ -280,7 +269,8 @@ def _place(done: "Submitted") -> str:
     return query.blocked(done.job, done.needs, now=datetime.now(UTC)) or words.place(done.ahead)
 
 
-def _show_dry_run(resolved: "Resolved", rehearsed: "Rehearsal", advice: list[str], *, to: render.Mode) -> None:
+def show_dry_run(resolved: "Resolved", rehearsed: "Rehearsal", advice: list[str], *, to: render.Mode) -> None:
+    """Print the whole of a job that is not queued, and what would become of it."""
     from orchestrator.service import advice as advising
 
     notes = [*advising.absent(resolved.spec), *outlook.place(rehearsed), outlook.memory(resolved.spec)]

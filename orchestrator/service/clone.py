@@ -2,6 +2,8 @@
 
 import functools
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from orchestrator import config
@@ -11,7 +13,15 @@ from orchestrator.service import bell, jobfile, provenance, submit
 from orchestrator.store.base import Store
 
 
-def clone(
+@dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """A job like another one, before it is submitted."""
+
+    new: NewJob
+    resolved: jobfile.Resolved
+
+
+def like(
     settings: config.Settings,
     store: Store,
     text: str,
@@ -23,8 +33,9 @@ def clone(
     device: str | None = None,
     gpu_memory: str | None = None,
     labels: Iterable[str] | None = None,
-) -> submit.Submitted:
-    """Submit a job with the spec of the one that `text` means, but for `flags`, and its demands but for those given.
+    not_before: datetime | None = None,
+) -> Likeness:
+    """Return a job with the spec of the one that `text` means, but for `flags`, and its demands but for those given.
 
     Raises:
         NotFound: no job, or (Ambiguous) several.
@@ -43,7 +54,19 @@ def clone(
         demand=resources.changed(parent.demand, device=device, gpu_memory=gpu_memory, labels=labels),
         parent=parent.id,
         notify=submit.telling(settings, None, None),
-        provenance=provenance.here(settings, resolved.origins),
+        not_before=not_before,
+    )
+    return Likeness(new=new, resolved=resolved)
+
+
+def clone(
+    settings: config.Settings, store: Store, likeness: Likeness, *, after: Iterable[str] = ()
+) -> submit.Submitted:
+    """Submit it, behind the jobs `after`; raises NotFound where one of these is not there."""
+    new = replace(
+        likeness.new,
+        after=submit.dependencies(store, after),
+        provenance=provenance.here(settings, likeness.resolved.origins),
     )
     return submit.submit(store, new, ring=functools.partial(bell.ring, settings))
 

@@ -1,8 +1,10 @@
 """`orch clone`, and what `list` chooses, sorts and shows."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from orchestrator.core import jobs, specs
+from orchestrator.core import jobs, specs, states
 from orchestrator.service import clone
 from orchestrator.store import sql
 from tests.contract import parts
@@ -39,6 +41,24 @@ def test_a_clone_that_cannot_be_leaves_nothing(
 def test_a_clone_says_what_a_submit_says(orch: Orch, store: sql.SqlStore) -> None:
     parts.submit(store, name="first")
     assert orch("clone", "first").err == orch("submit", "--data", "digits").err != ""
+
+
+def test_a_clone_waits_for_what_it_is_told(orch: Orch, store: sql.SqlStore) -> None:
+    first = parts.submit(store, name="first")
+    copy = store.get(orch("clone", "first", "--after", "first:any", "--not-before", "+2h", "-q").out.strip())
+    assert [(one.needs, one.rule) for one in store.dependencies(copy.id)] == [(first.id, states.After.ANY)]
+    assert copy.start_after is not None
+    assert timedelta(hours=1) < copy.start_after - datetime.now(UTC) < timedelta(hours=2)
+
+
+def test_a_dry_run_of_a_clone_shows_all_of_it_and_queues_nothing(orch: Orch, store: sql.SqlStore) -> None:
+    first = parts.submit(store, name="first")
+    ran = orch("clone", "first", "--lr", "0.002", "--after", "first", "--dry-run")
+    assert ran.code == 0
+    assert {("lr", "0.002", "flag"), ("data", first.spec.data, f"job {first.id}")} <= {tuple(row) for row in ran.rows}
+    assert f"If you submit it now: it is queued for download, and waits for {first.id}." in ran.err
+    assert orch("clone", "first", "--after", "nobody", "--dry-run").code == 3
+    assert len(store.jobs(jobs.JobFilter())) == 1
 
 
 def test_who_cannot_be_told_is_blamed_on_the_setting_that_names_them(

@@ -149,14 +149,19 @@ def test_a_database_that_is_away_is_code_4_without_its_password(orch: Orch, monk
 
 
 @pytest.mark.parametrize(("flag", "column"), [("--wait", 1), ("--follow", 2)])  # what is followed has a time before it
-def test_waiting_returns_with_the_code_of_the_job(orch: Orch, store: base.Store, flag: str, column: int) -> None:
+@pytest.mark.parametrize("verb", ["submit", "clone"])
+def test_waiting_returns_with_the_code_of_the_job(
+    orch: Orch, store: base.Store, verb: str, flag: str, column: int
+) -> None:
+    first = parts.submit(store).id
+
     def cancel() -> None:
-        job = until(lambda: store.jobs(jobs.JobFilter()))[0]
+        job = until(lambda: [one for one in store.jobs(jobs.JobFilter()) if one.id != first])[0]
         store.cancel(job.id, actor="somebody")
 
     person = threading.Thread(target=cancel)
     person.start()
-    ran = orch("submit", "--data", "digits", flag)
+    ran = orch(verb, *(["--data", "digits"] if verb == "submit" else [first]), flag)
     person.join()
     assert ran.code == 6
     assert ran.rows[-1][column] == "cancelled"
