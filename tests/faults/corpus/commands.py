@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FIELDS = "orch submit --help"
+FILE = "orch schema job"
 SETTINGS = "orch config show"
 URL = "Check the URL"
 
@@ -24,8 +25,12 @@ class Case:
     prepare: Callable[[Path], object] | None = None
 
 
-def job(name: str, content: bytes, guard: str, *, file: str = "job", hint: str = FIELDS) -> Case:
+def job(name: str, content: bytes, guard: str, *, file: str = "job", hint: str = FILE) -> Case:
     return Case(name=name, words=("submit", file), files={file: content}, guard=guard, hint=hint)
+
+
+def value(name: str, content: bytes, guard: str) -> Case:
+    return job(name, content, guard, hint=FIELDS)
 
 
 def flags(name: str, *words: str, guard: str, hint: str = FIELDS) -> Case:
@@ -61,23 +66,23 @@ JOB_FILES = [
     job("a table", b"[training]\nepochs = 3", "unknown key 'training'"),
     job("a key that is a number", b"3: 4\nlr: 1", "unknown key 3"),
     job("a key of a thousand letters", b"k" * 1000 + b": 1", "unknown key 'kkkk"),
-    job("negative", b"epochs: -3", "epochs = -3: input should be greater than or equal to 1"),
-    job("text for a number", b"lr: fast", "lr = 'fast'"),
-    job("a number for text", b"data = 3", "data = 3: input should be a valid string"),
-    job("a table for text", b"[data]\nurl = 3", "data = {'url': 3}: input should be a valid string"),
-    job("a list for a number", b"epochs = [1, 2]", "epochs = [1, 2]"),
-    job("a fraction for a count", b"epochs = 2.5", "epochs = 2.5"),
-    job("null", b"epochs: null", "epochs = None"),
-    job("a date", b"epochs = 2026-11-24", "epochs = datetime.date"),
-    job("nan", b"lr: .nan", "lr = nan: input should be a finite number"),
-    job("infinity", b"lr = inf", "lr = inf: input should be a finite number"),
-    job("more than a float holds", b"lr = 1e999", "lr = inf"),
-    job("more than a word holds", b"seed = 99999999999999999999", "seed = 99999999999999999999"),
-    job("thousands of digits", b"seed = 0x" + b"f" * 5000, "seed = a number of thousands of digits"),
+    value("negative", b"epochs: -3", "epochs = -3: input should be greater than or equal to 1"),
+    value("text for a number", b"lr: fast", "lr = 'fast'"),
+    value("a number for text", b"data = 3", "data = 3: input should be a valid string"),
+    value("a table for text", b"[data]\nurl = 3", "data = {'url': 3}: input should be a valid string"),
+    value("a list for a number", b"epochs = [1, 2]", "epochs = [1, 2]"),
+    value("a fraction for a count", b"epochs = 2.5", "epochs = 2.5"),
+    value("null", b"epochs: null", "epochs = None"),
+    value("a date", b"epochs = 2026-11-24", "epochs = datetime.date"),
+    value("nan", b"lr: .nan", "lr = nan: input should be a finite number"),
+    value("infinity", b"lr = inf", "lr = inf: input should be a finite number"),
+    value("more than a float holds", b"lr = 1e999", "lr = inf"),
+    value("more than a word holds", b"seed = 99999999999999999999", "seed = 99999999999999999999"),
+    value("thousands of digits", b"seed = 0x" + b"f" * 5000, "seed = a number of thousands of digits"),
     job("thousands of decimal digits", b"seed = " + b"9" * 5000, "It holds a number of thousands of digits", file="job.toml"),
     job("thousands of digits of priority", b"priority = 0x" + b"f" * 5000, "is too far out", hint="Use one between"),
-    job("a long list", b"blocks = [" + b"1," * 9 + b"]", "at most 8 items"),
-    job("a list of nothing", b"blocks = []", "at least 1 item"),
+    value("a long list", b"blocks = [" + b"1," * 9 + b"]", "at most 8 items"),
+    value("a list of nothing", b"blocks = []", "at least 1 item"),
     job("a name that is a number", b"name: 3", "a name is text"),
     job("a name that is empty", b"name: ''", "cannot be a name", hint="Choose another one"),
     job("a name of two lines", b'name = "a\\nb"', "cannot be a name", hint="Choose another one"),
@@ -109,7 +114,7 @@ JOB_FILES = [
     job("an archive", b"PK\3\4" + bytes(99), "is neither TOML nor YAML"),
     Case(name="no job file", words=("submit", "gone.toml"), guard="No such file or directory", hint="TOML or YAML file"),
     Case(name="a folder", words=("submit", "."), guard="Is a directory", hint="TOML or YAML file"),
-    Case(name="an endless file", words=("submit", "/dev/zero"), guard="It is larger than 100 kB", hint=FIELDS),
+    Case(name="an endless file", words=("submit", "/dev/zero"), guard="It is larger than 100 kB", hint=FILE),
     Case(name="a name too long", words=("submit", "x" * 300), guard="File name too long", hint="TOML or YAML file"),
     Case(name="a pipe without a writer", words=("submit", "pipe"), prepare=lambda folder: os.mkfifo(folder / "pipe"), guard="Nobody has written into the pipe", hint="TOML or YAML file"),
 ]  # fmt: skip
