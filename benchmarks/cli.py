@@ -11,13 +11,16 @@ from pathlib import Path
 from benchmarks import dvc, measure, place, rays
 from orchestrator.queue import embedded
 
+#: Starts take about a second, and scatter by a quarter of it.
+PAIRS = 13
+
 #: Jobs that wait in both queues while they are asked; each submit adds one.
 WAITING, QUICK = 20, 2
 
 
 def figures(*, quick: bool = False) -> list[measure.Figure]:
     """Measure orch as pip installs it, its broker running and no worker."""
-    orch, pairs = str(place.installed()), 1 if quick else measure.PAIRS
+    orch, pairs = str(place.installed()), 1 if quick else PAIRS
     with place.home() as home:
         embedded.ensure(home.settings)
         status, submit = ([orch, *words] for words in (("status",), ("submit", "--data", "digits")))
