@@ -1,6 +1,7 @@
 """How two ways of doing one thing are compared: in turns, in fresh processes, by the median of their ratios."""
 
 import argparse
+import math
 import os
 import platform
 import socket
@@ -47,13 +48,14 @@ class Figure:
     def row(self) -> str:
         """Return the line in Markdown."""
         spread = f"{min(self.ratios):.2f}-{max(self.ratios):.2f}"
+        ratio = "**never**" if math.isinf(self.ratio) else f"**{self.ratio:.2f}** ({spread})"
         cells = [
             self.id,
             self.what,
             self.shown(statistics.median(self.ours)),
             self.peer,
             self.shown(statistics.median(self.theirs)),
-            f"**{self.ratio:.2f}** ({spread})",
+            ratio,
             f"{self.reach:.2f}",
         ]
         return f"| {' | '.join(cells)} |"
@@ -142,7 +144,9 @@ def machine(**peers: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return a time with two or three digits that count."""
+    """Return a time with two or three digits that count; what takes for ever never comes."""
+    if math.isinf(value):
+        return "never"
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"  # noqa: PLR2004 - where a third digit says nothing
 
 

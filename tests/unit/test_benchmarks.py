@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,11 @@ def test_rotations_are_of_training_pictures_alone_and_each_is_in_one_split(tmp_p
 def test_what_fine_tuning_begins_with_fits_its_network() -> None:
     parts = [{name: fields.get(name) for name in results.NETWORK} for fields in (results._ROTATIONS, results._FINE)]
     assert parts[0] == parts[1]
+
+
+def test_what_never_gets_there_is_said_to() -> None:
+    never = measure.Figure(id="P9", what="ours", peer="theirs", ours=(math.inf,) * 3, theirs=(1, 2, 3), reach=0.3)
+    assert never.row() == "| P9 | ours | never | theirs | 2.00 s | **never** | 0.30 |"
 
 
 def test_a_mode_differs_where_its_seeds_are_further_off_than_noise() -> None:
