@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
-from orchestrator import failpoints
+from orchestrator import disk, failpoints
 
 Bytes: TypeAlias = bytes | memoryview
 
@@ -31,18 +31,9 @@ def write(*pieces: Bytes, path: Path, place: str) -> None:
         failpoints.reach(f"{place}.rename")
         written = temporary.replace(path)
         failpoints.reach(f"{place}.folder")
-        sync_folder(path.parent)
+        disk.sync_folder(path.parent)
     except BaseException:
         # After a failed fsync nobody knows what is on the disk; a second one would say "fine" (fsyncgate).
         with contextlib.suppress(OSError):
             written.unlink()
         raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,8 +17,7 @@ from typing import IO, Any, Self, TypeVar
 
 import pydantic
 
-from orchestrator import errors, failpoints
-from orchestrator.service import files
+from orchestrator import disk, errors, failpoints
 
 #: Name of the manifest in the archive, and the most bytes that one may have.
 _MANIFEST, _LARGEST_MANIFEST = "manifest.json", 64 * 2**20
@@ -117,7 +116,7 @@ def writing(path: Path, *, kind: str, force: bool) -> Iterator[Writer]:
                 writer.drop()
                 draft.unlink(missing_ok=True)
                 raise
-        files.sync_folder(path.parent)
+        disk.sync_folder(path.parent)
     except OSError as error:
         raise errors.OrchError(
             f"{path} cannot be written.",

@@ -40,15 +40,6 @@ def free(path: Path) -> int:
     return figures.f_bavail * figures.f_frsize
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk; raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def refuse_network(home: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
     """Raise InvalidSetting where `home` lies on a network file system."""
     name = kind(home, mounts)

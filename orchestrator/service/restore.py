@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pydantic
 
-from orchestrator import config, errors, failpoints
+from orchestrator import config, disk, errors, failpoints
 from orchestrator.core import layout
 from orchestrator.core.clock import SystemClock
 from orchestrator.service import archive, backup, files, health, node, query, submit
@@ -253,7 +253,7 @@ def _write_files(root: Path, reader: archive.Reader, inside: Inside, hear: backu
             hear(Doing(done=done, total=inside.manifest.file_bytes, unit="bytes"))
         for folder in sorted(folders):
             failpoints.reach("restore.folder")
-            files.sync_folder(folder)
+            disk.sync_folder(folder)
     except OSError as error:
         raise errors.OrchError(
             f"The files cannot be restored to {root}.",

@@ -11,7 +11,14 @@ from orchestrator import failpoints
 from orchestrator.store import migrations, sql
 
 ROOT = Path(__file__).parents[2]
-CORE = ("orchestrator/draining.py", "orchestrator/store", "orchestrator/queue", "orchestrator/service", "worker")
+CORE = (
+    "orchestrator/draining.py",
+    "orchestrator/store",
+    "orchestrator/queue",
+    "orchestrator/service",
+    "worker",
+    "orchestrator/disk.py",
+)
 
 #: Calls of files, databases, networks and processes, by their last name.
 CALLS = frozenset(
@@ -53,6 +60,7 @@ CALLS = frozenset(
 
 #: Functions without a place of their own, and why.
 EXCEPTIONS = {
+    "orchestrator/disk.py:sync_folder": "its callers name the places",
     "orchestrator/queue/embedded.py:_cleared": "every failure means that the server has not gone yet",
     "orchestrator/queue/embedded.py:_kill_hung": "every failure means that there is none to kill",
     "orchestrator/queue/embedded.py:_last_line": "words for an error that is raised already",
@@ -65,7 +73,6 @@ EXCEPTIONS = {
     "orchestrator/service/drafts.py:drafts": "a person's own files, apart from the queue: what fails leaves none",
     "orchestrator/service/export.py:export": "a person's own files, apart from the queue: what fails leaves none",
     "orchestrator/service/files.py:kind": "reads /proc",
-    "orchestrator/service/files.py:sync_folder": "its callers name the places",
     "orchestrator/service/health.py:broker": "a question for people: every failure is an answer",
     "orchestrator/service/health.py:_connect": "the same",
     "orchestrator/service/health.py:_unix": "the same",
@@ -104,7 +111,6 @@ EXCEPTIONS = {
     "worker/data/make_digits.py:main": "builds the packaged sample, once, by hand",
     "worker/data/pixels.py:_by_pillow": "the same",
     "worker/data/urls.py:_connect": "under download.connect, whose tries it shares",
-    "worker/durable.py:sync_folder": "its callers name the places",
     "worker/forkserver.py:_work": "opens /dev/null",
     "worker/garbage.py:_of_bundles": "a person's wish: what stays of it the next one finds",
     "worker/garbage.py:_of_compiled": "the same",

@@ -21,7 +21,7 @@ from pathlib import Path
 import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator import errors, failpoints
+from orchestrator import disk, errors, failpoints
 from orchestrator.core import jobs
 from worker import durable, protocol
 from worker.data import decoded, imagefolder, sources
@@ -190,7 +190,7 @@ class Cache:
                 failpoints.reach("cache.publish")
                 staging.rename(final)
                 failpoints.reach("cache.folder")
-                durable.sync_folder(self.sets)
+                disk.sync_folder(self.sets)
 
     def remember(self, source: sources.Source, record: Record) -> None:
         """Keep what the source turned out to be."""

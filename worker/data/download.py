@@ -18,9 +18,8 @@ import requests
 import tenacity
 import urllib3.exceptions
 
-from orchestrator import config, errors, failpoints
+from orchestrator import config, disk, errors, failpoints
 from orchestrator.core import masking, states
-from worker import durable
 from worker.data import urls, whole
 from worker.refusals import refused
 
@@ -190,7 +189,7 @@ class _Transfer:
         self.part.replace(self.archive)
         self.sidecar.unlink(missing_ok=True)
         failpoints.reach("download.folder")
-        durable.sync_folder(self.folder)
+        disk.sync_folder(self.folder)
         return self.archive
 
     def discard(self) -> None:

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
-from orchestrator import errors, failpoints
+from orchestrator import disk, errors, failpoints
 from orchestrator.core import specs, states
 from worker import durable, protocol
 from worker.training import divergence, metrics, numerics, packing
@@ -266,5 +266,5 @@ def _write_durably(pieces: Sequence[durable.Bytes], size: int, path: Path) -> No
     failpoints.reach("checkpoint.mkdir")
     path.parent.mkdir(parents=True, exist_ok=True)
     _require_room(size, path.parent)
-    durable.sync_folder(path.parent.parent)  # the attempt's folder: `path.parent` may be new in it
+    disk.sync_folder(path.parent.parent)  # the attempt's folder: `path.parent` may be new in it
     durable.write(*pieces, path=path, place="checkpoint")
