@@ -24,7 +24,8 @@ class Average:
         counters = [pair for pair in pairs if not pair[0].is_floating_point()]
         # What does not change stays as it is, to the last bit. All at once: a GPU has hundreds of things less to begin.
         torch._foreach_lerp_(*_columns(weights), 1 - kept)
-        torch._foreach_copy_(*_columns(counters))
+        if counters:  # of BatchNorm: a network may have none
+            torch._foreach_copy_(*_columns(counters))
 
 
 def _columns(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
