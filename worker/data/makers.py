@@ -130,6 +130,7 @@ class _Maker:
         except (EOFError, OSError) as gone:
             raise self._killed() from gone
         if "shape" not in told:
+            del values  # or who keeps the error would keep the place
             raise _raised(told)
         shape = told["shape"]
         images, labels = torch.from_numpy(values)[: math.prod(shape)].reshape(shape), torch.tensor(told["labels"])
