@@ -263,7 +263,8 @@ def _contenders(dialect: str, full: tuple[str, ...]) -> Select[Any]:
     The recursions leap from one user, and then from one of their demands, to the next:
     https://wiki.postgresql.org/wiki/Loose_indexscan.
     """
-    barred = (_workers.state == states.WorkerState.UNHEALTHY) | (_workers.wish == states.WorkerWish.DRAIN)
+    takes_none = (states.WorkerState.UNHEALTHY, states.WorkerState.DRAINING)  # its slots may not have heard of it yet
+    barred = _workers.state.in_(takes_none) | (_workers.wish == states.WorkerWish.DRAIN)
     may_claim = ~exists().where(_workers.id == bindparam("asker"), barred)
     kinds = _kinds(_users(may_claim))
     firsts = union_all(*(_firsts(dialect, kinds, rooted=rooted, full=full) for rooted in (False, True))).subquery()

@@ -178,10 +178,11 @@ def test_job_of_a_worker_long_lost_is_released_too(any_store: sql.SqlStore, cloc
     assert [job.id for job in released] == [held.id]
 
 
-def test_an_unhealthy_worker_claims_nothing(any_store: sql.SqlStore, clock: HandClock) -> None:
+@pytest.mark.parametrize("state", [WorkerState.UNHEALTHY, WorkerState.DRAINING])
+def test_a_worker_that_takes_no_jobs_claims_none(any_store: sql.SqlStore, clock: HandClock, state: WorkerState) -> None:
     parts.submit(any_store)
     worker = register(any_store, clock)
-    any_store.beat_worker(worker.id, WorkerState.UNHEALTHY)
+    any_store.beat_worker(worker.id, state)
     assert parts.claim(any_store) is None
     assert parts.claim(any_store, worker="worker-b") is not None
 
