@@ -46,7 +46,7 @@ SCENARIOS: dict[str, Scenario] = {
     "decoded": Scenario(work.life, most=1),  # whoever cannot keep pictures reads none later
     cases.CLOCK: Scenario(nodes.jumped, settings={"heartbeat": 0.2, "sweep": 0.3, "lease": 5}),
     "device.lock": Scenario(nodes.locked),
-    "doorbell.length": Scenario(work.waiting),
+    "doorbell.length": Scenario(work.waiting, settings={"user_limits": "*=9"}),  # else nothing is held on a server
     "doorbell.server": Scenario(people.examined),
     "drain.read": Scenario(nodes.drained),
     "drain.write": Scenario(nodes.up, most=4),
