@@ -78,7 +78,7 @@ golden: $(STAMP) ## write the golden files of what --json prints, and docs/json.
 	@$(RUN) python -m tests.golden
 	@$(RUN) python -m docs.payloads
 
-docs: $(STAMP) ## write the settings table and the pictures of the README
+docs: $(STAMP) ## write the table of docs/settings.md, and the session and the pictures of the README
 	@$(RUN) python -m docs.settings
 	@$(RUN) python -m docs.pictures
 

@@ -1,9 +1,13 @@
-"""The README's table of settings, made from `orchestrator.config.Settings`."""
+"""The table of docs/settings.md, made from `orchestrator.config.Settings`."""
+
+from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
 from docs import markers
 from orchestrator import config
+
+PAGE = Path(__file__).with_name("settings.md")
 
 #: Defaults that depend on the host, in words.
 ELSEWHERE = {"home": "the user's data folder", "lock_dir": "/run/lock/orch, or /tmp/orch"}
@@ -25,4 +29,4 @@ def _default(name: str, field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    markers.write("settings", table())
+    markers.write("settings", table(), file=PAGE)

@@ -76,11 +76,9 @@ class Settings(BaseModel):
     )
 
     notify: SecretStr | None = Field(
-        None, description="where jobs tell how they end: URLs of webhooks or apprise's, with spaces between"
+        None, description="URLs that are told how jobs end: webhooks or apprise's, with spaces between"
     )
-    notify_on: Word = Field(
-        "finished,failed,diverged,stalled,cancelled", description="what they tell, where a job does not say it itself"
-    )
+    notify_on: Word = Field("finished,failed,diverged,stalled,cancelled", description="what they are told, unless the job says it")
 
     devices: Word = Field(
         "auto",
@@ -102,11 +100,7 @@ class Settings(BaseModel):
     heartbeat: Seconds = Field(5, description="seconds between two beats of a lease")
     lease: Seconds = Field(30, description="seconds without a beat after which a job is taken back")
     sweep: Seconds = Field(5, description="seconds between two rounds of the reconciler")
-    stay: Seconds = Field(
-        300,
-        description="seconds that a preemptible training runs at least before it yields, so that beginning anew, which "
-        "takes some seconds, stays a small part of its time",
-    )
+    stay: Seconds = Field(300, description="seconds that a preemptible training runs at least before it yields")
     stall: Seconds = Field(900, description="seconds without progress after which a stage is stopped")
     drain: Seconds = Field(60, description="seconds that a draining worker gives its trainings")
     user_limits: Limit | None = Field(
@@ -116,7 +110,7 @@ class Settings(BaseModel):
         None, description="trainings at once of jobs with a tag, such as big=1; unset: no limit"
     )
     unhealthy_after: int = Field(
-        5, ge=1, description="jobs in a row that a worker fails by its own or its host's fault before it takes no more"
+        5, ge=1, description="jobs in a row that fail by the fault of a worker or its host before it takes no more"
     )
     cancel_grace: Seconds = Field(2, description="seconds between asking a cancelled training and killing it")
 
@@ -127,7 +121,7 @@ class Settings(BaseModel):
         None, description="folders that file: and path sources may name; unset: any, with the embedded database"
     )
     sinks: Word | None = Field(
-        None, description=f"trackers that get every metric as well, with commas between: {', '.join(SINKS)}"
+        None, description=f"trackers that also get every metric, with commas between: {', '.join(SINKS)}"
     )
     data_max_bytes: int | None = Field(
         None,
@@ -142,9 +136,7 @@ class Settings(BaseModel):
         description="folder on the web of torchvision's weights, or a mirror of it",
     )
     extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
-    decoded_max_bytes: int = Field(
-        20 * 2**30, ge=0, description="pixels of decoded pictures that are kept on this host; 0: none"
-    )
+    decoded_max_bytes: int = Field(20 * 2**30, ge=0, description="bytes of decoded pictures that are kept on this host; 0: none")
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
 
     @field_validator("database_url")

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_settings_in_the_readme_are_those_of_the_code() -> None:
-    assert markers.read("settings") == settings.table(), "run `make docs`"
+def test_settings_of_their_page_are_those_of_the_code() -> None:
+    assert markers.read("settings", file=settings.PAGE) == settings.table(), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
