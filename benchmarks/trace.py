@@ -167,37 +167,37 @@ _PAGE = """# The order of a day, simulated
 {jobs:,} jobs of three users, played through in simulated time by `python -m benchmarks.trace` (seed {seed}): orch's
 store and the SQL of its claim on SQLite, with a clock that is moved by hand and workers that only say how long a stage
 took. Ada submits sweeps of {sweep} jobs alike, Bob and Cyd single jobs; priorities are -1 to 5. Of all, {after:.0%}
-wait for another one, {bad:.0%} fail for good at their first stage and fail those that wait for them, and {lost:.0%}
+wait for another one, {bad:.0%} fail for good at their first stage with those that wait for them, and {lost:.0%}
 lose their worker in the middle of a training and begin it again.
 
-There are three classes of devices, {devices} of each, on a worker of its own: {kinds}, on
-which an epoch takes {slowness} times as long. Half of the jobs run anywhere, a third wants a GPU, the others
-one with 40 GB: they say so with `--device` and `--gpu-memory`. {preemptible:.0%} of the jobs (ada's by the sweep) are
-preemptible, with the lowest priority, and stay for {stay:.0f} minutes at least. Each worker has {downloads} slots for
-downloads.
+There are three classes of devices, {devices} of each, each class on a worker of its own: {kinds}.
+An epoch takes {slowness} times as long on them. Half of the jobs run anywhere, a third want a GPU, the others
+one with 40 GB: they say so with `--device` and `--gpu-memory`. {preemptible:.0%} of the jobs (whole sweeps of Ada) are
+preemptible, with the lowest priority, and run for {stay:.0f} minutes at least before they yield. Each worker has
+{downloads} slots for downloads.
 
 | question | answer |
 |---|---|
 | claims that the rule of `core/ordering.py`, played in memory, would not have made | none of {claims:,} |
-| later jobs of a user before earlier ones, beyond what their priority is worth | {faults} |
-| the longest time between the submissions of two such, within what it is worth | {overtaken:.1f} h |
+| later jobs of a user that went before earlier ones, beyond what their priority is worth | {faults} |
+| the longest time by which a later job overtook an earlier one, within what its priority is worth | {overtaken:.1f} h |
 | turns in a row that passed over a user who had nothing at the stage | {passed} (allowed: {turns}) |
 | trainings that made room for an urgent job, of how many preemptible ones | {yields} of {may_yield} |
-| of these, the urgent job had begun elsewhere within the seconds that it took | {too_late} |
-| of the others, another one than the urgent job was claimed then | {wrong} |
+| of these, how often the urgent job had begun elsewhere before the room was made | {too_late} |
+| of the others, how often another job than the urgent one took the room | {wrong} |
 | share of the devices' time that went into work, until all was done | {ours:.1%} |
-| the same, first come, first served | {plain:.1%} |
-| the same, first come, first served, where those are passed over that cannot begin | {lenient:.1%} |
+| the same, if jobs were served as they came | {plain:.1%} |
+| the same, if those that cannot begin were passed over, too | {lenient:.1%} |
 | `orch why`: stages that began within the interval that was told | {begins} |
 | `orch why`: jobs that ended within the interval that was told | {ends} |
 
-To hold: no claim against the rule, nobody overtaken or passed over beyond what it allows, no less work than first come,
-first served, and {covered:.0%} of the intervals. {verdict}
+To hold: no claim against the rule, nobody overtaken or passed over beyond what it allows, no less work than if jobs
+were served as they come, and {covered:.0%} of the intervals right. {verdict}
 
-Ends leave out jobs that failed, lost their worker or made room later: nobody foresees that. Begins play the order of
-claims forward, on the devices that each job may have, with what each takes there; what others will submit meanwhile is
-foreseen by what they submitted of late, with a margin for chance, which is why the intervals are wide. Where an urgent
-job may get room at once, the soonest time is now.
+The ends leave out jobs that failed, lost their worker or made room later: nobody foresees that. To foresee a begin, the
+order of claims is played forward, on the devices that each job may have, with the times that jobs take there. What
+others will submit meanwhile is foreseen by what they submitted of late, with a margin for chance, which is why the
+intervals are wide. Where an urgent job may get room at once, the soonest time is now.
 
 Hours from submission to the beginning of the training:
 

@@ -97,8 +97,8 @@ def markdown(outcome: Outcome) -> str:
         "",
         f"Written by `{plan.command}`.",
         "Two nodes, two people at their command lines and one broker, all of them real processes,",
-        "were struck at random while tiny jobs trained. In the end the history checker held what the people had been",
-        "told against the database, and the oracle looked at everything.",
+        "were struck at random while tiny jobs trained. In the end a history checker compared what the people had been",
+        "told with the database, and the audit of `orch doctor` looked at everything.",
         "",
         "| what | figure |",
         "|---|---|",
@@ -118,7 +118,7 @@ def _figures(outcome: Outcome) -> Iterator[tuple[str, object]]:
     yield "jobs promised", len({entry.job for entry in told if entry.asked == "submit" and entry.code == 0})
     for what, kind in (("jobs lost", Kind.MISSING), ("jobs completed twice", Kind.FINAL)):
         yield what, len({finding.job for finding in outcome.found if finding.kind is kind})
-    yield "findings of the history checker and the oracle", len(outcome.faults) or "none"
+    yield "findings of the history checker and the audit", len(outcome.faults) or "none"
     yield "ends of jobs", _counted(outcome.states)
     yield "blows", len(outcome.blows)
     yield "commands; killed in the middle", f"{len(told)}; {sum(entry.code is None for entry in told)}"
