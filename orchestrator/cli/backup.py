@@ -29,18 +29,18 @@ def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write: a zip archive of orch's own.")],
     *,
     without_artifacts: Annotated[
-        bool, typer.Option("--without-artifacts", help="The database alone, no checkpoints and logs.")
+        bool, typer.Option("--without-artifacts", help="The database alone, without checkpoints and logs.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file where it exists.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write the database and the checkpoints of this installation into one file; workers may run.
+    """Write the database and the checkpoints of this installation into one file, while workers run.
 
     The rows are of one moment, in a form that SQLite and PostgreSQL both take. With them go the checkpoints they list
     that lie in this host's artifact folder, each compared with its sha256, and the logs beside them. Data sets are not
     in it: jobs fetch them. The file gets its name when all of it is on the disk. It is as confidential as the database:
-    it holds specs, logs, differences of git's, and the URLs that jobs notify. Exit code 1 where a checkpoint is
-    damaged: all else is in the file then. In a pipe: path, bytes, jobs, files, their bytes, checkpoints left out.
+    it holds specs, logs, git diffs, and the URLs that jobs notify. The exit code is 1 where a checkpoint is damaged;
+    all else is in the file then. In a pipe: path, bytes, jobs, files, their bytes, checkpoints left out.
     """
     from orchestrator.service import backup as service
 
@@ -76,10 +76,10 @@ def restore(
 ) -> None:
     """Put a backup into an installation that has no jobs: another home, or an empty database.
 
-    All of the file is checked first. Then come its files, then all rows at once: who is killed meanwhile says it again.
-    An older schema is upgraded, a newer one is refused with code 4; an installation with jobs or a running node with
-    code 1. Jobs that ran are queued again and go on from their checkpoints; a worker of the old place that still runs
-    writes nothing into the new one. In a pipe each line is a name and its values.
+    All of the file is checked first. Then come its files, then all rows at once; if it is killed meanwhile, run it
+    again. An older schema is upgraded, a newer one is refused with code 4, an installation with jobs or a running node
+    with code 1. Jobs that ran are queued again and go on from their checkpoints; a worker of the old installation that
+    still runs writes nothing into the new one. In a pipe each line is a name and its values.
     """
     from orchestrator.service import restore as service
 

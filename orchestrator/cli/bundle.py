@@ -38,17 +38,17 @@ def bundle(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="File or folder; else JOB.zip here.")
     ] = None,
     with_weights: Annotated[
-        bool, typer.Option("--with-weights", help="Take the weights along, and those that it began with.")
+        bool, typer.Option("--with-weights", help="Also the weights, and those that it began with.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file where it exists.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write what it takes to train a job again elsewhere, and to judge what that comes to, into one file.
+    """Write a job into one file, to train it again elsewhere and compare the results.
 
-    That is its spec with the origin of each value, the git commit and what was not committed (secrets masked),
+    The file has its spec with the origin of each value, the git commit and what was not committed (secrets masked),
     versions, device, threads and seed of its attempts, the digest of its data and where that came from, the metrics of
     every epoch, the final evaluation, and the sha256 of its weights. The pictures are not in it. The job must have
-    succeeded, and its checkpoints be on this host. `orch reproduce` takes the file.
+    succeeded, and its checkpoints must be on this host. `orch reproduce` takes the file.
     """
     from orchestrator.service import bundle as service
 
@@ -87,25 +87,27 @@ def reproduce(
         typer.Option(
             "--verdict",
             metavar="JOB",
-            help="Queue nothing: judge a job that was queued so before.",
+            help="Queue nothing: judge the job that an earlier call has queued.",
             autocompletion=options.complete_job,
         ),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option("--tolerance", metavar="SHARE", min=0, max=1, help="Accuracies so far apart are equal."),
+        typer.Option("--tolerance", metavar="SHARE", min=0, max=1, help="By how much equal accuracies may differ."),
     ] = None,
-    timeout: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Wait no longer.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Give up waiting after so long; the job goes on.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train the job in a bundle here, and say whether it comes to the same.
+    """Train the job of a bundle here, and say whether the result is the same.
 
-    Where the URL of its data held a secret, which no bundle has, --data gives it. What is otherwise here (versions,
+    Where the URL of its data held a secret, which no bundle has, --data gives it. What differs here (versions,
     processor, device, threads) is said before it begins; a job whose data has another digest is cancelled. The
-    verdict: identical (the weights, to the last bit), within-noise (accuracies differ by two standard errors at
-    most, or a point, or --tolerance), different, or not-run. Exit codes: 0 identical or within noise, 1 different
-    or other data, 5 the job failed, 6 it was cancelled, 7 the time was not enough. Ctrl-C leaves the job alone, and
-    --verdict judges it later. In a pipe each line is a name and its values.
+    verdict: identical (the weights, to the last bit), within-noise (accuracies differ by at most two standard errors
+    or a percentage point, whichever is more, or by --tolerance), different, or not-run. Exit codes: 0 identical or
+    within noise, 1 different or other data, 5 the job failed, 6 it was cancelled, 7 the time was not enough. Ctrl-C
+    leaves the job alone, and --verdict judges it later. In a pipe each line is a name and its values.
     """
     from orchestrator.service import bundle as bundles
 
@@ -126,7 +128,7 @@ def reproduce(
 
 
 def _begin(opened: "Context", file: Path, *, data: str | None) -> tuple["Plan", str]:
-    """Say what is otherwise here, queue the job, and return its id with what it was planned from."""
+    """Say what differs here, queue the job, and return its id with what it was planned from."""
     from orchestrator.service import reproduce as service
 
     wanted = service.plan(opened.settings, opened.store, file, data=data)

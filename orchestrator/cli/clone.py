@@ -29,14 +29,20 @@ def clone(
     context: typer.Context,
     job: options.Job,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name to find it by.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag more; may be given again.")] = None,
-    priority: Annotated[int | None, typer.Option(metavar="N", help="Else that of the first job.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="A tag beside those of JOB; may be given again.")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="As in `orch submit`. Else the priority of JOB.")
+    ] = None,
     after: options.After = None,
     not_before: options.NotBefore = None,
     device: options.Device = None,
     gpu_memory: options.GpuMemory = None,
     label: options.Label = None,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Whose job it is. Else the login name.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose job it is, if not the login's; users take turns.")
+    ] = None,
     wait: options.Wait = False,
     follow: options.Follow = False,
     dry_run: options.DryRun = False,
@@ -46,8 +52,8 @@ def clone(
 ) -> None:
     """Queue a job like another one, with some fields changed.
 
-    It trains from the beginning and knows the first one as its parent; tags, priority and what it demands of its worker
-    are the same, the name is not. It tells of itself whom ORCH_NOTIFY names.
+    It trains from the beginning. Fields, tags, priority and what it demands of its worker are those of JOB, unless an
+    option says otherwise; it has no name unless one is given. It notifies whom ORCH_NOTIFY names, not whom JOB does.
     """
     from orchestrator.service import clone as service
     from orchestrator.service import query

@@ -46,7 +46,7 @@ def show(
     render.table(columns, rows, to=to)
 
 
-@app.command(epilog="Example:\n\ncd $(orch config paths | awk '$1 == \"artifacts\" {print $2}')")
+@app.command(epilog="Example:\n\ncd \"$(orch config paths | sed -n 's/^artifacts\\t//p')\"")
 def paths(context: typer.Context) -> None:
     """Print where orch keeps and looks for things."""
     from orchestrator import config

@@ -23,8 +23,8 @@ def confusion(
 ) -> None:
     """Show which classes a job's network takes for which.
 
-    It is the best checkpoint of the last training that ended, on the validation split: precision, recall, F1 and
-    pictures (support) of each class, and the matrix of what is true and what was predicted. In a pipe each line begins
+    The best checkpoint of the last training that ended has classified the validation split: precision, recall, F1 and
+    number of pictures (support) of each class, and the matrix of true and predicted classes. In a pipe each line begins
     with what it is: class, average, cell.
     """
     from orchestrator.service import confusion as service

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _Set = Annotated[
-    str, typer.Argument(metavar="SET", help="Its hash, three or more characters that begin it, or its source.")
+    str, typer.Argument(metavar="SET", help="Its hash, a prefix of three or more characters, or its source.")
 ]
 
 #: Characters of a hash that people are shown, duplicates and faults that they are.
@@ -73,7 +73,7 @@ def show(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Read every picture: how many each class has, what both splits have, what cannot be read."""
+    """Read every picture: count each class, and name what both splits have and what cannot be read."""
     from orchestrator.service import datasets as service
 
     if output is not None:
@@ -110,7 +110,7 @@ def verify(context: typer.Context, name: _Set, as_json: options.AsJson = False) 
 def rm(context: typer.Context, name: _Set) -> None:
     """Remove a data set from the cache; jobs that need it later fetch it again.
 
-    A folder that is used where it is stays, and is only forgotten. What a job uses that has not ended is refused.
+    A folder that is used where it is stays, and is only forgotten. A data set of a job that has not ended is refused.
     """
     from orchestrator.service import datasets as service
 

@@ -21,7 +21,7 @@ def upgrade(context: typer.Context, as_json: options.AsJson = False) -> None:
 
 @app.command(epilog="Example:\n\norch db check && orch worker")
 def check(context: typer.Context) -> None:
-    """Fail where the database is not the one that this orch expects, with code 4."""
+    """Exit with 4 where the database has not the schema that this orch expects."""
     from orchestrator.service import schema
 
     schema.check(options.settings(context))
@@ -30,7 +30,7 @@ def check(context: typer.Context) -> None:
 
 @app.command(epilog="Example:\n\norch db current")
 def current(context: typer.Context, as_json: options.AsJson = False) -> None:
-    """Print the schema's version, and the one that this orch wants."""
+    """Print the version of the database's schema, and the one that this orch expects."""
     from orchestrator.service import schema
 
     found, wanted = schema.current(options.settings(context))

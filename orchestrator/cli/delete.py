@@ -28,7 +28,7 @@ def delete(context: typer.Context, jobs: many.Jobs = None, *, asked: many.Asked)
     """Remove jobs and all that is known of them.
 
     Their rows, metrics and logs go, and so do their checkpoints: on this host at once, elsewhere by the workers there.
-    A running job is refused. It asks first, and needs --yes where there is no terminal: there is no way back.
+    A running job is refused. There is no way back, so it asks first, and needs --yes where there is no terminal.
     """
     which = asked.which(jobs)
     which.check("delete")

@@ -27,12 +27,12 @@ _KILLED = 128  # plus the signal, as shells say it
 
 @app.command(epilog="Examples:\n\norch demo\n\norch --home .orch/demo status @latest")
 def demo(
-    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where it keeps everything.")] = Path(".orch/demo"),
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything it makes.")] = Path(".orch/demo"),
 ) -> None:
     """Train the packaged sample, from submit to prediction.
 
-    Starts a broker, a database and a worker of its own, trains a small network on handwritten digits, shows what came
-    out, and stops what it started. It needs no network connection.
+    Starts a broker, a database and a worker of its own, trains a small network on handwritten digits, shows the
+    results, classifies pictures, and stops what it started. It takes about a minute and needs no network connection.
     """
     from orchestrator import config
     from orchestrator.service import context as service
@@ -53,7 +53,7 @@ def demo(
             if not started.was_running:
                 _step("Stopping what was started", f"orch --home {folder} down")
                 node.stop(settings)
-    render.talk(f"All of it is in {folder}. With `orch up -d` the same runs for good.")
+    render.talk(f"Everything is in {folder}. `orch up -d` starts a worker that stays.")
 
 
 def _refuse_servers(settings: "Settings") -> None:

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 
 Audit = Annotated[
     bool,
-    typer.Option("--audit", help="Check that every promise about jobs, checkpoints and leftovers holds; only looks."),
+    typer.Option("--audit", help="Check instead what orch promises about jobs, checkpoints and leftovers."),
 ]
 
 
@@ -24,9 +24,9 @@ Audit = Annotated[
 def doctor(context: typer.Context, audit: Audit = False, as_json: options.AsJson = False) -> None:
     """Find out what is missing or broken.
 
-    One line each, with a fix. The exit code is 1 where something does not work; warnings are no failure. With --audit
-    the histories of all jobs, their checkpoints on this host and what lies around are checked instead: 0 where all
-    holds, else 1 and what does not.
+    Prints a line for each check, with a fix where one is needed. The exit code is 1 where something does not work;
+    warnings do not count. With --audit it checks the histories of all jobs, their checkpoints on this host and what was
+    left behind, and changes nothing: 0 where all promises hold, else 1.
     """
     if audit:
         _audit(context, to=render.mode(as_json=as_json))

@@ -40,7 +40,7 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="SOURCE", help="A data set as in `orch submit --data`; else the job's own, as it trained on it."
+            metavar="SOURCE", help="A data set as in `orch submit --data`; else the one that the job trained on."
         ),
     ] = None,
     sha256: Annotated[
@@ -49,10 +49,10 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Which pictures of the data set.")] = Split.VALIDATION,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure the best checkpoint of a job on other data of the same layout.
+    """Measure the best checkpoint of a job on other data with the same classes.
 
-    The data set comes into the cache of this host where it is not there yet. Its classes must be those of the network;
-    they are matched by name. Nothing is stored: the job keeps its own evaluation. No worker is needed.
+    The data set is fetched into the cache of this host if it is not there yet. Classes are matched by name. Nothing is
+    stored: the job keeps its own evaluation. No worker is needed.
     """
     from orchestrator.service import evaluate as service
     from orchestrator.service.doing import Doing

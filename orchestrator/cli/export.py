@@ -42,10 +42,11 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write the best checkpoint of a job as a file for others, with its preprocessing and a model card beside it.
+    """Write the best checkpoint of a job for other programs, with its preprocessing and a model card.
 
-    The file's logits are compared with the network's before it gets its name: on pictures of the validation split where
-    this host has them, else on generated ones. Any number of pictures goes in at once.
+    Preprocessing and model card are files beside it. The file's logits are compared with the network's before it gets
+    its name: on pictures of the validation split where this host has them, else on generated ones. The network takes
+    any number of pictures at once.
     """
     from orchestrator.service import export as service
 

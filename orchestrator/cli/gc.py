@@ -20,17 +20,17 @@ def gc(
         bool, typer.Option("--dry-run", help="Say what would go, and how much; remove nothing.")
     ] = False,
     orphans: Annotated[
-        bool, typer.Option("--orphans", help="Remove folders of jobs that the database has never heard of, too.")
+        bool, typer.Option("--orphans", help="Also remove folders of jobs that the database has never heard of.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Remove what nobody on this host needs any more, and say how much room it took.
+    """Remove what nobody needs any more on this host, and say how much room that makes.
 
     That is what deleted jobs and ended attempts have left, downloads that no job goes on with, weights out of bundles
-    that no job begins with, pixels of pictures that no training reads again, code that --compile made and no training
-    has begun with for a month, and, where the cache of data sets is over ORCH_DATA_MAX_BYTES, the sets that were used
-    longest ago. What a job refers to that has not ended stays, and what a process is at; workers may run meanwhile.
-    Nodes remove what jobs, attempts and downloads have left by themselves, every minute, and leave the rest to this.
+    that no job begins with, decoded pixels that no training reads again, code that --compile made and no training has
+    begun with for a month, and, where the data sets are larger than ORCH_DATA_MAX_BYTES, those that were used longest
+    ago. What a process uses stays, and what a job refers to that has not ended; workers may run meanwhile. Nodes remove
+    the remains of jobs, attempts and downloads by themselves, once a minute; the rest is removed by this command alone.
     In a pipe: kind, bytes, removed, job, path, why.
     """
     from orchestrator.service import gc as service

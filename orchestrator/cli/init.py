@@ -37,12 +37,14 @@ def init(
     file: Annotated[
         str | None, typer.Argument(metavar="FILE", help="Where to write it; - prints it. Else job.toml or job.yaml.")
     ] = None,
-    yaml: Annotated[bool, typer.Option("--yaml", help="YAML; a FILE of that ending is so by itself.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    yaml: Annotated[bool, typer.Option("--yaml", help="Write YAML; a FILE ending in .yaml or .yml needs no flag.")] = (
+        False
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file where it exists.")] = False,
 ) -> None:
     """Write a job file with every field at its default.
 
-    What most jobs change stands in it as it is, everything else behind a #: a line without it counts.
+    What most jobs change is set in it; every other field stands behind a #, which you remove to set it.
     """
     as_yaml = yaml or (file is not None and Path(file).suffix.lower() in _YAML)
     path = Path(file or ("job.yaml" if as_yaml else "job.toml"))

@@ -37,15 +37,16 @@ _EVERY = 2.0
 def list_(
     context: typer.Context,
     *,
-    everything: Annotated[bool, typer.Option("--all", "-a", help="All jobs, not only the last finished.")] = False,
-    number: Annotated[int | None, typer.Option("-n", min=1, metavar="N", help="At most so many.")] = None,
-    state: Annotated[list[JobState] | None, typer.Option(help="Only this state; may be given again.")] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="All jobs, also those that ended long ago.")] = False,
+    number: Annotated[int | None, typer.Option("-n", min=1, metavar="N", help="At most so many jobs.")] = None,
+    state: Annotated[list[JobState] | None, typer.Option(help="Only jobs of this state; may be given again.")] = None,
     tag: Annotated[
-        list[str] | None, typer.Option(metavar="TAG", help="Only with this tag; may be given again.")
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Only jobs with this tag; given again, only those with all of them."),
     ] = None,
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this user.")] = None,
     sort: Annotated[
-        str | None, typer.Option(metavar="[-]COLUMN", help="By this column; with a - the highest first.")
+        str | None, typer.Option(metavar="[-]COLUMN", help="Sort by this column; with a - the highest first.")
     ] = None,
     columns: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="Only these columns, such as job,state,priority,epochs,lr,note.")
@@ -96,7 +97,7 @@ def _show(jobs: "list[Job]", silent: Container[str], *, only: list[str] | None, 
     if jobs or to is render.Mode.PIPE:
         jobrows.show(jobs, silent=silent, to=to, only=only)
     else:
-        render.talk("No jobs. `orch submit --data digits` queues a small one.")
+        render.talk("No jobs. `orch submit --recipe digits` queues a small one.")
 
 
 def _watch(look: "Callable[[], tuple[list[Job], Container[str]]]", only: list[str] | None) -> None:

@@ -17,13 +17,13 @@ def logs(
     context: typer.Context,
     job: options.Job,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
-    number: Annotated[int | None, typer.Option("-n", min=0, metavar="N", help="Only the last lines.")] = None,
+    number: Annotated[int | None, typer.Option("-n", min=0, metavar="N", help="Only the last so many lines.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Print the output of a job's attempts.
 
-    At the end, on stderr, it says where the job stands or died. With -f the exit code is the job's: 5 where it failed,
-    6 where it was cancelled.
+    At the end it says on stderr where the job stands, or where and why it failed. With -f the exit code is 5 where the
+    job failed and 6 where it was cancelled.
     """
     from orchestrator.service import follow as service
 

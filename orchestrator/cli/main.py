@@ -52,7 +52,7 @@ COMMANDS = {
     "clone": Entry(module="clone", panel=_JOBS, summary="Queue a job like another one, with some fields changed."),
     "priority": Entry(module="steer", panel=_JOBS, summary="Change the priority of jobs in the queue."),
     "tag": Entry(module="steer", panel=_JOBS, summary="Add tags to jobs, or remove some."),
-    "note": Entry(module="steer", panel=_JOBS, summary="Note something of a job."),
+    "note": Entry(module="steer", panel=_JOBS, summary="Write a note on a job."),
     "delete": Entry(module="delete", panel=_JOBS, summary="Remove jobs and all that is known of them."),
     "compare": Entry(
         module="compare",
@@ -67,26 +67,27 @@ COMMANDS = {
     "evaluate": Entry(
         module="evaluate",
         panel=_RESULTS,
-        summary="Measure the best checkpoint of a job on other data of the same layout.",
+        summary="Measure the best checkpoint of a job on other data with the same classes.",
     ),
     "verify-resume": Entry(
         module="verify",
         panel=_RESULTS,
-        summary="Train a part of a job once more, and say whether it comes to the same bits.",
+        summary="Train a part of a job once more, and say whether the result is the same to the last bit.",
     ),
     "bundle": Entry(
         module="bundle",
         panel=_RESULTS,
-        summary="Write what it takes to train a job again elsewhere, and to judge what that comes to, into one file.",
+        summary="Write a job into one file, to train it again elsewhere and compare the results.",
     ),
     "reproduce": Entry(
-        module="bundle", panel=_RESULTS, summary="Train the job in a bundle here, and say whether it comes to the same."
+        module="bundle",
+        panel=_RESULTS,
+        summary="Train the job of a bundle here, and say whether the result is the same.",
     ),
     "export": Entry(
         module="export",
         panel=_RESULTS,
-        summary="Write the best checkpoint of a job as a file for others, with its preprocessing and a model card "
-        "beside it.",
+        summary="Write the best checkpoint of a job for other programs, with its preprocessing and a model card.",
     ),
     "recipes": Entry(
         module="recipes", panel=_RESULTS, summary="List the recipes that a job can name, or print one as a job file."
@@ -95,7 +96,7 @@ COMMANDS = {
         module="models", panel=_RESULTS, summary="List the networks that a job can name, and what each costs."
     ),
     "samples": Entry(
-        module="samples", panel=_RESULTS, summary="Show validation pictures with what a job's network makes of them."
+        module="samples", panel=_RESULTS, summary="Show validation pictures, and what a job's network takes them for."
     ),
     "schema": Entry(module="schema", panel=_RESULTS, summary="Print the JSON Schema of job files, for editors."),
     "up": Entry(module="up", panel=_MACHINE, summary="Start broker, database and worker on this machine."),
@@ -112,12 +113,12 @@ COMMANDS = {
     "gc": Entry(
         module="gc",
         panel=_MACHINE,
-        summary="Remove what nobody on this host needs any more, and say how much room it took.",
+        summary="Remove what nobody needs any more on this host, and say how much room that makes.",
     ),
     "backup": Entry(
         module="backup",
         panel=_MACHINE,
-        summary="Write the database and the checkpoints of this installation into one file; workers may run.",
+        summary="Write the database and the checkpoints of this installation into one file, while workers run.",
     ),
     "restore": Entry(
         module="backup",
@@ -146,7 +147,7 @@ app = typer.Typer(
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": tidying.HELP_FLAGS},
-    epilog="Begin with `orch demo`, or with `orch up -d` and `orch submit --data digits`.",
+    epilog="Begin with `orch demo`, or with `orch up -d` and `orch submit --recipe digits`.",
 )
 
 

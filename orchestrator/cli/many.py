@@ -21,7 +21,7 @@ Jobs = Annotated[
 ]
 
 #: The panel of the help that flags about many jobs stand under.
-PANEL = "Many"
+PANEL = "Many jobs"
 
 #: More jobs than this are counted, not named, before they are confirmed.
 _NAMED = 5
@@ -72,14 +72,17 @@ class Asked:
         list[JobState] | None, typer.Option(help="All jobs of this state; may be given again.", rich_help_panel=PANEL)
     ] = None
     tag: Annotated[
-        list[str] | None, typer.Option(metavar="TAG", help="All jobs with this tag.", rich_help_panel=PANEL)
+        list[str] | None,
+        typer.Option(metavar="TAG", help="All jobs with this tag; given again, with all of them.", rich_help_panel=PANEL),
     ] = None
     user: Annotated[str | None, typer.Option(metavar="NAME", help="All jobs of this user.", rich_help_panel=PANEL)] = (
         None
     )
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", rich_help_panel=PANEL)] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether to do it.", rich_help_panel=PANEL)] = (
+        False
+    )
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say which jobs; change nothing.", rich_help_panel=PANEL)
+        bool, typer.Option("--dry-run", help="List the jobs; change nothing.", rich_help_panel=PANEL)
     ] = False
     as_json: options.AsJson = False
 

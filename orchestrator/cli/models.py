@@ -23,10 +23,10 @@ orch models | sort -t "$(printf '\\t')" -k2n | head -3
 @app.command(epilog=_EXAMPLES)
 def models(
     image_size: Annotated[
-        int | None, typer.Option(min=1, max=2048, metavar="N", help="Side of the picture; else as published.")
+        int | None, typer.Option(min=1, max=2048, metavar="N", help="Side of a picture in pixels; else as published.")
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, metavar="N", help="Classes; else as published.")
+        int | None, typer.Option(min=1, max=1_000_000, metavar="N", help="Number of classes; else as published.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -34,7 +34,8 @@ def models(
 
     Multiply-adds are those of one picture, forward; training takes about three times as many.
 
-    What makes a network is an option of `orch submit` each: --growth-rate, --blocks, --reduction, --bottleneck, --stem.
+    Each number of a network is also an option of `orch submit`: --growth-rate, --blocks, --reduction, --bottleneck,
+    --stem, --stem-channels, --transition-relu, --dropout.
     """
     from orchestrator.service import models as service
 

@@ -42,7 +42,7 @@ Recipe = Annotated[
     typer.Option(
         metavar="NAME",
         autocompletion=complete_recipe,
-        help="A way to train, see `orch recipes`. Job file and flags win.",
+        help="A recipe, as `orch recipes` lists them. Job file and flags win over it.",
     ),
 ]
 Devices = Annotated[
@@ -55,16 +55,18 @@ PLACE = "Where it runs"
 
 Device = Annotated[
     str | None,
-    typer.Option(metavar="WHICH", rich_help_panel=PLACE, help="cpu, gpu, or a part of a GPU's name such as a100."),
+    typer.Option(
+        metavar="WHICH", rich_help_panel=PLACE, help="Only there: cpu, gpu, or a part of a GPU's name such as a100."
+    ),
 ]
 GpuMemory = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", rich_help_panel=PLACE, help="GPUs with so much memory or more, such as 10GB."),
+    typer.Option(metavar="SIZE", rich_help_panel=PLACE, help="Only GPUs with at least so much memory, such as 10GB."),
 ]
 Label = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="LABEL", rich_help_panel=PLACE, help="Workers with this label (ORCH_LABELS); may be given again."
+        metavar="LABEL", rich_help_panel=PLACE, help="Only workers with this label (ORCH_LABELS); may be given again."
     ),
 ]
 
@@ -72,16 +74,18 @@ After = Annotated[
     list[str] | None,
     typer.Option(
         metavar="JOB[:ok|any]",
-        help="Wait for the success of a job, or with :any for its end; may be given again.",
+        help="Wait for the success of a job, or with :any for its end, however it ends; may be given again.",
         autocompletion=complete_job,
     ),
 ]
 NotBefore = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Begin no earlier: 18:00, +2h, or a moment in ISO.")
+    str | None, typer.Option(metavar="TIME", help="Begin no earlier: 18:00, +2h or 2026-12-24T18:00.")
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Return when the job has ended, with its code.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when the job has ended: 0, 5 (failed) or 6 (cancelled).")]
 Follow = Annotated[bool, typer.Option("--follow", help="Watch the job until it has ended.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run; queue nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show every value, the place in the queue, memory and time; queue nothing.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the id alone.")]
 
 

@@ -30,9 +30,9 @@ def plot(
     *,
     output: picture.Output = None,
     metric: Annotated[
-        list[Metric] | None, typer.Option(help="What is drawn; may be given several times. loss is that of each step.")
+        list[Metric] | None, typer.Option(help="What to draw; may be given again. loss is that of each step.")
     ] = None,
-    x: Annotated[Axis, typer.Option(help="Against what. time: seconds of training, without waiting.")] = Axis.EPOCH,
+    x: Annotated[Axis, typer.Option(help="The axis; time: seconds of training, without waiting.")] = Axis.EPOCH,
     smooth: Annotated[
         float,
         typer.Option(min=0, max=0.999, metavar="WEIGHT", help="Weight of the past in a running average; 0: none."),
@@ -41,8 +41,8 @@ def plot(
 ) -> None:
     """Draw the curves of jobs in the terminal, or as a picture.
 
-    Without --metric these are the losses and accuracies of one job, or those of the validation of several. In a pipe a
-    line is job, metric, x and y.
+    Without --metric these are the losses and accuracies of one job, or the validation losses and accuracies of several.
+    In a pipe a line is job, metric, x and y.
     """
     from orchestrator.service import curves as service
 

@@ -29,11 +29,15 @@ def predict(
         typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them; -: their names on stdin, one a line."),
     ],
     top: Annotated[
-        int, typer.Option("--top", "--top-k", min=1, metavar="N", help="So many classes for each picture.")
+        int, typer.Option("--top", "--top-k", min=1, metavar="N", help="How many classes for each picture.")
     ] = 1,
     as_json: options.AsJson = False,
 ) -> None:
-    """Classify pictures with the best checkpoint of a job."""
+    """Classify pictures with the best checkpoint of a job.
+
+    Its checkpoint must be on this host, and PyTorch installed; no worker is needed. In a pipe a line is picture, class
+    and probability. The exit code is 1 where a picture could not be read.
+    """
     from orchestrator.service import predict as service
 
     to = render.mode(as_json=as_json)

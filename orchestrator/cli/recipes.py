@@ -24,14 +24,14 @@ orch submit --recipe paper-cifar --data cifar10.zip --epochs 40
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", autocompletion=options.complete_recipe, help="Print this one's file."),
+        typer.Argument(metavar="NAME", autocompletion=options.complete_recipe, help="The recipe to print."),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List the recipes that a job can name, or print one as a job file.
 
-    `orch submit --recipe NAME` takes its values from there. Flags and job file win over it; it wins over what the names
-    of data and network bring with them.
+    `orch submit --recipe NAME` takes its values from there. Flags and job file win over it; it wins over the values
+    that come with the names of data, network and weights.
     """
     from orchestrator.service import recipes as service
 

@@ -38,13 +38,13 @@ def samples(
             "-o", "--output", metavar="FILE", help="Draw a contact sheet, .png or .jpg. A file there is replaced."
         ),
     ] = None,
-    number: Annotated[int, typer.Option("-n", min=1, max=_MOST, metavar="N", help="So many pictures.")] = 12,
+    number: Annotated[int, typer.Option("-n", min=1, max=_MOST, metavar="N", help="How many pictures.")] = 12,
     which: Annotated[
-        Which, typer.Option(help="Those whose true class seems least or most probable, or some by the job's seed.")
+        Which, typer.Option(help="worst, best: by the probability of the true class; random: by the job's seed.")
     ] = Which.WORST,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show validation pictures with what a job's network makes of them.
+    """Show validation pictures, and what a job's network takes them for.
 
     A line is picture, true class, predicted class and the probabilities of both. The data set must be on this host.
     """

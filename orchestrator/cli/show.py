@@ -35,10 +35,12 @@ def show(
     *,
     env: Annotated[
         bool,
-        typer.Option("--env", help="The commit it was submitted at, its data, and what its attempts trained with."),
+        typer.Option(
+            "--env", help="Its git commit, its data, and the versions and devices that its attempts trained with."
+        ),
     ] = False,
     diff: Annotated[
-        bool, typer.Option("--diff", help="What was not committed then, as `git apply` takes it; secrets are masked.")
+        bool, typer.Option("--diff", help="What was not committed, in the form of `git apply`; secrets are masked.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:

@@ -89,14 +89,14 @@ def extend(
     context: typer.Context,
     jobs: many.Jobs = None,
     *,
-    epochs: Annotated[int, typer.Option(metavar="N", help="How many epochs there are to be in all.")],
+    epochs: Annotated[int, typer.Option(metavar="N", help="Epochs in all, the ones before included.")],
     asked: many.Asked,
 ) -> int:
     """Give jobs that have ended more epochs.
 
-    Each goes on from its last checkpoint, in a new run: to the same bits as a job that had so many from the start, at a
-    constant learning rate. A schedule (step, cosine, one-cycle) and progressive sizes are computed on the new number
-    from there on, while the epochs before had the old one: a job that had it from the start would end elsewhere.
+    Each goes on from its last checkpoint, in a new run. At a constant learning rate it ends in the same bits as a job
+    that had so many epochs from the start. A schedule (step, cosine, one-cycle) and progressive sizes follow the new
+    number from there on, while the epochs before followed the old one: the result is another one then.
     """
     change = Change(verb=Verb.EXTEND, epochs=epochs)
     return _steer(context, change, asked.which(jobs), asked)
@@ -112,7 +112,7 @@ def priority(
 ) -> int:
     """Change the priority of jobs in the queue.
 
-    A point is worth an hour of waiting, among the jobs of the same user: between users, turns are taken.
+    A point is worth an hour of waiting among the jobs of one user. Between users it means nothing: they take turns.
     """
     *jobs, number = jobs_and_n
     try:
@@ -133,7 +133,9 @@ def tag(
     jobs: many.Jobs = None,
     *,
     add: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to add; may be given again.")] = None,
-    remove: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to remove.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="A tag to remove; may be given again.")
+    ] = None,
     asked: many.Asked,
 ) -> int:
     """Add tags to jobs, or remove some."""
@@ -147,12 +149,12 @@ def tag(
 def note(
     context: typer.Context,
     job: options.Job,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to note; an empty text removes it.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The note; an empty text removes it.")],
     as_json: options.AsJson = False,
 ) -> int:
-    """Note something of a job.
+    """Write a note on a job.
 
-    `orch status` shows it, `orch events` who noted it and when.
+    `orch status` shows it, `orch events` who wrote it and when.
     """
     change = Change(verb=Verb.NOTE, note=text.strip() or None)
     return _steer(context, change, many.Which(jobs=[job]), many.Asked(as_json=as_json))

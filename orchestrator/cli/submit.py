@@ -28,8 +28,6 @@ app = typer.Typer(add_completion=False)
 _EXAMPLES = """
 Examples:
 
-orch submit --data digits --epochs 5
-
 orch submit --recipe digits
 
 orch submit --data photos.zip --image-size 64 --batch-size 16 --lr 1e-4
@@ -38,9 +36,9 @@ orch submit --data photos.zip --network densenet121_imagenet --weights imagenet 
 
 orch submit job.toml --lr 3e-4 --wait
 
-orch submit --data digits --notify https://example.org/hook --notify-on failed,stalled
+orch submit --recipe digits --notify https://example.org/hook --notify-on failed,stalled
 
-orch submit --data digits --after k3f9m2qa --not-before 18:00 --priority 2
+orch submit --recipe digits --after k3f9m2qa --not-before 18:00 --priority 2
 
 orch submit job.toml --gpus 2 --device a100 --gpu-memory 40GB --label bigdisk
 
@@ -61,11 +59,13 @@ def submit(
     recipe: options.Recipe = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name to find it by.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag; may be given again.")] = None,
-    priority: Annotated[int | None, typer.Option(metavar="N", help="One point is worth an hour of waiting.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="Each point is worth an hour of waiting, among your own jobs.")
+    ] = None,
     after: options.After = None,
     not_before: options.NotBefore = None,
     user: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose job it is; users take turns. Else the login name.")
+        str | None, typer.Option(metavar="NAME", help="Whose job it is, if not the login's; users take turns.")
     ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="A second submit with this key returns the same job.")
@@ -78,7 +78,7 @@ def submit(
         typer.Option(
             metavar="URL",
             help="Tell a webhook, or a service by apprise's URL, how the job ends; may be given again. '' tells "
-            "nobody; else ORCH_NOTIFY counts.",
+            "nobody. Else whom ORCH_NOTIFY names.",
         ),
     ] = None,
     notify_on: Annotated[
@@ -89,22 +89,24 @@ def submit(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Train also where a job has succeeded with the same spec, data and versions."),
+        typer.Option("--force", help="Train even if a job has succeeded with the same spec, data and versions."),
     ] = False,
     wait: options.Wait = False,
     follow: options.Follow = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
-    require_broker: Annotated[bool, typer.Option("--require-broker", help="Fail where no worker is told.")] = False,
+    require_broker: Annotated[
+        bool, typer.Option("--require-broker", help="Exit with 4 where the broker is away; the job is queued anyway.")
+    ] = False,
     as_json: options.AsJson = False,
     fields: dict[str, Any],
 ) -> None:
     """Queue a training job.
 
-    Without any option it is the job of the reference notebook. The row is in the database before the id is printed.
-    Where a job has this very result already (spec, data, and the versions of all workers are the same), nothing is
-    queued: its id is printed, its state is succeeded, and the exit code is 0. Name, tags and notes make no difference;
-    --force or --idempotency-key trains again.
+    When the id is printed the job is in the database. Without any option it is the training of the notebook that orch
+    grew from: DenseNet-121 on cats and dogs at 224 pixels, hours on a CPU. If a job has this very result already (same
+    spec, data and versions), nothing is queued: its id is printed with the state succeeded, and the exit code is 0.
+    Name, tags and notes make no difference; --force or --idempotency-key trains again.
     """
     from orchestrator.core.jobs import NewJob
     from orchestrator.service import bell, provenance

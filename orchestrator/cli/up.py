@@ -13,14 +13,16 @@ app = typer.Typer(add_completion=False)
 @app.command(epilog="Examples:\n\norch up -d\n\norch up --systemd > ~/.config/systemd/user/orch.service")
 def up(
     context: typer.Context,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything runs.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when everything runs, and let it run on.")
+    ] = False,
     devices: options.Devices = None,
     systemd: Annotated[bool, typer.Option("--systemd", help="Print a systemd user unit; start nothing.")] = False,
 ) -> None:
     """Start broker, database and worker on this machine.
 
-    After a reboot it goes on where things stood. Without -d it stays in the foreground: Ctrl-C drains it, and stops it
-    now while it drains.
+    After a reboot it goes on where things stood. Without -d it stays in the foreground: Ctrl-C drains it, a second
+    Ctrl-C stops it at once.
     """
     from orchestrator.service import node, unit
 
@@ -39,7 +41,7 @@ def up(
         node.run(settings, node.ONLY_ONE)
         return
     render.talk(f"{'Already up' if started.was_running else 'Up'}: node {started.pid}, its log is {started.log}.")
-    render.following(["orch status", "orch submit --data digits", "orch down"])
+    render.following(["orch status", "orch submit --recipe digits", "orch down"])
 
 
 @app.command(epilog="Example:\n\norch down --timeout 300")
@@ -48,14 +50,15 @@ def down(
     timeout: Annotated[
         float | None,
         typer.Option(
-            min=0, max=86400, metavar="SECONDS", help="Drain for so long: longer or shorter.", show_default="ORCH_DRAIN"
+            min=0, max=86400, metavar="SECONDS", help="How long trainings may take for it.", show_default="ORCH_DRAIN"
         ),
     ] = None,
 ) -> None:
     """Drain the worker of this machine and stop its broker.
 
     Running trainings finish their step, write a checkpoint and go back to the queue; jobs, data and checkpoints stay.
-    What has not done so in time is ended, and repeats the steps since its last checkpoint: that is said.
+    A training that is too slow for that is ended, and repeats the steps since its last checkpoint: orch says how many
+    jobs will.
     """
     from orchestrator.service import node
 

@@ -27,19 +27,19 @@ def verify_resume(
     job: options.Job,
     *,
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", min=1, help="So many steps at most; else to a checkpoint.")
+        int | None, typer.Option("--steps", metavar="N", min=1, help="At most so many; else up to a checkpoint.")
     ] = None,
     from_start: Annotated[
-        bool, typer.Option("--from-start", help="From the first step, not from a checkpoint on.")
+        bool, typer.Option("--from-start", help="From the first step on, not from a checkpoint.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a part of a job once more, and say whether it comes to the same bits.
+    """Train a part of a job once more, and say whether the result is the same to the last bit.
 
-    It goes on from an earlier checkpoint to the next one that is kept, where these are nearest to each other, and
+    It goes on from a kept checkpoint to the next one, of all pairs the one with the fewest steps in between, and
     compares the losses of all steps, and at the end weights, optimizer and random generators. A process of this host
-    does it beside the workers; the job and its files stay as they are. Equal is exit code 0, different is 1. In a pipe
-    the lines are verdict, steps, losses, checkpoint, and elsewhere for what it ran on otherwise. Equal bits are
+    does it beside the workers; the job and its files stay as they are. Exit code 0: equal, 1: different. In a pipe the
+    lines are verdict, steps, losses, checkpoint, and elsewhere for each thing that differs here. Equal bits are
     promised for one type of CPU, one thread count and the same versions.
     """
     from orchestrator.service import verify as service

@@ -20,7 +20,9 @@ app = typer.Typer(add_completion=False)
 def wait(
     context: typer.Context,
     jobs: options.Jobs,
-    timeout: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Give up after so long.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Give up waiting after so long; the jobs go on.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Wait until jobs have ended.

@@ -19,8 +19,9 @@ app = typer.Typer(add_completion=False)
 def watch(context: typer.Context, job: options.Job, as_json: options.AsJson = False) -> None:
     """Follow a job live, with its curves.
 
-    Returns when the job has ended: 0 succeeded, 5 failed, 6 cancelled. Ctrl-C leaves the job alone. In a pipe a line
-    each change: when, job, what it does, attempt, epoch, done, of how many, unit, best accuracy, reason, in words.
+    It ends when the job has ended, with exit code 0 (succeeded), 5 (failed) or 6 (cancelled). Ctrl-C leaves the job
+    alone. In a pipe it prints a line for each change: time, job, what it does, attempt, epoch, done, of how many, unit,
+    best accuracy, reason, and the progress in words.
     """
     with options.opened(context) as opened:
         follow(opened, opened.store.find(job).id, to=render.mode(as_json=as_json))

@@ -18,11 +18,11 @@ app = typer.Typer(add_completion=False)
 def why(context: typer.Context, job: options.Job, as_json: options.AsJson = False) -> None:
     """Say why a job waits, and when it begins and ends.
 
-    That is its place, what it waits for, and why each worker does not take it. Users take turns: whoever trains least
-    is next, then whoever has waited longest. A user's own jobs go by priority, a point of which is worth an hour of
-    waiting. Begin and end go by what such jobs took before: at the soonest as things stand, at the latest with as much
-    that others submit meanwhile as they did of late. In a pipe each line begins with what it is: job, begins, ends (in
-    seconds from now), ahead, needs, worker.
+    It says which jobs are ahead, what the job waits for, and why each worker does not take it. Users take turns: the
+    one who trains least is next, then the one who was served longest ago. A user's own jobs go by age, where a point of
+    priority counts as an hour. Begin and end are intervals, by what such jobs took before; the latest time allows for
+    jobs that others may submit meanwhile. In a pipe each line begins with what it is: job, begins, ends (in seconds
+    from now), ahead, needs, worker.
     """
     from orchestrator.service import why as service
 

@@ -29,13 +29,13 @@ def worker(
     context: typer.Context,
     devices: options.Devices = None,
     slots_per_device: Annotated[int | None, typer.Option(metavar="N", help="Trainings at once on one device.")] = None,
-    max_jobs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many jobs.")] = None,
-    exit_when_idle: Annotated[bool, typer.Option("--exit-when-idle", help="Stop when nothing waits.")] = False,
+    max_jobs: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many jobs.")] = None,
+    exit_when_idle: Annotated[bool, typer.Option("--exit-when-idle", help="End when no job waits.")] = False,
 ) -> None:
     """Run a worker in the foreground, or steer workers.
 
-    Ctrl-C or SIGTERM drains it: trainings write a checkpoint and go back to the queue. Ctrl-C while it drains stops it
-    now.
+    Ctrl-C or SIGTERM drains it: trainings write a checkpoint and go back to the queue. A second Ctrl-C stops it at
+    once.
     """
     if context.invoked_subcommand is not None:
         return
@@ -72,7 +72,8 @@ def list_(context: typer.Context, as_json: options.AsJson = False) -> None:
 def drain(context: typer.Context, name: _Name) -> None:
     """Let a worker finish what it has and take nothing more.
 
-    It claims nothing from this moment on and shows so within a beat. Its jobs run on to the end of their stage.
+    It claims nothing from this moment on, and is shown as draining within seconds. Its jobs run on to the end of their
+    stage; `orch worker resume` lets it take jobs again.
     """
     _wish(context, name, WorkerWish.DRAIN, said="draining")
 
