@@ -38,7 +38,7 @@ class SpecFields(BaseModel):
     )
 
     data: str = Field(
-        "cats_and_dogs", min_length=1, description="data set: a name, an http(s) URL, file:…, or a folder"
+        "cats_and_dogs", min_length=1, description="data set: a name, URL, archive or folder; see `orch help data`"
     )
     data_sha256: str | None = Field(None, description="sha256 that the downloaded archive must have")
 
@@ -49,26 +49,26 @@ class SpecFields(BaseModel):
     )
     reduction: _Fraction = Field(0.5, description="share of channels that a transition keeps")
     stem: networks.Stem = Field("cifar", description="cifar: 3x3 convolution; imagenet: 7x7 and max-pool")
-    stem_channels: int | None = Field(None, ge=1, le=1024, description="channels of the stem; else two growth rates")
-    bottleneck: int = Field(4, ge=0, le=64, description="growth rates in a layer's bottleneck; 0: none")
+    stem_channels: int | None = Field(None, ge=1, le=1024, description="channels of the stem; unset: two growth rates")
+    bottleneck: int = Field(4, ge=0, le=64, description="width of a layer's bottleneck, in growth rates; 0: none")
     transition_relu: bool = Field(default=False, description="ReLU in transitions, as in torchvision")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share dropped behind each convolution but the first")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share dropped after each convolution but the first")
 
     weights: str | None = Field(
         None,
         max_length=4096,
-        description="weights to start from: imagenet, a .safetensors or .pth file, or a job: its best checkpoint",
+        description="weights to start from: imagenet, a .safetensors or .pth file, or the best checkpoint of a job",
     )
     weights_sha256: str | None = Field(None, description="sha256 that the file of weights must have")
     train: Part = Field(
         "all",
-        description="what learns: all, last-block, or head: the classifier alone, on features computed once for each "
-        "picture, without augmentation; the rest keeps its weights and BatchNorm statistics",
+        description="what learns: all; last-block; or head, the classifier alone, on features that are computed once "
+        "for each picture, without augmentation. What does not learn keeps its weights and BatchNorm statistics",
     )
     head_epochs: int = Field(
         0, ge=0, le=100_000, description="epochs in which the head learns alone, before the others"
     )
-    head_lr: float | None = Field(None, gt=0, le=10, description="learning rate of these epochs; else lr")
+    head_lr: float | None = Field(None, gt=0, le=10, description="learning rate of these epochs; unset: lr")
 
     image_size: int = Field(224, ge=8, le=2048, description="side of the square crop, pixels")
     crop_scale: tuple[_Fraction, _Fraction] = Field(
@@ -110,7 +110,7 @@ class SpecFields(BaseModel):
     )
     decay_norm: bool = Field(default=False, description="decay BatchNorm's parameters and the biases as well")
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = Field(
-        "constant", description="course of the learning rate: constant, step, cosine or one-cycle"
+        "constant", description="schedule of the learning rate: constant, step, cosine or one-cycle"
     )
     lr_steps: tuple[_Share, ...] = Field(
         (0.5, 0.75), max_length=16, description="step: shares of the training at which the rate falls"
@@ -128,15 +128,15 @@ class SpecFields(BaseModel):
         4,
         ge=2,
         le=65_536,
-        description="pictures in a batch, BatchNorm needs two; or auto: a power of two, as large as the memory of this "
-        "host's CPUs allows, chosen when the job is submitted; neither lr nor accumulate follows it",
+        description="pictures in a batch, two or more; or auto: the largest power of two up to 128 that this host's "
+        "memory allows for training on its CPUs, chosen when the job is submitted; lr and accumulate do not follow it",
     )
     label_smoothing: float = Field(0, ge=0, lt=1, description="share of each label that is spread over all classes")
     ema: float = Field(
-        0, ge=0, lt=1, description="decay of a running average of the weights, which is measured and used; 0: none"
+        0, ge=0, lt=1, description="decay of a running average of the weights, which is validated and used; 0: none"
     )
     patience: int | None = Field(
-        None, ge=1, description="end, as succeeded, after so many epochs in a row that validate no better"
+        None, ge=1, description="end early, as succeeded, after so many epochs in a row without a better validation"
     )
     patience_metric: Literal["accuracy", "loss"] = Field("accuracy", description="what patience looks at")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, order and augmentation")
@@ -149,14 +149,15 @@ class SpecFields(BaseModel):
 
     memory: networks.Memory = Field(
         "plain",
-        description="what backward keeps: plain: all; balanced: a third; lean: a twentieth, and the rest is redone",
+        description="what is kept for backward: plain: all; balanced: a third; lean: a twentieth; the rest is computed "
+        "again, to the same bits",
     )
     layout: Literal["contiguous", "channels_last", "auto"] = Field(
         "contiguous",
-        description="how pictures lie in memory: contiguous, channels_last, or auto: what is faster at the first step",
+        description="how pictures lie in memory: contiguous; channels_last; auto: the faster one at the first step",
     )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
-        "fp32", description="fp32, or mixed with bf16 or fp16; auto: what the device is fast at; measured in fp32"
+        "fp32", description="fp32; bf16 or fp16, mixed with it; auto: what suits the device; validation is in fp32"
     )
     compile: bool = Field(
         default=False,
@@ -177,7 +178,7 @@ class SpecFields(BaseModel):
         description="newest checkpoints that stay on disk, beside the best one: 1 or more, or all",
         examples=[5, "all"],
     )
-    max_duration: float | None = Field(None, gt=0, description="hours of running after which the job is failed")
+    max_duration: float | None = Field(None, gt=0, description="hours of running after which the job fails")
     preemptible: bool = Field(
         default=False,
         description="yield the device, after a checkpoint at the next step, to a job of higher priority that is next, "

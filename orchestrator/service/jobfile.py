@@ -20,7 +20,7 @@ RECIPE_KEY = "recipe"
 QUEUE_KEYS: dict[str, dict[str, Any]] = {
     RECIPE_KEY: {
         "type": "string",
-        "description": "a way to train, as `orch recipes` lists them; the file wins over it",
+        "description": "a recipe, as `orch recipes` lists them; the file wins over it",
     },
     "name": {"type": "string", "maxLength": MAX_NAME, "description": "a name to find it by"},
     "tags": {
@@ -34,21 +34,21 @@ QUEUE_KEYS: dict[str, dict[str, Any]] = {
         "default": 0,
         "minimum": -MAX_PRIORITY,
         "maximum": MAX_PRIORITY,
-        "description": "one point is worth an hour of waiting",
+        "description": "each point is worth an hour of waiting, among your own jobs",
     },
     "device": {
         "type": "string",
-        "description": "device that it is for: cpu, gpu, or a part of a GPU's name such as a100",
+        "description": "run only there: cpu, gpu, or a part of a GPU's name such as a100",
     },
     "gpu_memory": {
         "type": ["string", "integer"],
-        "description": "memory that each GPU has at least, such as 10GB, or in bytes",
+        "description": "memory that each GPU must have at least, such as 10GB, or in bytes",
     },
     "labels": {
         "type": ["array", "string"],
         "items": {"type": "string"},
         "default": [],
-        "description": "labels that the worker has: all of them",
+        "description": "labels that the worker must have, all of them",
     },
     "notify": {
         "type": ["array", "string"],
