@@ -31,7 +31,7 @@ def data() -> None:
 def add(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="As in `orch submit --data`.")],
-    sha256: Annotated[str | None, typer.Option(metavar="DIGEST", help="The archive must have it.")] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="DIGEST", help="sha256 that the archive must have.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Download a data set and check every picture, before any job needs it."""
@@ -88,7 +88,7 @@ def show(
 
 @app.command(epilog="Example:\n\norch data verify digits")
 def verify(context: typer.Context, name: _Set, as_json: options.AsJson = False) -> None:
-    """Read and hash every picture again; ends with 1 where the data set is not what it was."""
+    """Read and hash every picture again; exit code 1 where the data set is not what it was."""
     from orchestrator.service import datasets as service
 
     with options.opened(context) as opened:

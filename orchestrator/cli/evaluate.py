@@ -44,7 +44,7 @@ def evaluate(
         ),
     ] = None,
     sha256: Annotated[
-        str | None, typer.Option("--data-sha256", metavar="DIGEST", help="The archive must have it.")
+        str | None, typer.Option("--data-sha256", metavar="DIGEST", help="sha256 that the archive must have.")
     ] = None,
     split: Annotated[Split, typer.Option(help="Which pictures of the data set.")] = Split.VALIDATION,
     as_json: options.AsJson = False,

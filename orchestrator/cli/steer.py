@@ -35,7 +35,7 @@ def pause(context: typer.Context, jobs: many.Jobs = None, *, asked: many.Asked) 
     """Set jobs aside.
 
     A waiting job is paused at once. A running one writes a checkpoint at its next step and frees its device; a download
-    keeps what has come. Paused jobs stay so until they are resumed or cancelled.
+    keeps what it has fetched. Paused jobs stay so until they are resumed or cancelled.
     """
     return _steer(context, Change(verb=Verb.PAUSE), asked.which(jobs), asked)
 

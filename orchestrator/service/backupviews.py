@@ -52,7 +52,7 @@ class RestorePayload(views.Payload):
     artifact_root: str | None = Field(description="id of the folder that its files are in now")
     jobs: dict[str, int] | None = Field(description="by their state now")
     requeued: tuple[str, ...] | None = Field(description="jobs that ran when the backup was made")
-    forgotten: tuple[str, ...] | None = Field(description="jobs of whose checkpoints some are not in the backup")
+    forgotten: tuple[str, ...] | None = Field(description="jobs with checkpoints that are not in the backup")
 
 
 def inside(path: Path, size: int, manifest: backups.Manifest) -> InsidePart:

@@ -54,8 +54,8 @@ class ReproductionPayload(views.Payload):
     first: ResultPart
     again: ResultPart | None
     tolerance: float | None = Field(description="largest difference of accuracies that counts as noise")
-    epoch: int | None = Field(description="the first whose training loss is another; null where all are equal")
-    differences: tuple[str, ...] = Field(description="what is otherwise here, each as `name: there, here`")
+    epoch: int | None = Field(description="the first epoch whose training loss differs; null: all are equal")
+    differences: tuple[str, ...] = Field(description="what differs here, each as `name: there, here`")
 
 
 def bundle(made: bundles.Bundled) -> BundlePayload:

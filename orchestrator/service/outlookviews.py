@@ -15,7 +15,7 @@ class FasterPart(views.Part):
 
     changes: dict[str, Any]
     times: float
-    measured: bool = Field(description="else reckoned, at the most")
+    measured: bool = Field(description="else estimated: up to so many times")
     why: str
 
 
@@ -29,7 +29,7 @@ class OutlookPart(views.Part):
     )
     job: str | None = Field(description="that was measured; null: the table that orch brings along")
     host: str | None = Field(description="that was measured")
-    differs: tuple[str, ...] = Field(description="in what the measured recipe is another")
+    differs: tuple[str, ...] = Field(description="fields in which the measured job differs")
     faster: tuple[FasterPart, ...]
 
 

@@ -13,7 +13,7 @@ class SpecPayload(views.Payload):
     spec_hash: str
     origins: dict[str, str] = Field(
         description="flag, the path of a job file, recipe NAME, job ID of a clone, network, data or weights NAME, "
-        "extend, default; given: it was not said"
+        "extend, default; given: by a spec in Python, or not known"
     )
 
 
@@ -23,7 +23,7 @@ class SourcePart(views.Part):
     commit: str | None
     branch: str | None = Field(description="null also for a detached head")
     dirty: bool | None = Field(description="whether tracked files differed from the commit")
-    diff: str | None = Field(description="how they did; it is as git wrote it where its sha256 is diff_sha256")
+    diff: str | None = Field(description="the difference; as git wrote it where its sha256 is diff_sha256")
     diff_sha256: str | None
     diff_bytes: int | None
     remark: str | None = Field(description="what is missing, or not as git wrote it")
@@ -85,7 +85,7 @@ class VerdictPayload(views.Payload):
     differing: tuple[str, ...] | None = Field(
         description="what differs in the checkpoint at its end; null where none was compared"
     )
-    elsewhere: tuple[str, ...] = Field(description="what it runs on here and did not then")
+    elsewhere: tuple[str, ...] = Field(description="what differs here from where it trained")
 
 
 def spec(shown: show.Shown) -> SpecPayload:

@@ -39,7 +39,7 @@ class Plan:
 
     manifest: bundle.Manifest
     spec: specs.JobSpec
-    differences: tuple[str, ...]  #: what is otherwise here, each as `name: there, here`
+    differences: tuple[str, ...]  #: what differs here, each as `name: there, here`
     remarks: tuple[str, ...]  #: why it may not come to the same
 
 
@@ -55,7 +55,7 @@ class Verdict:
     first: reproduction.Result
     again: reproduction.Result | None
     tolerance: float | None  #: largest difference of accuracies that counts as noise
-    epoch: int | None  #: the first whose training loss is another; None where all are equal
+    epoch: int | None  #: the first epoch whose training loss differs; None: all are equal
     differences: tuple[str, ...]  #: what it trained with otherwise, each as `name: there, here`
 
 
@@ -180,7 +180,7 @@ def _require_alike(manifest: bundle.Manifest, job: Job) -> None:
 
 
 def _other_epoch(store: Store, manifest: bundle.Manifest, job: Job) -> int | None:
-    """Return the first epoch whose training loss is another, None where all are equal to the last bit."""
+    """Return the first epoch whose training loss differs, None where all are equal to the last bit."""
     there = {row.epoch: row.loss for row in manifest.epochs if row.split == "train"}
     here = {row.epoch: row.loss for row in store.epochs(job.id) if row.split == "train"}
     return next((epoch for epoch in sorted(there) if here.get(epoch) != there[epoch]), None)

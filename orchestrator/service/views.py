@@ -86,7 +86,7 @@ class JobPayload(Payload):
     submitted_at: datetime
     not_before: datetime | None
     start_after: datetime | None = Field(None, description="begins no earlier, as a person asked")
-    blocked: bool = Field(False, description="waits for its hour, after a failure, or for other jobs")
+    blocked: bool = Field(False, description="waits for its time, after a failure, or for other jobs")
     parent: str | None = Field(None, description="job that it was made from")
     note: str | None = None
     demand: DemandPart = Field(description="what its worker must have")
@@ -144,7 +144,7 @@ class UsagePart(Part):
     cores: float = Field(description="CPU cores in use on average")
     memory: int = Field(description="at most; what its processes share is counted in each")
     waiting: float = Field(description="share of the time that it waited for data")
-    gpu: float | None = Field(description="share of the time in which the GPU worked")
+    gpu: float | None = Field(description="share of the time in which the GPU was busy")
     gpu_memory: int | None
 
 
@@ -223,7 +223,7 @@ class WorkerPart(Part):
     host: str
     pid: int
     state: WorkerState = Field(description="what it has said last")
-    silent: bool = Field(description="it has said no goodbye, and has not been heard of for six heartbeats")
+    silent: bool = Field(description="it has not said goodbye, and has not been heard of for six heartbeats")
     silence: float = Field(description="seconds since its last beat, by the database's clock")
     devices: tuple[str, ...]
     versions: dict[str, str]
