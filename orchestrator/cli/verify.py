@@ -36,11 +36,11 @@ def verify_resume(
 ) -> None:
     """Train a part of a job once more, and say whether the result is the same to the last bit.
 
-    It goes on from a kept checkpoint to the next one, of all pairs the one with the fewest steps in between, and
-    compares the losses of all steps, and at the end weights, optimizer and random generators. A process of this host
-    does it beside the workers; the job and its files stay as they are. Exit code 0: equal, 1: different. In a pipe the
-    lines are verdict, steps, losses, checkpoint, and elsewhere for each thing that differs here. Equal bits are
-    promised for one type of CPU, one thread count and the same versions.
+    It takes the shortest part between two kept checkpoints, trains it, and compares the losses of all steps, and at the
+    end weights, optimizer and random generators. A process of this host does it beside the workers; the job and its
+    files stay as they are. Exit code 0: equal, 1: different. In a pipe the lines are verdict, steps, losses,
+    checkpoint, and elsewhere for each thing that differs here. Equal bits are promised for one type of CPU, one thread
+    count and the same versions.
     """
     from orchestrator.service import verify as service
 

@@ -1,4 +1,4 @@
-"""A job as one file: what is needed to train it again somewhere else, and to judge what that comes to.
+"""A job as one file: what is needed to train it again somewhere else, and to compare the results.
 
 Not its pictures: the digest of their content says whether those at hand are the same.
 """

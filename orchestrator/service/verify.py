@@ -1,4 +1,4 @@
-"""Whether a training goes on from a checkpoint to the very bits that it came to: a part of it is done once more."""
+"""Whether a training goes on from a checkpoint to the same bits: a part of it is done once more."""
 
 import math
 import os
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherLoss:
-    """The first step whose loss is another."""
+    """The first step whose loss differs."""
 
     step: int
     recorded: float
@@ -41,7 +41,7 @@ class OtherLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What doing a part of a training again came to."""
+    """What came of doing a part of a training again."""
 
     job: str
     first_step: int  #: steps done before it
@@ -49,7 +49,7 @@ class Verdict:
     losses: int  #: steps whose losses were compared
     loss: OtherLoss | None  #: None where all are equal to the last bit
     differing: tuple[str, ...] | None  #: what differs in the checkpoint at its end; None where none was compared
-    elsewhere: tuple[str, ...]  #: what it runs on here and did not then
+    elsewhere: tuple[str, ...]  #: what differs here from where it trained
 
     @property
     def equal(self) -> bool:
