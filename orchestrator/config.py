@@ -78,7 +78,9 @@ class Settings(BaseModel):
     notify: SecretStr | None = Field(
         None, description="URLs that are told how jobs end: webhooks or apprise's, with spaces between"
     )
-    notify_on: Word = Field("finished,failed,diverged,stalled,cancelled", description="what they are told, unless the job says it")
+    notify_on: Word = Field(
+        "finished,failed,diverged,stalled,cancelled", description="what they are told, unless the job says it"
+    )
 
     devices: Word = Field(
         "auto",
@@ -136,7 +138,9 @@ class Settings(BaseModel):
         description="folder on the web of torchvision's weights, or a mirror of it",
     )
     extract_max_bytes: int = Field(200 * 2**30, gt=0, description="largest data set after unpacking")
-    decoded_max_bytes: int = Field(20 * 2**30, ge=0, description="bytes of decoded pictures that are kept on this host; 0: none")
+    decoded_max_bytes: int = Field(
+        20 * 2**30, ge=0, description="bytes of decoded pictures that are kept on this host; 0: none"
+    )
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
 
     @field_validator("database_url")

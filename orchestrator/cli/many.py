@@ -73,7 +73,9 @@ class Asked:
     ] = None
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="TAG", help="All jobs with this tag; given again, with all of them.", rich_help_panel=PANEL),
+        typer.Option(
+            metavar="TAG", help="All jobs with this tag; given again, with all of them.", rich_help_panel=PANEL
+        ),
     ] = None
     user: Annotated[str | None, typer.Option(metavar="NAME", help="All jobs of this user.", rich_help_panel=PANEL)] = (
         None
