@@ -179,7 +179,9 @@ def test_job_of_a_worker_long_lost_is_released_too(any_store: sql.SqlStore, cloc
 
 
 @pytest.mark.parametrize("state", [WorkerState.UNHEALTHY, WorkerState.DRAINING])
-def test_a_worker_that_takes_no_jobs_claims_none(any_store: sql.SqlStore, clock: HandClock, state: WorkerState) -> None:
+def test_a_worker_that_takes_no_jobs_claims_none(
+    any_store: sql.SqlStore, clock: HandClock, state: states.WorkerState
+) -> None:
     parts.submit(any_store)
     worker = register(any_store, clock)
     any_store.beat_worker(worker.id, state)
