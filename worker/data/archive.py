@@ -69,7 +69,8 @@ def _unpack(
     # Written out only now, when the kernel has most of it under way: file by file it takes several times as long.
     folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(staging)}
     with ThreadPoolExecutor(max_workers=_SYNC_THREADS) as pool:
-        list(pool.map(_sync, [*paths, *folders]))
+        for _ in pool.map(_sync, [*paths, *folders]):
+            report(written)  # a sign of life: on a slow disk so many files may take longer than the stall time
 
 
 def _sync(path: Path) -> None:

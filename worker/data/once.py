@@ -25,15 +25,16 @@ class Reporter:
         self._unit = ""
         self._first = (0.0, 0)
         self._next = 0.0
+        self._said = -1  #: of this part of the work
 
     def __call__(self, done: int, total: int | None, unit: str) -> None:
         """Say how far things are, if it is time or the end."""
         now = time.monotonic()
-        if unit != self._unit:
-            self._unit, self._first, self._next = unit, (now, done), now
-        if now < self._next and done != total:
+        if unit != self._unit or done < self._said:  # another part of the work begins
+            self._unit, self._first, self._next, self._said = unit, (now, done), now, -1
+        if now < self._next and (done != total or done == self._said):
             return
-        self._next = now + _REPORT_EVERY
+        self._next, self._said = now + _REPORT_EVERY, done
         began, before = self._first
         rate = (done - before) / (now - began) if now > began else None
         progress = protocol.Progress(done=done, total=total, unit=unit, rate=rate)

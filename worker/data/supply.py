@@ -208,11 +208,12 @@ def _archive(
 ) -> whole.Archive:
     if source.kind == "named" and sha256 is not None:
         raise _no_sha256(source, "Its files have checksums of their own; data_sha256 is for archives.")
-    if not source.is_fetched:
-        return whole.checked(source.path, sha256=sha256, label=source.label)
 
     def report(done: int, total: int | None) -> None:
         reporter(done, total, "bytes")
+
+    if not source.is_fetched:
+        return whole.checked(source.path, sha256=sha256, label=source.label, report=report)
 
     waiting = whole.taken_up(where.archives / f"{source.key}.zip", sha256=sha256, report=report)
     if waiting is not None:

@@ -26,7 +26,7 @@ class Archive:
     sha256: str
 
 
-def checked(path: Path, *, sha256: str | None, label: str) -> Archive:
+def checked(path: Path, *, sha256: str | None, label: str, report: Report) -> Archive:
     """Return an archive that lies on this host already.
 
     Raises:
@@ -34,8 +34,9 @@ def checked(path: Path, *, sha256: str | None, label: str) -> Archive:
 
     """
     failpoints.reach("local.read")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _read(path.open("rb"), path.stat().st_size, report)
+    if isinstance(found, OSError):
+        raise found
     if sha256 not in {None, found}:
         raise wrong_digest(label, found, sha256)
     return Archive(path=path, sha256=found)
@@ -58,7 +59,7 @@ def taken_up(archive: Path, *, sha256: str | None, report: Report) -> Archive | 
     except (OSError, ValueError):
         return None
     found = _read(file, total, report)
-    if found != noted or sha256 not in {None, found}:
+    if isinstance(found, OSError) or found != noted or sha256 not in {None, found}:
         discard(archive)
         return None
     return Archive(path=archive, sha256=found)
@@ -80,15 +81,15 @@ def wrong_digest(label: str, found: str, wanted: str | None, *, kind: str = "sha
     )
 
 
-def _read(file: BinaryIO, total: int, report: Report) -> str | None:
-    """Return the sha256 of a file of so many bytes, None where it cannot be read to its end."""
+def _read(file: BinaryIO, total: int, report: Report) -> str | OSError:
+    """Return the sha256 of a file of so many bytes, or why it cannot be read to its end."""
     digest, done = hashlib.sha256(), 0
     with file:
         while True:
             try:
                 piece = file.read(_CHUNK)
-            except OSError:
-                return None
+            except OSError as error:
+                return error
             if not piece:
                 return digest.hexdigest()
             digest.update(piece)

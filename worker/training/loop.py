@@ -50,6 +50,7 @@ class Loop:
         self._saved_at = time.monotonic()
         self._writing = saving.Writing()
         self._has_room = not self._ranks.leads  #: for a checkpoint, as far as anybody has looked
+        learner.look = self._remind
 
     def run(self) -> protocol.Ended:
         """Train to the last epoch, or to the next step after a stop; the state is on disk when this returns."""
@@ -182,6 +183,10 @@ class Loop:
         if self._steps_pace.due():
             self._settle()
         self._meter.advance(images, **self._position())
+
+    def _remind(self) -> None:
+        """Give a sign of life within a step: of many batches, it may take longer than the stall time."""
+        self._meter.remind(**self._position())
 
     def _position(self) -> dict[str, int]:
         epochs = self._spec.epochs

@@ -93,8 +93,10 @@ class Meter:
         self._unit = unit
         self._clock = clock
         self._pace = Pace(PROGRESS_EVERY, clock)
+        self._signs = Pace(_SIGN_EVERY, clock)
         self._images = 0
         self._since = clock()
+        self._rate: float | None = None  #: as it was told last
 
     def advance(self, images: int, *, done: int, total: int, epoch: int = 1, epochs: int = 1) -> None:
         """Count pictures, and say how far things are if it is time."""
@@ -106,11 +108,19 @@ class Meter:
         """Say how far things are, now."""
         now = self._clock()
         elapsed = now - self._since
-        rate = self._images / elapsed if self._images and elapsed > 0 else None
-        self._link.send(
-            protocol.Progress(done=done, total=total, unit=self._unit, epoch=epoch, epochs=epochs, rate=rate)
-        )
+        self._rate = self._images / elapsed if self._images and elapsed > 0 else None
+        self._send(done=done, total=total, epoch=epoch, epochs=epochs)
         self._images, self._since = 0, now
+
+    def remind(self, *, done: int, total: int, epoch: int = 1, epochs: int = 1) -> None:
+        """Say again how far things are, now and then, while something takes long."""
+        if self._signs.due():
+            self._send(done=done, total=total, epoch=epoch, epochs=epochs)
+
+    def _send(self, *, done: int, total: int, epoch: int, epochs: int) -> None:
+        self._link.send(
+            protocol.Progress(done=done, total=total, unit=self._unit, epoch=epoch, epochs=epochs, rate=self._rate)
+        )
 
 
 @contextmanager

@@ -242,7 +242,7 @@ def _begin(
         link.send(protocol.Resumed(attempt=None, step=0))
         if source is not None:
             _note(link, "weights_loaded", source)
-        look = functools.partial(report.raise_if_stopped, link)
+        look = functools.partial(_look, learner, link)
         pick = environment.layout_pick(learner, _settings(assignment))
         chosen, said = kernels.choose(learner.spec, learner.model, learner.device, look=look, pick=pick)
         learner.use(chosen)
@@ -273,6 +273,12 @@ def compile_pass(learner: trainer.Trainer, assignment: protocol.Assignment, link
     with report.alive(link, here):
         said = learner.compile(folders.compiled(Path(assignment.data_dir)))
     _note(link, "compile", said)
+
+
+def _look(learner: trainer.Trainer, link: report.Link) -> None:
+    """Raise `Stopped` if a stop is wished; else give a sign of life, for a pass that is measured may take minutes."""
+    report.raise_if_stopped(link)
+    link.send(protocol.Progress(done=learner.step, total=learner.total))
 
 
 def _measure(

@@ -1,7 +1,7 @@
 """The training's state and its one move, the optimizer step: what a checkpoint captures and restores."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -67,6 +67,7 @@ class Trainer:
         self.watched: list[float] = []  #: what patience looks at, of each epoch; nothing without patience
         self._pending: list[tuple[int, int, Values]] = []
         self._diverged: str | None = None  #: what is not finite
+        self.look: Callable[[], object] = lambda: None  #: called between two batches of a step
 
     def use(self, chosen: kernels.Kernels) -> None:
         """Compute what follows with these, from the first step on or from that of a checkpoint."""
@@ -165,6 +166,8 @@ class Trainer:
         """Add up the gradients of a step's batches, each by its share of `count` pictures; return loss and correct."""
         losses, corrects = [], []
         for pixels, truth in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
+            if losses:
+                self.look()
             with self.kernels.autocast(self.device):
                 logits = self._forward(pixels)
             if len(pixels):

@@ -185,6 +185,13 @@ def test_a_local_archive_is_checked_against_its_sha256(make_settings: Make, tmp_
     assert (tmp_path / "pets.zip").exists()
 
 
+def test_a_local_archive_gives_signs_of_life_while_it_is_summed_up(make_settings: Make, tmp_path: Path) -> None:
+    (tmp_path / "pets.zip").write_bytes(ARCHIVE)
+    said: list[protocol.Progress] = []
+    ensure(tmp_path / "pets.zip", make_settings(), report=said.append)
+    assert (said[0].done, said[0].total, said[0].unit) == (len(ARCHIVE), len(ARCHIVE), "bytes")
+
+
 def test_a_folder_has_no_sha256(make_settings: Make, tmp_path: Path, fails: Fails) -> None:
     with fails("has no sha256"):
         ensure(pictures.image_folder(tmp_path / "pets"), make_settings(), sha256="0" * 64)

@@ -67,6 +67,7 @@ def test_auto_is_decided_once_and_obeyed_afterwards(
     (note,) = first.of(protocol.Note)
     assert note.kind == "kernels"
     assert note.detail.endswith("layout channels_last: contiguous 2 s a pass, channels_last 1 s a pass")
+    assert sum(said.done == 0 for said in first.of(protocol.Progress)) == 2 * 3 + 1  # one before each pass
     slow["channels_last"] = 3.0
     second = train(data, root, first, layout="auto", precision="auto")
     assert not second.of(protocol.Note)

@@ -165,3 +165,18 @@ def test_steps_come_in_batches_and_progress_twice_a_second_at_most(data: protoco
     assert len(follower.steps) == 50
     assert len(follower.of(protocol.Progress)) <= 2 + seconds / report.PROGRESS_EVERY
     assert len(follower.of(protocol.Steps)) <= 1 + seconds / report.STEPS_EVERY + 10  # one before each checkpoint
+
+
+def test_a_step_of_many_batches_gives_signs_of_life(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take longer than the stall time, though no batch of it does; the pace that is told stays that of steps."""
+    monkeypatch.setattr(report, "_SIGN_EVERY", 0.0)
+    recipe, follower = support.spec(batch_size=2, accumulate=4, epochs=2), support.Follower()
+    stage.train(data, support.assignment(root, recipe), follower)
+    signs = [said for said in follower.of(protocol.Progress) if said.done == 0]
+    assert len(signs) == 1 + 3  # at the beginning, and between the batches of the first step
+    monkeypatch.setattr(report, "_SIGN_EVERY", 3600.0)
+    silent = support.Follower()
+    stage.train(data, support.assignment(root / "again", recipe), silent)
+    assert silent.steps == follower.steps
