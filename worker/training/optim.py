@@ -4,7 +4,7 @@ Adam: https://arxiv.org/abs/1412.6980. AdamW: https://arxiv.org/abs/1711.05101. 
 https://proceedings.mlr.press/v28/sutskever13.html.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +19,14 @@ _FORM: dict[str, Any] = {"foreach": True}
 _FORM_ON_GPU: dict[str, Any] = {"fused": True}
 
 
-def build(spec: specs.JobSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the spec's optimizer, with PyTorch's other defaults."""
+def build(
+    spec: specs.JobSpec, parameters: Iterable[nn.Parameter], *, like: Sequence[Mapping[str, Any]] = ()
+) -> torch.optim.Optimizer:
+    """Return the spec's optimizer, with PyTorch's other defaults; in the form of `like`, a checkpoint's groups."""
     parameters = list(parameters)
     groups = _groups(spec, parameters)
-    form = _FORM_ON_GPU if any(each.is_cuda for each in parameters) else _FORM
+    # Whether it takes part in the scaling of fp16 goes by the form that it is made in, whatever groups are loaded.
+    form = _FORM_ON_GPU if (like[0].get("fused") if like else _on_gpu(parameters)) else _FORM
     if spec.optimizer == "sgd":
         sgd = torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, **form)
         begin(sgd)
@@ -48,6 +51,10 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Let the next step have this learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def _on_gpu(parameters: list[nn.Parameter]) -> bool:
+    return any(each.is_cuda for each in parameters)
 
 
 def _groups(spec: specs.JobSpec, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:

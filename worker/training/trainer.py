@@ -1,8 +1,9 @@
 """The training's state and its one move, the optimizer step: what a checkpoint captures and restores."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -228,10 +229,10 @@ class Trainer:
             self._begin_part()
         return best
 
-    def _begin_part(self) -> None:
-        """Let learn what is to learn now, with an optimizer of its own."""
+    def _begin_part(self, like: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Let learn what is to learn now, with an optimizer of its own; it is `like` that of a checkpoint."""
         self.part = self.spec.learning(self.epoch)
-        self.optimizer = optim.build(self.spec, parts.let_learn(self.model, self.part))
+        self.optimizer = optim.build(self.spec, parts.let_learn(self.model, self.part), like=like)
 
     def _learning(self, network: densenet.DenseNet) -> nn.Module:
         """Return what batches go through: all of a network, or its classifier where that learns alone, on features."""
@@ -294,7 +295,7 @@ class Trainer:
         if self.average:
             self.average.network.load_state_dict(found.part("ema"))
         self.epoch = state.epoch
-        self._begin_part()
+        self._begin_part(like=state.optimizer)
         by_parameter: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in found.part("optimizer").items():
             index, name = key.split(".", 1)

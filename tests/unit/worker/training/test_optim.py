@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.unit.worker.training import support
-from worker.training import checkpoint, optim, trainer
+from worker.training import checkpoint, kernels, optim, trainer
 
 
 def network() -> nn.Module:
@@ -113,3 +113,26 @@ def test_neither_does_one_behind_a_checkpoint_without_momentum(monkeypatch: pyte
     kept = learner.optimizer.state_dict()["state"]
     assert len(kept) == len(list(learner.model.parameters()))
     assert not any(each["momentum_buffer"].any() for each in kept.values())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_fp16_that_began_on_a_cpu_goes_on_on_a_gpu(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scaler leaves to the form for GPUs what the checkpoint's cannot do."""
+    recipe = support.spec(optimizer=optimizer, precision="fp16")
+    images, targets = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+
+    def made() -> trainer.Trainer:
+        return trainer.Trainer(
+            recipe, data_hash="", classes=("a", "b"), device=torch.device("cpu"), steps_per_epoch=9
+        )
+
+    learner = made()
+    learner.use(kernels.Kernels(precision="fp16"))
+    learner.train_step(images, targets)
+    before = checkpoint.unpacked(b"".join(learner.capture().pieces()))
+    learner.train_step(images, targets)
+    monkeypatch.setattr(optim, "_on_gpu", lambda _: True)
+    other = made()
+    other.restore(before)
+    other.train_step(images, targets)
+    assert support.same(dict(learner.model.state_dict()), dict(other.model.state_dict()))
