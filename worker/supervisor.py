@@ -25,6 +25,8 @@ _log = log.get("supervisor")
 
 _TICK_SECONDS = 1.0
 _EXIT_SECONDS = 5.0
+#: Two looks at a process are never so far apart, however slow the database is, unless the one who looks was frozen.
+_FROZEN_SECONDS = 60.0
 
 #: What a process is asked to stop for: the more urgent wish replaces the other.
 _URGENCY = {None: 0, "yielded": 1, "paused": 2, "drained": 3, "cancelled": 4}
@@ -52,6 +54,7 @@ class _Watch:
     """What the supervisor has asked of the process and heard from it; times on the monotonic clock."""
 
     began_at: float
+    looked_at: float
     alive_at: float
     asked_at: float = 0.0
     asked_for: Stopped | None = None
@@ -136,7 +139,7 @@ class Supervisor:
             return jobs.Outcome(kind=self._wished(heartbeat) or "drained")
         with started as process:
             now = self._clock.monotonic()
-            watch = _Watch(began_at=began_at, alive_at=now, memory=oom.counter(process.pid))
+            watch = _Watch(began_at=began_at, looked_at=now, alive_at=now, memory=oom.counter(process.pid))
             while not process.ended:
                 for readable in connection.wait([process.connection, process.ending], timeout=_TICK_SECONDS):
                     self._hear(readable, process, recorder, watch)
@@ -174,6 +177,9 @@ class Supervisor:
     def _steer(self, claim: jobs.Claim, process: Process, heartbeat: Heartbeat, watch: _Watch) -> None:
         """Ask the process to stop where that is wished, and kill it where asking does not help."""
         now = self._clock.monotonic()
+        if now - watch.looked_at > _FROZEN_SECONDS:  # as the process may have been: a container was paused
+            watch.alive_at = now
+        watch.looked_at = now
         wished = self._wished(heartbeat)
         if _URGENCY[wished] > _URGENCY[watch.asked_for]:
             watch.asked_for, watch.asked_at = wished, now

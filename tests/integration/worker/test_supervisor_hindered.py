@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import config, errors
+from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, layout, states
 from orchestrator.store import sql
 from tests.integration.worker.conftest import Bench
@@ -49,6 +50,34 @@ def test_a_job_that_was_taken_back_is_let_go_and_nothing_more_is_written(
     after = bench.store.events(bench.job.id)
     assert after[-1].kind == "lost"
     assert bench.attempt.outcome == "lost"
+
+
+class _Jumping(clocks.SystemClock):
+    """A clock that is set forward; it counts how often it was looked at since."""
+
+    ahead, looks = 0.0, 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return super().monotonic() + self.ahead
+
+
+def test_who_was_frozen_for_the_stall_time_gives_its_process_that_time_anew(
+    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a container is paused: the process could not move either."""
+    clock = _Jumping()
+    monkeypatch.setattr(bench.supervisor, "_clock", clock)
+    monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
+    stage("wait_for_stop")
+
+    def freeze_and_cancel() -> None:
+        clock.ahead, clock.looks = 2 * bench.settings.stall, 0
+        until(lambda: clock.looks > 20)  # some of them at each look at the process
+        bench.cancel()
+
+    bench.run_beside(freeze_and_cancel)
+    assert bench.attempt.outcome == "cancelled"
 
 
 def test_a_directory_that_cannot_be_made_fails_the_job_and_not_the_slot(
