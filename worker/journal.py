@@ -107,6 +107,10 @@ class Journal:
         """Go on to the record behind the one that `oldest` returned."""
         self._read_to += len(self._line)
 
+    def forget_left_out(self) -> None:
+        """Count step records beyond the limit anew: it has been said how many there were."""
+        self.left_out = 0
+
     def close(self) -> None:
         """Let go of the file; what it holds is for a successor."""
         if self._file is not None:

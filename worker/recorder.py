@@ -55,6 +55,7 @@ class Recorder:
         self._retry_at = 0.0
         self._written_step: int | None = None  #: of the last checkpoint that the database knows
         self._gave_up = False
+        self._complained = False  #: of a log that cannot be read
 
     def take(self, message: Any) -> None:
         """Take in what the process says; `flush` writes it."""
@@ -104,17 +105,21 @@ class Recorder:
         self._journal.close()
 
     def _add(self, said: Any) -> None:
-        self._waiting.append(Record(at=self._clock.now(), said=said))
+        self._waiting.append(self._record(said))
+
+    def _record(self, said: Any) -> Record:
+        return Record(at=self._clock.now(), said=said)
 
     def _write_all(self) -> bool:
         """Write the journal, then what came since, then progress and log; False where the time was not enough."""
         until = self._clock.monotonic() + _REPLAY_SECONDS
+        if self._journal.left_out:  # before all that waits: behind its end an attempt writes nothing more
+            note = protocol.Note(kind="left_out", detail=f"{self._journal.left_out} messages with step values")
+            self._write_once(self._record(note), self._journal.forget_left_out)
         while record := self._journal.oldest():
             self._write_once(record, self._journal.forget_oldest)
             if self._clock.monotonic() > until:
                 return False
-        if self._journal.left_out:
-            self._add(protocol.Note(kind="left_out", detail=f"{self._journal.left_out} messages with step values"))
         self._journal.discard()
         while self._waiting:
             self._write_once(self._waiting[0], self._waiting.popleft)
@@ -161,14 +166,22 @@ class Recorder:
             self._shelf.thin_out()
 
     def _copy_log(self) -> bool:
-        """Copy the next piece of the log; False where there is none."""
+        """Copy the next piece of the log; False where there is none, or it cannot be read: no job fails of its log."""
         if self._chunk is None and self.log is not None:
-            self._chunk = self.log.read()
+            try:
+                self._chunk = self.log.read()
+            except OSError as error:
+                self._complain_of_log(error)
         if self._chunk is None:
             return False
         self._store.record_log(self._claim, self._chunk)
         self._chunk = None
         return True
+
+    def _complain_of_log(self, error: OSError) -> None:
+        if not self._complained:
+            _log.warning("log cannot be read", job=self._claim.id, why=str(error))
+        self._complained = True
 
     def _write(self, record: Record) -> None:
         store, claim = self._store, self._claim

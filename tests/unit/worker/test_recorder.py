@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
@@ -17,6 +18,7 @@ from orchestrator.store import sql
 from tests.conftest import HandClock
 from tests.contract import parts
 from worker import identity, journal, protocol
+from worker.logtail import LogTail
 from worker.recorder import Recorder, recover
 
 
@@ -220,6 +222,34 @@ def test_past_its_limit_a_journal_leaves_out_step_values_alone(
     assert str(details["left_out"]).startswith(str(10 - kept))
 
 
+@pytest.mark.parametrize("has_room", [True, False])
+def test_what_was_left_out_is_said_before_the_end_behind_which_nothing_is_written(
+    *,
+    has_room: bool,
+    recorder: Recorder,
+    store: sql.SqlStore,
+    claim: jobs.Claim,
+    tmp_path: Path,
+    away: Away,
+    clock: HandClock,
+) -> None:
+    if has_room:  # for the end, if not for all steps
+        recorder.adopt(journal.Journal(_journal(tmp_path, claim), most_bytes=300))
+    for number in range(1, 11):
+        recorder.take(_step(number))
+    assert not recorder.flush()
+    recorder.end(jobs.Outcome(kind="drained"))
+    assert not recorder.flush()
+    away.on = False
+    clock.move(seconds=2)
+    assert recorder.flush()
+    assert recorder.ended is not None
+    left_out = 10 - len(store.steps(claim.id))
+    assert left_out > 0
+    said = [event.detail for event in store.events(claim.id) if event.kind == "left_out"]
+    assert said == [f"{left_out} messages with step values"]
+
+
 def test_a_disk_that_takes_no_journal_costs_step_values_alone(
     recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, away: Away, clock: HandClock
 ) -> None:
@@ -329,3 +359,22 @@ def test_who_dies_before_the_journal_has_the_newer_checkpoints_leaves_the_older_
         recorder.flush()
     assert {f"step-{step}" for step in (1, 2)} <= {path.name for path in tmp_path.glob("step-*")}
     recorder.close(stale=False)
+
+
+def test_no_job_fails_of_a_log_that_cannot_be_read(
+    recorder: Recorder, store: sql.SqlStore, claim: jobs.Claim, tmp_path: Path
+) -> None:
+    file = tmp_path / "log.txt"
+    recorder.log = LogTail(file, attempt=claim.attempt, max_bytes=1000)  # gone, or on a disk with faults
+    recorder.take(_step(1))
+    with structlog.testing.capture_logs() as logs:
+        assert recorder.flush()
+        assert recorder.flush()
+    assert [entry["event"] for entry in logs] == ["log cannot be read"]
+    file.write_text("it is back\n", encoding="utf-8")
+    assert recorder.flush()
+    file.unlink()
+    recorder.end(jobs.Outcome(kind="drained"))
+    assert recorder.flush()
+    assert recorder.ended is not None
+    assert [chunk.text for chunk in store.logs(claim.id)] == ["it is back\n"]
