@@ -147,9 +147,17 @@ class _Feed:
 
     def close(self) -> None:
         """Let it write what waits, for a moment."""
-        with suppress(queue.Full):
-            self._values.put(None, timeout=_GOODBYE_SECONDS)
+        self._end()
         self._thread.join(_GOODBYE_SECONDS)
+
+    def _end(self) -> None:
+        """Put the word of the end behind what waits; where there is no room for it, in place of the oldest."""
+        while True:
+            with suppress(queue.Full):
+                self._values.put_nowait(None)
+                return
+            with suppress(queue.Empty):
+                self._values.get_nowait()
 
     def _work(self) -> None:
         try:

@@ -12,6 +12,7 @@ from orchestrator import config
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import base
 from tests.contract import parts
+from tests.support.waiting import until
 from worker import protocol, sinks
 
 CANARY = "s3cr3t-canary"
@@ -207,6 +208,7 @@ def test_a_slow_sink_keeps_nobody_waiting(
     feed(settings, claim, "wandb", SAID * 10)  # would never come back where anything waited
     go.set()
     assert "".join(capsys.readouterr()).count("it is too slow") == 1
+    until(lambda: ("finish",) in tracker.calls)  # what was full when the attempt ended is not left open
 
 
 def test_a_download_and_a_home_without_sinks_open_none(settings: config.Settings, store: base.Store) -> None:
