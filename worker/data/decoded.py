@@ -150,10 +150,11 @@ class Decoded:
         if self._head["ours"][0] or (self._rows["height"] > 0).all():
             return
         try:
-            alone = self._is_alone()
-            self._find()
-            if alone:
+            alone, fits = self._is_alone(), self._find()
+            if alone and fits:
                 self._begin()
+            elif alone:
+                self._lock.release()
         except OSError as error:
             self._give_up(error)
 
@@ -187,23 +188,23 @@ class Decoded:
             return True
         return False
 
-    def _find(self) -> None:
-        """Take over the rows of the index, where there is one that can be used."""
+    def _find(self) -> bool:
+        """Take over the rows of an index that can be used; return whether what this one reads may be added to."""
+        known = self._head["file"][0]
         try:
             failpoints.reach("pixels.look")
             name, kept, rows = _unpacked((self._folder / _INDEX).read_bytes(), len(self._rows))
-            if self._head["file"][0] not in {b"", name}:
-                return  # made anew; what is open stays good
-            if self._path(name).stat().st_size < kept:
-                return
+            if known not in {b"", name} or self._path(name).stat().st_size < kept:
+                return not known  # made anew, or cut short; what is open stays good
             os.utime(self._folder)
         except (FileNotFoundError, _Damaged):
-            return
+            return not known
         new = (self._rows["height"] == 0) & (rows["height"] > 0)
         new &= ~self._rows["lost"] | (self._rows["offset"] != rows["offset"])  # unless it was added anew
         self._rows[new] = rows[new]
         self._rows["unseen"][new], self._rows["lost"][new] = True, False
         self._head["file"], self._head["kept"], self._head["tail"] = name, kept, kept
+        return True
 
     def _begin(self) -> None:
         """Get ready to add."""
@@ -279,7 +280,8 @@ class Decoded:
         name = self._head["file"][0]
         if self._open is None or self._open[0] != name:
             failpoints.reach("pixels.open")
-            self._open = name, os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            new = 0 if self._head["kept"][0] else os.O_CREAT
+            self._open = name, os.open(self._path(name), os.O_RDWR | new | os.O_CLOEXEC, 0o600)
         return self._open[1]
 
     def _path(self, name: bytes) -> Path:

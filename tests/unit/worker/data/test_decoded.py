@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -309,3 +310,36 @@ def test_a_set_that_is_removed_takes_its_pixels_along(info: protocol.DatasetInfo
     job(info, settings)
     cache.Cache(settings.data_dir).remove(info.hash)
     assert list((settings.data_dir / decoded.FOLDER).iterdir()) == []
+
+
+def test_who_reads_a_set_that_was_made_anew_does_not_add_to_it(
+    info: protocol.DatasetInfo, settings: config.Settings
+) -> None:
+    """Where its own file was, it would find nothing but zeros: a black picture."""
+    made = np.full((3, 2, 3), 7, np.uint8)
+
+    def another() -> decoded.Decoded:
+        found = decoded.of(info, settings)
+        assert found is not None
+        return found
+
+    with closing(another()) as reader:
+        with closing(another()) as adder:
+            adder.refresh()
+            adder.picture(0, lambda: made)
+            adder.keep()
+            assert adder._keeping is not None
+            adder._keeping.result()
+            reader.refresh()
+            assert np.array_equal(reader.picture(0, lambda: made)[:, :], made)
+        shutil.rmtree(files(settings)[0].parent)  # as for the sake of another set
+        with closing(another()) as anew:
+            anew.refresh()
+            anew.picture(1, lambda: made)
+        index = files(settings)[0].read_bytes()
+        assert reader._open is not None
+        os.close(reader._open[1])
+        reader._open = None  # as in a process that is forked for the next pass
+        reader.refresh()
+        assert np.array_equal(reader.picture(0, lambda: made)[:, :], made)
+    assert files(settings)[0].read_bytes() == index

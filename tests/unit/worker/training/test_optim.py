@@ -122,9 +122,7 @@ def test_fp16_that_began_on_a_cpu_goes_on_on_a_gpu(optimizer: str, monkeypatch: 
     images, targets = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
 
     def made() -> trainer.Trainer:
-        return trainer.Trainer(
-            recipe, data_hash="", classes=("a", "b"), device=torch.device("cpu"), steps_per_epoch=9
-        )
+        return trainer.Trainer(recipe, data_hash="", classes=("a", "b"), device=torch.device("cpu"), steps_per_epoch=9)
 
     learner = made()
     learner.use(kernels.Kernels(precision="fp16"))
