@@ -97,6 +97,7 @@ EXCEPTIONS = {
     "worker/data/cache.py:records": "the same",
     "worker/data/cache.py:remove": "a person's wish: what stays of it `clear_up` removes",
     "worker/data/crews.py:_by_threads": "shuts down its own pool of threads",
+    "worker/data/crews.py:close": "the same",
     "worker/data/decoded.py:close": "the same",
     "worker/data/decoded.py:forget": "a person's wish: what stays of it is no set that any job would look for",
     "worker/data/formats.py:_idx": "calls `_opened`, which has it",

@@ -36,6 +36,8 @@ class Crew:
         self.workers = workers
         self.pin_memory = pin_memory
         self._staying: dict[Pictures, Makers] = {}
+        self._passing: set[Makers] = set()  #: of a pass under way, and with it no more
+        self._pools: set[ThreadPoolExecutor] = set()  #: likewise
 
     def load(self, pictures: Pictures, batches: list[list[Key]], *, stay: bool = False) -> Iterator[Batch]:
         """Yield the batches, in order; processes `stay` for the next pass over these pictures."""
@@ -49,13 +51,18 @@ class Crew:
             yield from (self._made(pictures, keys) for keys in batches)
 
     def close(self) -> None:
-        """End the processes that have stayed."""
-        while self._staying:
-            _, makers = self._staying.popitem()
+        """End all that loads, of a pass as well that an error has left: it would still add to what is kept decoded."""
+        while self._pools:
+            self._pools.pop().shutdown(cancel_futures=True)
+        # The youngest first: each process keeps the pipes of those that were started before it open.
+        for makers in (*self._passing, *reversed(self._staying.values())):
             makers.close()
+        self._staying.clear()
+        self._passing.clear()
 
     def _by_threads(self, pictures: Pictures, batches: list[list[Key]]) -> Iterator[Batch]:
         pool = ThreadPoolExecutor(self.workers, "loader")
+        self._pools.add(pool)
         under_way: deque[Future[Batch]] = deque()
         try:
             for keys in batches:
@@ -66,6 +73,7 @@ class Crew:
                 yield under_way.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+            self._pools.discard(pool)
 
     def _made(self, pictures: Pictures, keys: list[Key]) -> Batch:
         images, labels = pictures.__getitems__(keys)
@@ -80,10 +88,13 @@ class Crew:
         makers = there or Makers(pictures, self.workers, largest=largest)
         if stay:
             self._staying[pictures] = makers
+        else:
+            self._passing.add(makers)
         try:
             yield from makers.load(batches, pin_memory=self.pin_memory)
         finally:
             if not stay:
+                self._passing.discard(makers)
                 makers.close()
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -181,3 +182,20 @@ def test_larger_batches_than_before_are_made_by_others() -> None:
         second = processes(crew._staying[pictures])
         assert len(list(crew.load(pictures, [keys(1, 2)], stay=True))) == 1
         assert processes(crew._staying[pictures]) == second
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_what_an_error_has_left_of_a_pass_ends_with_the_crew(kind: crews.Kind) -> None:
+    """Whoever keeps the error keeps the pass, and who loads would go on."""
+
+    def loading() -> set[object]:
+        return {*makers.processes(), *(one for one in threading.enumerate() if one.name.startswith("loader"))}
+
+    before = loading()
+    crew = crews.Crew(kind, 2, pin_memory=False)
+    left = crew.load(Pictures(), [keys(index) for index in range(40)])
+    next(left)
+    assert loading() - before
+    crew.close()
+    assert not loading() - before
+    del left
