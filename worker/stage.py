@@ -146,7 +146,8 @@ def _reason(error: Exception) -> states.Reason:
     said = str(error).lower()
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return states.Reason.DISK_FULL
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM  # of a fork, or of memory that is shared
+    if isinstance(error, MemoryError) or no_memory or "OutOfMemoryError" in names:
         return states.Reason.OOM
     if isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY):
         return states.Reason.OOM

@@ -107,6 +107,7 @@ def test_a_stage_failure_keeps_its_reason_words_and_hint(capfd: pytest.CaptureFi
     ("error", "reason"),
     [
         (MemoryError(), states.Reason.OOM),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), states.Reason.OOM),
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), states.Reason.OOM),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), states.Reason.OOM),
         (OSError(errno.ENOSPC, "No space left on device"), states.Reason.DISK_FULL),
