@@ -19,8 +19,9 @@ def visible_gpus() -> str | None:
 
 
 def talk_on_loopback() -> None:
-    """Let gloo, by which ranks of a training talk, listen on this host alone; it would go by the host's name."""
+    """Let gloo and NCCL, by which ranks of a training talk, listen on this host alone; they would go by its network."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
 
 
 def keep_compiled(folder: Path) -> None:

@@ -1,11 +1,13 @@
 """What goes wrong at a sum of all ranks is another rank's doing, or this one's own."""
 
 import functools
+import os
 
 import pytest
 import torch
 from torch import distributed
 
+from orchestrator import environ
 from worker.data import shares
 from worker.training import world
 
@@ -37,3 +39,12 @@ def test_who_is_last_of_several_gpus_does_not_wait_for_the_others_to_part(monkey
         monkeypatch.setattr(distributed, "destroy_process_group", functools.partial(parted.append, device))
         world.leave(torch.device(device))
     assert parted == ["cpu"]
+
+
+def test_ranks_listen_on_their_host_alone_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"NCCL_SOCKET_IFNAME": "eth0"}
+    for before in ({}, told):
+        variables = dict(before)
+        monkeypatch.setattr(os, "environ", variables)
+        environ.talk_on_loopback()
+        assert variables == {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} | before
