@@ -94,8 +94,8 @@ class Loop:
             turn=turn,
         )
 
-    def _train_epoch(self) -> protocol.Usage:
-        """Train to the end of the epoch, and return what that took."""
+    def _train_epoch(self) -> protocol.Usage | None:
+        """Train to the end of the epoch, and return what that took; None where all its steps were made before."""
         learner = self._trainer
         end = (learner.epoch + 1) * self._batches.steps_per_epoch
         start = learner.step - learner.epoch * self._batches.steps_per_epoch
@@ -118,7 +118,7 @@ class Loop:
                 self._save()
         self._settle()  # waits for a GPU: the seconds of its last steps come in here
         learner.sums.seconds += time.monotonic() - lap
-        return usage.together(self._gauge.end(), self._ranks)
+        return usage.together(self._gauge.end(), self._ranks) if sizes else None
 
     def _source(self) -> loader.Loader | features.Features:
         """Return where the batches come from: pictures, or their features while the classifier learns alone."""

@@ -4,6 +4,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -86,3 +87,13 @@ def test_every_epoch_tells_what_it_took(data: protocol.DatasetInfo, root: Any) -
         if row.usage is not None:
             assert 0 < row.usage.waiting < 1
             assert row.usage.memory > 2**20
+
+
+def test_an_epoch_whose_steps_were_all_made_before_a_stop_has_none(data: protocol.DatasetInfo, root: Path) -> None:
+    """Of no steps anything could be said: that they waited for their data, for example."""
+    first, second = support.Follower(support.stop_at(5)), support.Follower()  # before the first batch of validation
+    stage.train(data, support.assignment(root, support.spec()), first)
+    stage.train(data, support.assignment(root, support.spec(), attempt=2, earlier=(first,)), second)
+    assert first.of(protocol.CheckpointWritten)[0].checkpoint.step == 3
+    closed = [said.metrics[0] for said in second.of(protocol.CheckpointWritten) if said.metrics]
+    assert [row.usage is None for row in closed] == [True, False, False]
