@@ -177,8 +177,11 @@ class Supervisor:
     def _steer(self, claim: jobs.Claim, process: Process, heartbeat: Heartbeat, watch: _Watch) -> None:
         """Ask the process to stop where that is wished, and kill it where asking does not help."""
         now = self._clock.monotonic()
-        if now - watch.looked_at > _FROZEN_SECONDS:  # as the process may have been: a container was paused
-            watch.alive_at = now
+        gap = now - watch.looked_at
+        if gap > _FROZEN_SECONDS:  # as the process may have been, in a container that was paused: it is left out
+            watch.began_at += gap
+            watch.asked_at += gap
+            watch.alive_at = min(now, watch.alive_at + gap)
         watch.looked_at = now
         wished = self._wished(heartbeat)
         if _URGENCY[wished] > _URGENCY[watch.asked_for]:

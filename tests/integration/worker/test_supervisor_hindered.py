@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator import config, errors
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, layout, states
+from orchestrator.core import jobs, layout, specs, states
 from orchestrator.store import sql
 from tests.integration.worker.conftest import Bench
 from tests.support.waiting import until
@@ -62,17 +62,22 @@ class _Jumping(clocks.SystemClock):
         return super().monotonic() + self.ahead
 
 
-def test_who_was_frozen_for_the_stall_time_gives_its_process_that_time_anew(
-    bench: Bench, stage: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+def test_time_in_which_a_supervisor_was_frozen_is_left_out(
+    settings: config.Settings,
+    store: sql.SqlStore,
+    fork_server: Path,
+    stage: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As when a container is paused: the process could not move either."""
+    """As when a container is paused: the process could not move either, and it has run no longer."""
+    bench = Bench(settings, store, fork_server, spec=specs.JobSpec(max_duration=1.0))
     clock = _Jumping()
     monkeypatch.setattr(bench.supervisor, "_clock", clock)
     monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
     stage("wait_for_stop")
 
     def freeze_and_cancel() -> None:
-        clock.ahead, clock.looks = 2 * bench.settings.stall, 0
+        clock.ahead, clock.looks = 3700 + settings.stall, 0
         until(lambda: clock.looks > 20)  # some of them at each look at the process
         bench.cancel()
 
