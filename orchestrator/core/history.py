@@ -69,14 +69,22 @@ class History:
 
     @cached_property
     def line_ends(self) -> dict[int, int | None]:
-        """Up to which step the rows of each attempt count: the lowest at which a later one resumed."""
-        ends: dict[int, int | None] = {}
-        lowest: int | None = None
-        for attempt in reversed(self.attempts):
-            ends[attempt.attempt] = lowest
-            if attempt.first_step is not None:
-                lowest = attempt.first_step if lowest is None else min(lowest, attempt.first_step)
-        return ends
+        """Up to which step the rows of each attempt count: the lowest at which a later one resumed.
+
+        One less where a later one resumed at a step at which it had closed an epoch, from an earlier one's checkpoint.
+        """
+        closed = {(row.attempt, row.step) for row in self.epochs}
+
+        def end(attempt: int, later: jobs.Attempt) -> int:
+            step, source = later.first_step or 0, later.resumed_from
+            return step - (source is not None and source < attempt and (attempt, step) in closed)
+
+        return {
+            each.attempt: min(
+                (end(each.attempt, later) for later in self.trainings if later.attempt > each.attempt), default=None
+            )
+            for each in self.attempts
+        }
 
     @cached_property
     def kept(self) -> tuple[jobs.Checkpoint, ...]:

@@ -1,13 +1,14 @@
 """The winning line: which rows of which attempts make up the one training that counts.
 
 A later attempt that resumes at step s leaves behind what earlier attempts did past s. `attempts.line_end` keeps the
-lowest such s, so that a row counts exactly where its step is not beyond its attempt's `line_end`.
+lowest such s, so that a row counts exactly where its step is not beyond its attempt's `line_end`; one less where the
+attempt had closed an epoch at s that the later one closes anew.
 """
 
 from collections.abc import Container
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, exists, literal, or_, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import jobs, retention, specfields
@@ -15,6 +16,7 @@ from orchestrator.store import attemptmodels, jobmodels, rows
 
 _attempts = attemptmodels.attempts.c
 _checkpoints = attemptmodels.checkpoints.c
+_epochs = attemptmodels.epoch_metrics.c
 
 
 def on_line(table: Any, job_id: str) -> Select[Any]:
@@ -32,17 +34,19 @@ def checkpoints(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, .
     return tuple(rows.checkpoint(row) for row in connection.execute(newest_first))
 
 
-def cut(connection: Connection, job_id: str, *, attempt: int, step: int) -> None:
-    """Take what attempts before `attempt` did past `step` off the line."""
-    connection.execute(
-        update(attemptmodels.attempts)
-        .where(
-            _attempts.job_id == job_id,
-            _attempts.attempt < attempt,
-            or_(_attempts.line_end.is_(None), _attempts.line_end > step),
-        )
-        .values(line_end=step)
-    )
+def cut(connection: Connection, job_id: str, *, attempt: int, source: int | None, step: int) -> None:
+    """Take what attempts before `attempt` did past `step` off the line, and an epoch that is closed anew.
+
+    One behind `source`, whose checkpoint is gone on from, may have closed it at that very step.
+    """
+    there = (_epochs.job_id == _attempts.job_id, _epochs.attempt == _attempts.attempt, _epochs.step == step)
+    closed = exists().where(*there).correlate(attemptmodels.attempts)
+    behind = _attempts.attempt > (attempt if source is None else source)
+    here, earlier = (literal(one, _attempts.line_end.type) for one in (step, step - 1))
+    end = case((and_(behind, closed), earlier), else_=here)
+    before = (_attempts.job_id == job_id, _attempts.attempt < attempt)
+    cutting = update(attemptmodels.attempts).where(*before, or_(_attempts.line_end.is_(None), _attempts.line_end > end))
+    connection.execute(cutting.values(line_end=end))
 
 
 def mark(connection: Connection, job_id: str) -> tuple[jobs.Checkpoint, ...]:

@@ -166,7 +166,7 @@ class Supervisors(workerbase.Supervisors):
         _own(connection, claim)
         mine = (_attempts.job_id == claim.id, _attempts.attempt == claim.attempt)
         connection.execute(update(attemptmodels.attempts).where(*mine).values(resumed_from=attempt, first_step=step))
-        line.cut(connection, claim.id, attempt=claim.attempt, step=step)
+        line.cut(connection, claim.id, attempt=claim.attempt, source=attempt, step=step)
         line.mark(connection, claim.id)
 
     @engine.writes

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.core import history, jobs, specfields, specs
+from orchestrator.core import history, jobs, specfields, specs, states
 from orchestrator.core.findings import Kind
 from orchestrator.store import sql
 from tests.contract import parts
@@ -67,6 +67,26 @@ def test_epoch_is_counted_once_on_the_line(any_store: sql.SqlStore) -> None:
         (2, "train", 0.7, 3),
         (2, "val", 0.7, 3),
     ]
+
+
+def test_an_epoch_that_is_closed_anew_counts_once(any_store: sql.SqlStore) -> None:
+    """A stop while it was measured left a checkpoint of its last step, and the one of its end is damaged."""
+    held = parts.training(any_store)
+    any_store.record_steps(held, parts.losses(1, 10))
+    any_store.record_checkpoint(held, parts.checkpoint(held, 10))  # attempt 2
+    for _ in range(2):  # attempts 3 and 4
+        any_store.finish(held, parts.DRAINED)
+        held = parts.claimed(any_store, states.Stage.TRAIN)
+        any_store.record_resumed(held, attempt=2, step=10)
+        any_store.record_checkpoint(held, parts.checkpoint(held, 10, epoch=1, accuracy=0.5), parts.epoch_rows(1))
+    assert [(row.epoch, row.split, row.attempt) for row in any_store.epochs(held.id)] == [
+        (1, "train", 4),
+        (1, "val", 4),
+    ]
+    assert points(any_store, held.id) == [(4, 10), (2, 10)]
+    assert steps(any_store, held.id) == [(step, 2) for step in range(1, 11)]
+    known = any_store.history(held.id)
+    assert {row.attempt: row.line_end for row in known.attempts} == known.line_ends == {1: 0, 2: 10, 3: 9, 4: None}
 
 
 def test_claim_offers_the_line_only(any_store: sql.SqlStore) -> None:
