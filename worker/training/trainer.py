@@ -165,7 +165,8 @@ class Trainer:
 
     def _gradients(self, images: torch.Tensor, targets: torch.Tensor, sizes: list[int], count: int) -> Values:
         """Add up the gradients of a step's batches, each by its share of `count` pictures; return loss and correct."""
-        losses, corrects = [], []
+        losses: list[torch.Tensor] = []
+        corrects: list[torch.Tensor] = []
         for pixels, truth in zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True):
             if losses:
                 self.look()
