@@ -81,7 +81,7 @@ After = Annotated[
 NotBefore = Annotated[
     str | None, typer.Option(metavar="TIME", help="Begin no earlier: 18:00, +2h or 2026-12-24T18:00.")
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Return when the job has ended: 0, 5 (failed) or 6 (cancelled).")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when the job has ended, with its exit code: 0, 5 or 6.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Watch the job until it has ended.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show every value, the place in the queue, memory and time; queue nothing.")

@@ -56,7 +56,7 @@ def written(fields: dict[str, Any]) -> list[str]:
 
 
 def _flag(name: str, info: FieldInfo) -> inspect.Parameter:
-    common: dict[str, Any] = {"help": info.description, "rich_help_panel": panel(name)}
+    common: dict[str, Any] = {"help": _sentence(info.description or ""), "rich_help_panel": panel(name)}
     if info.annotation is bool:
         annotation: Any = Annotated[bool, typer.Option(f"{_spelling(name)}/--no-{_spelling(name)[2:]}", **common)]
         default: Any = info.default
@@ -64,6 +64,10 @@ def _flag(name: str, info: FieldInfo) -> inspect.Parameter:
         annotation = Annotated[str | None, typer.Option(_spelling(name), metavar=_metavar(info), **common)]
         default = None if info.default is None else _as_text(info.default)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _sentence(description: str) -> str:
+    return f"{description[:1].upper()}{description[1:]}."
 
 
 def panel(name: str) -> str:

@@ -40,7 +40,7 @@ class SpecFields(BaseModel):
     data: str = Field(
         "cats_and_dogs", min_length=1, description="data set: a name, URL, archive or folder; see `orch help data`"
     )
-    data_sha256: str | None = Field(None, description="sha256 that the downloaded archive must have")
+    data_sha256: str | None = Field(None, description="digest (sha256) that the downloaded archive must have")
 
     network: str = Field("densenet121", description="network by name, as `orch models` lists them")
     growth_rate: int = Field(32, ge=1, le=256, description="channels that each layer adds")
@@ -48,7 +48,7 @@ class SpecFields(BaseModel):
         (6, 12, 24, 16), min_length=1, max_length=8, description="layers of each dense block"
     )
     reduction: _Fraction = Field(0.5, description="share of channels that a transition keeps")
-    stem: networks.Stem = Field("cifar", description="cifar: 3x3 convolution; imagenet: 7x7 and max-pool")
+    stem: networks.Stem = Field("cifar", description="first layers: cifar: 3x3 convolution; imagenet: 7x7 and max-pool")
     stem_channels: int | None = Field(None, ge=1, le=1024, description="channels of the stem; unset: two growth rates")
     bottleneck: int = Field(4, ge=0, le=64, description="width of a layer's bottleneck, in growth rates; 0: none")
     transition_relu: bool = Field(default=False, description="ReLU in transitions, as in torchvision")
@@ -59,7 +59,7 @@ class SpecFields(BaseModel):
         max_length=4096,
         description="weights to start from: imagenet, a .safetensors or .pth file, or the best checkpoint of a job",
     )
-    weights_sha256: str | None = Field(None, description="sha256 that the file of weights must have")
+    weights_sha256: str | None = Field(None, description="digest (sha256) that the file of weights must have")
     train: Part = Field(
         "all",
         description="what learns: all; last-block; or head, the classifier alone, on features that are computed once "
@@ -95,13 +95,13 @@ class SpecFields(BaseModel):
     )
     pipeline: Literal["compat", "fast"] = Field(
         "compat",
-        description="compat: pictures resized by Pillow, to the notebook's bits; fast: by torch, in half the time and "
-        "within one of 255 levels",
+        description="how pictures are resized: compat: by Pillow, to the notebook's bits; fast: by torch, in half the "
+        "time and within one of 255 levels",
     )
     mean: _Channels = Field((0.490, 0.449, 0.411), description="mean of each channel")
     std: _PositiveChannels = Field((0.231, 0.221, 0.230), description="deviation of each channel")
 
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="adam, adamw or sgd")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer: adam, adamw or sgd")
     lr: float = Field(1e-4, gt=0, le=10, description="learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     nesterov: bool = Field(default=False, description="Nesterov's form of sgd's momentum")
@@ -113,10 +113,10 @@ class SpecFields(BaseModel):
         "constant", description="schedule of the learning rate: constant, step, cosine or one-cycle"
     )
     lr_steps: tuple[_Share, ...] = Field(
-        (0.5, 0.75), max_length=16, description="step: shares of the training at which the rate falls"
+        (0.5, 0.75), max_length=16, description="shares of the training at which the rate falls, with schedule step"
     )
-    lr_gamma: _Fraction = Field(0.1, description="step: factor by which it falls")
-    lr_end: float = Field(0, ge=0, le=10, description="cosine: learning rate at the end")
+    lr_gamma: _Fraction = Field(0.1, description="factor by which the rate falls, with schedule step")
+    lr_end: float = Field(0, ge=0, le=10, description="learning rate at the end, with schedule cosine")
     warmup_epochs: float = Field(0, ge=0, le=1000, description="epochs in which the rate first rises, whatever follows")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; a longer one is shortened")
     accumulate: int = Field(
@@ -157,7 +157,7 @@ class SpecFields(BaseModel):
         description="how pictures lie in memory: contiguous; channels_last; auto: the faster one at the first step",
     )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
-        "fp32", description="fp32; bf16 or fp16, mixed with it; auto: what suits the device; validation is in fp32"
+        "fp32", description="numbers to compute in: fp32; bf16 or fp16, mixed with it; auto: what suits the device"
     )
     compile: bool = Field(
         default=False,
