@@ -39,7 +39,7 @@ check: $(STAMP) ## format, lint, types, imports, models against migrations, know
 	@$(RUN); home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export ORCH_HOME="$$home" && orch db upgrade && orch db check
 	@$(RUN) .ci/audit
 
-soak: $(STAMP) ## the long forms of the fault tests
+soak: $(STAMP) ## run the fault tests at full length, for hours
 	@$(RUN) python -m tests.faults.sabotage --table docs/reliability.md
 	@$(RUN) python -m tests.faults.fuzz --examples 100000
 	@$(RUN) python -m tests.faults.failpoints --all
@@ -58,7 +58,7 @@ coverage: $(STAMP) ## run the tests and say which lines and branches they miss
 bench: $(STAMP) ## measure against the peers and write the table of the README
 	@$(RUN) python -m benchmarks
 
-bench-loader: $(STAMP) ## measure the loading of pictures and write its lines of that table
+bench-loader: $(STAMP) ## measure the loading of pictures and write its lines of the table
 	@$(RUN) python -m benchmarks.loading --write
 
 bench-train: $(STAMP) ## measure training and write its lines, with ORCH_TEST_PHOTOS fine-tuning too; QUICK=1 only prints
@@ -67,7 +67,7 @@ bench-train: $(STAMP) ## measure training and write its lines, with ORCH_TEST_PH
 	@$(RUN) python -m benchmarks.saving --write $(if $(QUICK),--quick)
 	@$(RUN) python -m benchmarks.tuning --write $(if $(QUICK),--quick)
 
-bench-memory: $(STAMP) ## measure what leaner modes keep and take and write their lines; QUICK=1 as above
+bench-memory: $(STAMP) ## measure the memory modes and write their lines; QUICK=1 only prints
 	@$(RUN) python -m benchmarks.memory --write $(if $(QUICK),--quick)
 
 results: $(STAMP) ## train on the photographs of ORCH_TEST_PHOTOS for docs/results.md, for hours; QUICK=1 a tiny run
@@ -85,6 +85,6 @@ docs: $(STAMP) ## write the table of docs/settings.md, and the session and the p
 secrets: ## make the passwords that docker-compose.yml reads; those that exist stay
 	@PYTHON="$(PYTHON)" sh docs/secrets.sh
 
-clean: ## remove what these targets made, but for the secrets
+clean: ## remove what these targets made, except the secrets
 	rm -rf "$(VENV)" .orch .bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
