@@ -27,6 +27,9 @@ ABSOLUTE_LIMIT = 50
 FIRST_BACKOFF = timedelta(seconds=5)
 LONGEST_BACKOFF = timedelta(minutes=10)
 
+#: Doublings of the first that lead beyond the longest; forty more would be no time span any more.
+_DOUBLINGS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
@@ -64,6 +67,6 @@ def decide(
         return Decision(delay=None, why=f"{limit} retries without progress are used up")
     if reason is Reason.LOST and retries == 0:
         return Decision(delay=timedelta(0), why=f"retry 1 of {limit}")
-    ceiling = min(FIRST_BACKOFF * 2**retries, LONGEST_BACKOFF)
+    ceiling = min(FIRST_BACKOFF * 2 ** min(retries, _DOUBLINGS), LONGEST_BACKOFF)
     source = random_source or random.SystemRandom()
     return Decision(delay=ceiling * source.uniform(0.5, 1.0), why=f"retry {retries + 1} of {limit}")

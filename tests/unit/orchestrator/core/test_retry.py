@@ -73,9 +73,10 @@ def test_backoff_doubles_with_jitter_in_its_upper_half(retries: int, ceiling: in
     assert max(seconds) <= ceiling
 
 
-def test_backoff_has_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(retry.LIMITS, Reason.GPU_ERROR, 40)
-    delay = retry.decide(reason=Reason.GPU_ERROR, retries=30, total=30).delay
+@pytest.mark.parametrize("retries", [7, 30, retry.ABSOLUTE_LIMIT - 1])
+def test_backoff_has_a_ceiling(retries: int) -> None:
+    own = {Reason.GPU_ERROR: retry.ABSOLUTE_LIMIT}  # as many as a job may say
+    delay = retry.decide(reason=Reason.GPU_ERROR, retries=retries, total=retries, limits=own).delay
     assert delay is not None
     assert retry.LONGEST_BACKOFF / 2 <= delay <= retry.LONGEST_BACKOFF
 
