@@ -4,6 +4,9 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+#: When that is due which is to be done as soon as may be: by every clock, also one that is behind or was set back.
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class Clock(Protocol):
     """What time it is. Tests pass one that they move by hand."""

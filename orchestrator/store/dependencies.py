@@ -1,13 +1,13 @@
 """Who waits for whom, in SQL. The end of a job is noted with those that wait for it in the transaction that ends it."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
 
 from sqlalchemy import ColumnElement, case, exists, func, null, select, true, update
 from sqlalchemy.engine import Connection
 
 from orchestrator import errors
-from orchestrator.core import dependencies, states
+from orchestrator.core import clock, dependencies, states
 from orchestrator.store import attemptmodels, jobmodels, rows
 
 _jobs = jobmodels.jobs.c
@@ -36,6 +36,17 @@ def of(connection: Connection, job_id: str) -> list[dependencies.Dependency]:
     return [rows.dependency(row) for row in connection.execute(found)]
 
 
+def of_each(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[dependencies.Dependency]]:
+    """Return what each of these jobs waits for; a job that waits for none is left out."""
+    needed = defaultdict[str, list[dependencies.Dependency]](list)
+    if not job_ids:
+        return needed
+    found = select(jobmodels.dependencies).where(_dependencies.job_id.in_(job_ids)).order_by(_dependencies.needs)
+    for row in connection.execute(found):
+        needed[row.job_id].append(rows.dependency(row))
+    return needed
+
+
 def begun() -> ColumnElement[bool]:
     """Return the condition that a job of `jobs` was ever claimed: from then on it waits for no other.
 
@@ -62,20 +73,20 @@ def look_anew(connection: Connection, job_id: str) -> list[dependencies.Dependen
     return of(connection, job_id)
 
 
-def tell(connection: Connection, job_id: str, ended: states.Ended, *, now: datetime) -> None:
+def tell(connection: Connection, job_id: str, ended: states.Ended) -> None:
     """Note how a job has ended with those that wait for it, and have these looked at."""
     waits = _dependencies.needs == job_id
     noted = update(jobmodels.dependencies).where(waits, _dependencies.ended.is_(None)).values(ended=ended)
     if connection.execute(noted).rowcount:
         waiting = select(_dependencies.job_id).where(waits)
         looking = update(jobmodels.jobs).where(_jobs.id.in_(waiting), _jobs.blocked == true(), ~begun())
-        connection.execute(looking.values(not_before=now))
+        connection.execute(looking.values(not_before=clock.AT_ONCE))
 
 
 def take_back(connection: Connection, job_id: str) -> None:
     """Let those that wait for the success of a job wait on: it begins a new run. Who was let go by it goes on."""
     waits = (_dependencies.needs == job_id, _dependencies.rule == states.After.OK)
-    waiting = _dependencies.job_id.in_(select(_jobs.id).where(_jobs.blocked == true(), ~begun()))
+    waiting = exists().where(_jobs.id == _dependencies.job_id, _jobs.blocked == true(), ~begun())
     connection.execute(update(jobmodels.dependencies).where(*waits, waiting).values(ended=None))
 
 

@@ -153,8 +153,6 @@ class Fleet(workerbase.Fleet):
         total = 0
         while count := self._unblock(actor):
             total += count
-            if count < waiting.BATCH:
-                break
         return total
 
     @engine.writes

@@ -138,7 +138,7 @@ def apply(connection: Connection, job: Row[Any], move: Move, *, actor: str, now:
     record(connection, moved, kind=move.kind, actor=actor, now=now, old=job, reason=move.reason, detail=move.detail)
     tellings.move(connection, moved, reason=move.reason, detail=move.detail, now=now)
     if move.state in states.FINAL:
-        stored.tell(connection, job.id, states.Ended(move.state.value), now=now)
+        stored.tell(connection, job.id, states.Ended(move.state.value))
     elif job.state in states.FINAL:
         stored.take_back(connection, job.id)
     return moved
@@ -208,5 +208,5 @@ def _ended(state: states.JobState, now: datetime, *, detail: str | None, **value
         kind=state.value,
         detail=detail,
         reason=values.get("reason"),
-        values={"finished_at": now, **values},
+        values={"finished_at": now, "not_before": None, **values},
     )

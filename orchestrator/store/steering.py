@@ -1,5 +1,6 @@
 """The store's side for steering: one job, or many in one transaction; and deleting."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,8 +25,10 @@ from orchestrator.store import (
     waiting,
 )
 
-#: Jobs that are steered in one transaction, for which others have to wait.
+#: Jobs that are steered in one transaction, and seconds after which it leaves the others to the next: the beats of
+#: those that run wait for it.
 BATCH = 200
+SECONDS = 1.0
 
 _jobs = jobmodels.jobs.c
 _Verb = verbs.Verb
@@ -66,15 +69,22 @@ class Steering(peoplebase.Steering):
 
     def steer(self, change: verbs.Change, job_ids: Iterable[str], *, actor: str) -> list[verbs.Changed]:
         """Do the same to many jobs, a batch in a transaction; what is refused stays as it is and says why."""
-        ids = list(dict.fromkeys(job_ids))
-        portions = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
-        return [changed for portion in portions for changed in self._steer(change, portion, actor)]
+        ids, changed = list(dict.fromkeys(job_ids)), list[verbs.Changed]()
+        while left := ids[len(changed) : len(changed) + BATCH]:
+            changed += self._steer(change, left, actor)
+        return changed
 
     @engine.writes_at_length
     def _steer(
         self, connection: Connection, change: verbs.Change, job_ids: Sequence[str], actor: str
     ) -> list[verbs.Changed]:
-        return [self._tried(connection, job_id, change, actor) for job_id in job_ids]
+        """Do it to the first ones, as many as there is time for."""
+        until, changed = time.monotonic() + SECONDS, list[verbs.Changed]()
+        for job_id in job_ids:
+            changed.append(self._tried(connection, job_id, change, actor))
+            if time.monotonic() >= until:
+                break
+        return changed
 
     def _tried(self, connection: Connection, job_id: str, change: verbs.Change, actor: str) -> verbs.Changed:
         try:
@@ -110,7 +120,7 @@ class Steering(peoplebase.Steering):
         connection.execute(jobmodels.deleted_jobs.delete().where(deleted.id == job_id))
         connection.execute(jobmodels.deleted_jobs.insert().values(note))
         if job.state not in states.FINAL:
-            dependencies.tell(connection, job_id, states.Ended.DELETED, now=self.clock.now())
+            dependencies.tell(connection, job_id, states.Ended.DELETED)
         connection.execute(jobmodels.jobs.delete().where(_jobs.id == job_id))
         return held
 
@@ -200,6 +210,12 @@ def _extend(hand: _Hand, job: Row[Any], change: verbs.Change) -> Row[Any]:
         raise errors.IllegalMove(
             f"Job {job.id} is {job.state}: only a job that has ended can be extended.",
             hint=f"`orch wait {job.id}` returns when it has.",
+        )
+    if job.spec_version > specs.SPEC_VERSION:  # what this orch does not know of its spec would be gone
+        raise errors.IllegalMove(
+            f"Job {job.id} cannot be extended by this orch, which is older.",
+            why=f"It knows jobs up to version {specs.SPEC_VERSION}, this is one of version {job.spec_version}.",
+            hint="Extend it with an orch like that of who submitted it.",
         )
     old = rows.job(job).spec
     if change.epochs <= old.epochs:

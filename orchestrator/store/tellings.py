@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.engine import Connection
 
-from orchestrator.core import states, telling
+from orchestrator.core import clock, states, telling
 from orchestrator.store import jobmodels
 
 _tellings = jobmodels.tellings.c
@@ -32,7 +32,7 @@ def move(
         occasion = telling.occasion(wanted, state=job.state, reason=reason)
         if occasion is not None:
             message = _message(job, occasion, reason=reason, detail=detail, now=now)
-            notice = {"job_id": job.id, "target": one.target, "message": message, "due_at": now}
+            notice = {"job_id": job.id, "target": one.target, "message": message, "due_at": clock.AT_ONCE}
             connection.execute(jobmodels.notices.insert().values(tries=0, maybe_heard=0, **notice))
 
 

@@ -54,6 +54,14 @@ def test_a_job_that_failed_goes_on_where_it_stood(any_store: base.Store) -> None
     assert (again.stage, again.reason, again.error) == (states.Stage.DOWNLOAD, None, None)
 
 
+def test_an_older_orch_extends_no_job_of_which_it_would_lose_a_part(any_store: sql.SqlStore) -> None:
+    job = any_store.cancel(parts.submit(any_store).id, actor="ada")
+    later = {**job.spec.model_dump(mode="json"), "invented_later": 1}
+    parts.overwrite(any_store, job.id, spec=later, spec_version=specs.SPEC_VERSION + 1)
+    with pytest.raises(errors.IllegalMove, match="older"):
+        any_store.extend(job.id, epochs=9, actor="ada")
+
+
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_as_many_epochs_or_fewer_are_refused(any_store: base.Store, epochs: int) -> None:
     job = _succeeded(any_store)

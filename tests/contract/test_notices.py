@@ -56,6 +56,12 @@ def test_an_end_is_told_once_it_is_committed(any_store: sql.SqlStore, clock: Han
     assert any_store.next_notice() is None
 
 
+def test_an_end_is_told_by_clocks_that_are_behind_as_well(any_store: sql.SqlStore, clock: HandClock) -> None:
+    ended(any_store)
+    clock.move(hours=-1)
+    assert any_store.next_notice() is not None
+
+
 def test_every_target_is_told_of_every_run_what_it_wants(any_store: sql.SqlStore) -> None:
     tells = telling.Telling(targets=("https://other/x", HOOK, HOOK), on=frozenset({telling.Occasion.FAILED}))
     held = parts.training(any_store, notify=tells)

@@ -176,13 +176,51 @@ def test_hour_and_dependency_both_count(any_store: sql.SqlStore, clock: HandCloc
     assert parts.claimed(any_store).id == second.id
 
 
-def test_many_that_wait_are_looked_at_in_batches(any_store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.store.waiting.BATCH", 2)
+@pytest.mark.parametrize(("bound", "value"), [("BATCH", 2), ("SECONDS", 0.0)])
+def test_many_that_wait_are_looked_at_in_batches(
+    any_store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
+) -> None:
+    monkeypatch.setattr(f"orchestrator.store.waiting.{bound}", value)
     first = parts.submit(any_store)
     waiting = [parts.submit(any_store, after=behind(first, rule=After.ANY)).id for _ in range(5)]
     any_store.cancel(first.id, actor="ada")
     assert any_store.unblock(actor="r") == 5
     assert [parts.claimed(any_store).id for _ in waiting] == waiting
+
+
+def test_a_chain_fails_at_once_down_to_its_end(any_store: sql.SqlStore) -> None:
+    first = last = parts.submit(any_store)
+    chain = [last := parts.submit(any_store, after=behind(last)) for _ in range(7)]
+    any_store.cancel(first.id, actor="ada")
+    assert parts.claim(any_store) is None  # which settles what is due
+    ended = [any_store.get(job.id) for job in chain]
+    assert {(job.reason, job.not_before) for job in ended} == {(states.Reason.DEPENDENCY, None)}
+
+
+def test_of_those_that_are_looked_at_together_one_may_wait_for_another(any_store: sql.SqlStore) -> None:
+    first, second = parts.submit(any_store), parts.submit(any_store)
+    fails = parts.submit(any_store, after=behind(second))
+    waits = parts.submit(any_store, after=behind(first, fails), priority=5)  # and comes before the other
+    any_store.pause(second.id, actor="ada")
+    succeed(any_store, first)
+    any_store.cancel(second.id, actor="ada")
+    any_store.unblock(actor="r")
+    assert [any_store.get(job.id).reason for job in (fails, waits)] == [states.Reason.DEPENDENCY] * 2
+
+
+@pytest.mark.parametrize("how", ["succeeded", "cancelled", "deleted"])
+def test_an_end_is_noticed_by_clocks_that_are_behind_as_well(
+    any_store: sql.SqlStore, clock: HandClock, how: str
+) -> None:
+    first = parts.submit(any_store)
+    second = parts.submit(any_store, after=behind(first, rule=After.ANY))
+    if how == "succeeded":
+        succeed(any_store, first)
+    else:
+        {"cancelled": any_store.cancel, "deleted": any_store.delete}[how](first.id, actor="ada")
+    clock.move(hours=-1)
+    assert any_store.counts().eligible[Stage.DOWNLOAD] == 1
+    assert parts.claimed(any_store).id == second.id
 
 
 @pytest.mark.parametrize("how", ["deleted", "extended"])
