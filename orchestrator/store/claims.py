@@ -166,14 +166,14 @@ def within(
             room = tuple(device for device in room if not head.demand.fits(device))
 
 
-def of_training(connection: Connection, training: Row[Any]) -> Head:
+def of_training(connection: Connection, training: Row[Any], now: datetime) -> Head:
     """Return a training that runs as if it waited as well: its user as they stand, with it as their first job."""
     stage, user = states.Stage.TRAIN, training.submitted_by
     standing = select(
         _running(bindparam("user")).scalar_subquery().label("running"),
         _served_at(bindparam("user")).scalar_subquery().label("served_at"),
     )
-    own = connection.execute(standing, {"at_stage": stage, "user": user}).one()
+    own = connection.execute(standing, {"at_stage": stage, "user": user, "now": now}).one()
     contender = ordering.Contender(
         user=user, running=own.running, served_at=own.served_at, rank=training.rank, seq=training.seq
     )
@@ -210,10 +210,12 @@ def standing(connection: Connection, job: Row[Any], now: datetime) -> ordering.S
                 _served_at(user.name).scalar_subquery().label("served_at"),
                 first.correlate(user.name.table).scalar_subquery().label("seq"),
             ),
-            {"at_stage": job.stage},
+            {"at_stage": job.stage, "now": now},
         )
     ]
-    mine = next(user for user in everyone if user.user == job.submitted_by)
+    mine = next((user for user in everyone if user.user == job.submitted_by), None)
+    if mine is None:  # claimed since its row was read
+        return ordering.NOWHERE
     others = [user for user in everyone if user is not mine]
     return ordering.standing(mine, others, own=connection.execute(own).scalar_one())
 
@@ -351,9 +353,13 @@ def _running(user: ColumnElement[str]) -> Select[Any]:
 
 
 def _served_at(user: ColumnElement[str]) -> Select[Any]:
-    """Return the SELECT of when a job of a user was last claimed for the stage that is bound."""
+    """Return the SELECT of when a job of a user was last claimed for the stage that is bound.
+
+    What a clock that was ahead has written does not count: until that moment its user would come last each time.
+    """
     claimed = attemptmodels.attempts.alias("claimed").c
-    return select(func.max(claimed.started_at)).where(claimed.submitted_by == user, claimed.stage == _STAGE)
+    own = (claimed.submitted_by == user, claimed.stage == _STAGE, claimed.started_at <= _NOW)
+    return select(func.max(claimed.started_at)).where(*own)
 
 
 def _waiting(job: Any) -> tuple[ColumnElement[bool], ...]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, exists, func, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import gangs, states, yielding
@@ -18,13 +18,13 @@ _ADVISORY_KEY = 0x7969656C
 _jobs = jobmodels.jobs.c
 _attempts = attemptmodels.attempts.c
 _STAY = (states.Wish.RUN, states.Wish.YIELD)
+_PRESENT = (_attempts.job_id == _jobs.id, _attempts.attempt == _jobs.attempt)
 
 
 def asked(connection: Connection, *, stay: timedelta, now: datetime) -> list[yielding.Asked]:
     """Return the trainings of which something else is wished from now on."""
-    begun = select(jobmodels.jobs, _attempts.started_at.label("began_at")).join_from(
-        jobmodels.jobs, attemptmodels.attempts, (_attempts.job_id == _jobs.id) & (_attempts.attempt == _jobs.attempt)
-    )
+    # No join, as in `held.hosts`.
+    begun = select(jobmodels.jobs, select(_attempts.started_at).where(*_PRESENT).scalar_subquery().label("began_at"))
     training = (_jobs.state == states.JobState.RUNNING, _jobs.stage == states.Stage.TRAIN, _jobs.wish.in_(_STAY))
     found = [row for row in connection.execute(begun.where(*training).order_by(_jobs.seq)) if _may_yield(row)]
     if not found:  # as nearly always
@@ -48,7 +48,9 @@ def ask(connection: Connection, *, stay: timedelta, actor: str, now: datetime) -
 
 def _wish(connection: Connection, one: yielding.Asked, *, actor: str, now: datetime) -> bool:
     training, urgent = one.training, one.urgent
-    still = (_jobs.id == training.job, _jobs.state == states.JobState.RUNNING, _jobs.wish.in_(_STAY))
+    # It may have ended since it was looked at, and its job have been claimed again: for its evaluation, perhaps.
+    begun = exists().where(*_PRESENT, _attempts.started_at == training.began_at)
+    still = (_jobs.id == training.job, _jobs.state == states.JobState.RUNNING, _jobs.wish.in_(_STAY), begun)
     same = _jobs.yields_to.is_not_distinct_from(training.yields_to)
     values = moves.NO_WISH if urgent is None else {"wish": states.Wish.YIELD, "yields_to": urgent.job}
     row = connection.execute(
@@ -118,7 +120,7 @@ class _Look:
             head.contender.seq: head
             for head in claims.heads(self.connection, who, states.Stage.TRAIN, self.now, but_for=training)
         }
-        own = claims.of_training(self.connection, training)
+        own = claims.of_training(self.connection, training, self.now)
         back = replace(own.contender, running=own.contender.running - 1)
         others = [head.contender for seq, head in waiting.items() if seq != back.seq]
         waiting[back.seq] = own
@@ -131,7 +133,7 @@ class _Look:
     ) -> bool:
         """Whether a job on several devices goes before all that would take one of these, while trainings go."""
         devices = gangs.different(gang.demand, host.offer.devices)
-        backs = [claims.of_training(self.connection, self.running[one.job]) for one in some]
+        backs = [claims.of_training(self.connection, self.running[one.job], self.now) for one in some]
         by_seq = {head.contender.seq: head for head in (*waiting, *backs)}
         others = [head.contender for head in waiting]
         for one in yielding.in_turn_meanwhile(others, [back.contender for back in backs], gang.contender):

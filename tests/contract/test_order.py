@@ -41,6 +41,20 @@ def test_with_one_slot_whoever_waits_longest_for_a_turn_is_next(any_store: sql.S
     assert served == ["ada", "bob", "ada", "bob", "ada"]
 
 
+def test_who_was_served_by_a_clock_that_was_ahead_is_not_last_until_that_hour(
+    any_store: sql.SqlStore, clock: HandClock
+) -> None:
+    for user in ("ada", "ada", "ada", "bob", "bob"):
+        parts.submit(any_store, user=user)
+    served = []
+    for days in (365, -365, 0, 0, 0):
+        clock.move(days=days, seconds=1)
+        held = parts.claimed(any_store, STAGE.DOWNLOAD)
+        served.append(held.job.user)
+        any_store.finish(held, parts.failed(states.Reason.BAD_INPUT))
+    assert served == ["ada", "ada", "bob", "ada", "bob"]
+
+
 def test_whoever_runs_less_at_the_stage_is_next(any_store: sql.SqlStore, clock: HandClock) -> None:
     trainings = [parts.training(any_store, user="ada") for _ in range(2)]
     for user in ("bob", "bob", "ada"):

@@ -1,5 +1,6 @@
 """Preemptible trainings make room for urgent jobs, and for nobody else."""
 
+import functools
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from orchestrator import errors
 from orchestrator.core import history, jobs, limits, resources, specs, states
-from orchestrator.store import sql
+from orchestrator.store import sql, yields
 from tests.conftest import HandClock
 from tests.contract import parts
 from tests.support import pools
@@ -197,6 +198,21 @@ def test_pause_and_cancel_beat_a_yield(any_store: sql.SqlStore, clock: HandClock
     assert any_store.cancel(claim.id, actor="ada").wish is Wish.CANCEL
     assert asked(any_store) == 0
     assert any_store.finish(claim, YIELDED).state is State.CANCELLED
+
+
+def test_nothing_is_wished_of_the_attempt_after_the_one_that_was_looked_at(
+    any_store: sql.SqlStore, clock: HandClock
+) -> None:
+    worker(any_store, clock)
+    claim = held(any_store, clock)
+    urgent = waiting(any_store)
+    (found,) = any_store.database.read(lambda connection: yields.asked(connection, stay=STAY, now=clock.now()))
+    any_store.finish(claim, parts.DRAINED)
+    any_store.pause(urgent.id, actor="ada")
+    assert parts.claimed(any_store, Stage.TRAIN).id == claim.id
+    wish = functools.partial(yields._wish, one=found, actor="reconciler", now=clock.now())
+    assert any_store.database.write(wish) is False
+    assert any_store.get(claim.id).wish is Wish.RUN
 
 
 @pytest.mark.parametrize(
