@@ -77,6 +77,7 @@ attempts = Table(
     CheckConstraint("reason IS NULL OR outcome IN ('failed', 'lost')", name="reason_is_of_failure"),
     CheckConstraint("resumed_from < attempt", name="resumed_from_earlier"),
     Index("ix_attempts_turn", "submitted_by", "stage", "started_at"),
+    Index("ix_attempts_ended", "worker", "ended_at"),
     comment="One row for each claim of a stage.",
 )
 
