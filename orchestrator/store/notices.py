@@ -7,7 +7,7 @@ from sqlalchemy import Row, null, select, update
 from sqlalchemy.engine import Connection
 
 from orchestrator.core import clock, masking, telling
-from orchestrator.store import engine, jobmodels, moves, workerbase
+from orchestrator.store import engine, jobmodels, moves, people, workerbase
 
 _notices = jobmodels.notices.c
 
@@ -77,6 +77,7 @@ def _end(connection: Connection, found: Row[Any], *, kind: str, why: str, now: d
     """Try no more, and say in the job's history how it ended."""
     values = {"due_at": null(), "told_at": now if kind == "told" else None}
     connection.execute(update(jobmodels.notices).where(_notices.seq == found.seq).values(values))
-    job = connection.execute(select(jobmodels.jobs).where(jobmodels.jobs.c.id == found.job_id)).one()
+    # Locked: or the event of a later attempt could come before this one, which would name an earlier one.
+    job = people.row(connection, found.job_id, lock=True)
     detail = f"{found.message['event']}: {masking.target(found.target)}{why and f' ({why})'}"
     moves.record(connection, job, old=job, kind=kind, actor="teller", now=now, detail=detail)

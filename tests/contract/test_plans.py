@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 
 import pytest
 import sqlalchemy
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 
 from benchmarks import crowd
 from orchestrator import config
-from orchestrator.core import jobs, limits, states
+from orchestrator.core import dependencies, jobs, limits, states, telling
 from orchestrator.store import sql
 from tests.contract import parts
 
@@ -91,6 +92,7 @@ CALLS: dict[str, Callable[[sql.SqlStore, jobs.Claim], object]] = {
     "dependencies": lambda store, held: store.dependencies(held.id),
     "leases": lambda store, _: store.leases(),
     "attempts": lambda store, held: store.attempts(held.id),
+    "ended attempts": lambda store, held: store.ended_attempts(str(held.job.worker)),
     "events": lambda store, held: store.events(held.id),
     "epochs": lambda store, held: store.epochs(held.id),
     "steps": lambda store, held: store.steps(held.id),
@@ -135,10 +137,15 @@ def test_list_by_state_walks_its_index_in_order(store: sql.SqlStore, held: jobs.
     assert steps == ["SEARCH jobs USING INDEX ix_jobs_state_seq (state=?)"] * 2
 
 
-def test_what_runs_is_sought_before_its_attempts(store: sql.SqlStore) -> None:
+@pytest.mark.parametrize("look", ["hosts", "make_room"])
+def test_what_runs_is_sought_before_its_attempts(store: sql.SqlStore, look: str) -> None:
     crowd.fill(store, 2000)  # with statistics, which may say that little is known of what runs
     crowd.train(store)
-    steps = [step for step in plans(store, store.hosts) if re.search(r" (jobs|attempts)\b", step)]
+    looks: dict[str, Callable[[], object]] = {
+        "hosts": store.hosts,
+        "make_room": lambda: store.make_room(actor="r", stay=timedelta()),
+    }
+    steps = [step for step in plans(store, looks[look]) if re.search(r" (jobs|attempts)\b", step)]
     assert steps
     assert [step for step in steps if not step.startswith("SEARCH")] == []
 
@@ -169,6 +176,32 @@ def test_statements_are_few(store: sql.SqlStore, held: jobs.Claim, name: str, st
     with watched(store) as seen:
         CALLS[name](store, held)
     assert len(seen) <= statements, [text for text, _ in seen]
+
+
+def test_many_that_are_let_go_take_no_statement_each(store: sql.SqlStore) -> None:
+    first = parts.submit(store)
+    after = (dependencies.Dependency(needs=first.id, rule=states.After.ANY),)
+    for _ in range(20):
+        parts.submit(store, after=after)
+    store.cancel(first.id, actor="ada")
+    with watched(store) as seen:
+        assert store.unblock(actor="r") == 20
+    assert len(seen) <= 9, [text for text, _ in seen]
+
+
+def test_what_a_worker_has_ended_is_read_in_order(store: sql.SqlStore, held: jobs.Claim) -> None:
+    steps = plans(store, lambda: CALLS["ended attempts"](store, held))
+    assert steps == ["SEARCH attempts USING INDEX ix_attempts_ended (worker=? AND ended_at>?)"]
+
+
+def test_who_writes_an_event_of_a_notice_holds_its_job(postgres_store: sql.SqlStore) -> None:
+    told = telling.Telling(targets=("https://hooks.example.org/x",))
+    postgres_store.cancel(parts.submit(postgres_store, notify=told).id, actor="ada")
+    notice = postgres_store.next_notice()
+    assert notice is not None
+    with watched(postgres_store) as seen:
+        postgres_store.next_notice(telling.Answer(notice=notice, how="told"))
+    assert [text for text, _ in seen if "FROM jobs" in text and text.rstrip().endswith("FOR UPDATE")]
 
 
 def test_a_server_is_asked_six_times_for_a_claim(postgres_store: sql.SqlStore) -> None:
