@@ -146,7 +146,7 @@ class NewJob:
                 why="What begins with @ stands for other jobs, as @latest does.",
                 hint="Choose a name without the @.",
             )
-        for text in (self.name, self.idempotency_key):
+        for text in (self.user, self.name, self.idempotency_key):
             if text is not None:
                 _require_word(text)
         require_tags(self.tags)

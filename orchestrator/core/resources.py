@@ -26,6 +26,9 @@ _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt]i?)b?", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:=+-]{0,99}")
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9 ._/+-]{0,99}")
 
+#: Labels of one job or worker: PostgreSQL indexes no more than 2,700 bytes of a job.
+MOST_LABELS = 12
+
 #: Less memory and more than any GPU has; beyond these lies a slip of the finger, such as 40 for 40GB.
 _LEAST_MEMORY, _MOST_MEMORY = 10**6, 10**15
 
@@ -152,6 +155,12 @@ def parse(*, device: str | None = None, gpu_memory: str | int | None = None, lab
 def parse_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Return labels in order, each once; raises `errors.InvalidSpec` for what can be none."""
     found = sorted({label.strip() for label in labels} - {""})
+    if len(found) > MOST_LABELS:
+        raise errors.InvalidSpec(
+            f"{len(found)} labels are too many.",
+            why=f"A job or worker has {MOST_LABELS} of them at most.",
+            hint="Leave out those that others imply.",
+        )
     for label in found:
         if not _LABEL.fullmatch(label):
             raise errors.InvalidSpec(

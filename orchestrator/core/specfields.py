@@ -220,6 +220,13 @@ class SpecFields(BaseModel):
             raise ValueError("it is a number from 1 on, or all")
         return int(text)
 
+    @field_validator("data")
+    @classmethod
+    def _data_can_be_named(cls, text: str) -> str:
+        if "\0" in text:
+            raise ValueError("no name, URL or path holds a zero byte")
+        return text
+
     @field_validator("weights")
     @classmethod
     def _weights_can_be_named(cls, text: str | None) -> str | None:

@@ -29,8 +29,9 @@ LONGEST_TRY = timedelta(minutes=5)
 FIRST_PAUSE = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(hours=1)
 
-#: Targets of one job.
+#: Targets of one job, and bytes of one: PostgreSQL indexes no more than 2,700.
 MOST_TARGETS = 10
+LONGEST_TARGET = 2000
 
 _WEB = re.compile(r"https?:", re.IGNORECASE)
 _SERVICE = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
@@ -95,6 +96,10 @@ class Answer:
 
 def fault(target: str) -> str | None:
     """Return what keeps a target from being told, by its text alone; None where nothing does."""
+    if not target.isprintable():
+        return "It holds a character that cannot be printed."
+    if len(target.encode()) > LONGEST_TARGET:
+        return f"It is longer than {LONGEST_TARGET} bytes."
     if is_web(target):
         return weburl.fault(target)
     return None if _SERVICE.fullmatch(target) else "It is no URL."

@@ -30,8 +30,11 @@ _TRY_AGAIN = frozenset({"SQLITE_BUSY", "40001", "40P01"})
 #: Codes that the drivers do not count as operational: SQLite's, and PostgreSQL's server that takes no writes.
 _OUT_OF_REACH = frozenset({*sqlite.ADVICE, "25006"})
 
+#: Codes of PostgreSQL for text that its encoding lacks. A driver that does not even send it has none.
+_NO_TEXT = frozenset({"22021", "22P05"})
+
 #: What a transaction may end with, but for mistakes of ours; an OSError is of the disk or network below the driver.
-_Trouble = exc.DBAPIError | exc.TimeoutError | OSError
+_Trouble = exc.DBAPIError | exc.TimeoutError | OSError | UnicodeEncodeError
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -109,8 +112,15 @@ class Database:
 
         try:
             with deadline.within(patience):
-                return _tried(once)
-        except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
+                # SQLite's writers wait no longer for each other, however long one of them may take itself.
+                return _tried(once, PATIENCE if self.file else max(PATIENCE, patience))
+        except (exc.DBAPIError, exc.TimeoutError, OSError, UnicodeEncodeError) as error:
+            if _is_no_text(error):
+                raise errors.UsageError(
+                    "A text was given that the database cannot hold.",
+                    why="It has a byte that is no UTF-8, a zero byte, or a character that the server's encoding lacks.",
+                    hint="Write it with other characters.",
+                ) from error
             if not _is_out_of_reach(error):
                 raise
             raise self._explained(error, unheard=committing and _may_have_committed(error)) from error
@@ -210,9 +220,9 @@ def insert(connection: Connection, table: sqlalchemy.Table) -> Any:
     return postgresql.insert(table)
 
 
-def _tried(once: Callable[[], T]) -> T:
+def _tried(once: Callable[[], T], seconds: float) -> T:
     """Return what `once` does: tried again where the database asks for that, while there is time."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + seconds
     try:
         return once()
     except exc.DBAPIError as error:
@@ -260,6 +270,13 @@ def _code(cause: BaseException | None) -> str:
     """Return a server's code, or SQLite's primary one (SQLITE_IOERR for SQLITE_IOERR_WRITE); else an empty text."""
     name = str(getattr(cause, "sqlite_errorname", ""))
     return "_".join(name.split("_")[:2]) or str(getattr(cause, "sqlstate", None) or "")
+
+
+def _is_no_text(error: _Trouble) -> bool:
+    """Whether an error is of what was given, which is no text that can be stored or sought."""
+    if isinstance(error, exc.DataError):
+        return _code(error.orig) in _NO_TEXT or "NUL (0x00)" in str(error.orig)
+    return isinstance(error, UnicodeEncodeError)
 
 
 def _is_worth_another_try(error: BaseException) -> bool:

@@ -50,6 +50,9 @@ IDS_AT_ONCE = 1000
 #: Candidates that an ambiguous text names, and jobs of the same spec that are returned.
 MAX_CANDIDATES = 10
 
+#: As good as no limit: larger numbers are none of a database.
+_ALL = 2**31
+
 #: Words that stand for whichever job is the newest, and the one that failed last.
 LATEST, LAST_FAILED = "@latest", "@last-failed"
 
@@ -112,8 +115,9 @@ class People(peoplebase.People):
     @engine.reads_at_length
     def jobs(self, connection: Connection, which: JobFilter) -> list[Job]:
         """Return jobs, the newest first unless the filter says otherwise."""
+        limit = None if which.limit is None else min(which.limit, _ALL)
         order = _jobs.seq if which.oldest_first else _jobs.seq.desc()
-        chosen = select(jobmodels.jobs).where(*_conditions(connection, which)).order_by(order).limit(which.limit)
+        chosen = select(jobmodels.jobs).where(*_conditions(connection, which)).order_by(order).limit(limit)
         if not which.states:
             return [rows.job(row) for row in connection.execute(chosen)]
         # Or a job that moves on between two queries would be there twice, or not at all.

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 import sqlalchemy
 from psycopg import abc
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL, Engine, ExceptionContext
 
 from orchestrator.store import deadline, jobmodels
 
@@ -91,6 +91,7 @@ def engine(url: URL, *, patience: float) -> Engine:
     given["options"] = " ".join([*words, str(given.get("options", ""))])  # of two words on one setting the last counts
     made = sqlalchemy.create_engine(url.set(drivername="postgresql+psycopg").set(query=given), pool_pre_ping=True)
     sqlalchemy.event.listen(made, "do_connect", _connect)
+    sqlalchemy.event.listen(made, "handle_error", _look_for_the_primary)
     return made
 
 
@@ -102,6 +103,12 @@ def allow(connection: sqlalchemy.Connection, seconds: float) -> None:
 
 def _limits(seconds: float) -> dict[str, int]:
     return {name: round(1000 * share * seconds) for name, share in _SHARES.items()}
+
+
+def _look_for_the_primary(context: ExceptionContext) -> None:
+    """Let go of all connections to a server that takes no writes any more: new ones may be to another one."""
+    if getattr(context.original_exception, "sqlstate", None) == "25006":
+        context.is_disconnect = True
 
 
 def _connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Connection:

@@ -44,6 +44,13 @@ def test_nothing_answers(three: sql.SqlStore, text: str) -> None:
     assert "orch list" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("text", ["\udcff", "zero\0byte"])  # a byte of the command line that was no UTF-8; a script
+def test_what_can_be_no_text_of_a_database_is_a_mistake_of_who_asks(any_store: sql.SqlStore, text: str) -> None:
+    for look in (lambda: any_store.find(text), lambda: any_store.wish_worker(text, states.WorkerWish.DRAIN)):
+        with pytest.raises((errors.UsageError, errors.NotFound)):
+            look()
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -98,6 +105,7 @@ def test_get_takes_whole_ids_only(three: sql.SqlStore) -> None:
 
 def test_list_is_newest_first_and_limited(three: sql.SqlStore) -> None:
     assert [job.id for job in three.jobs(jobs.JobFilter(limit=2))] == ["zzz00003", "abc00002"]
+    assert len(three.jobs(jobs.JobFilter(limit=10**30))) == 3  # beyond the integers of any database
     first = jobs.JobFilter(states=(states.JobState.PAUSED, states.JobState.QUEUED), limit=2, oldest_first=True)
     assert [job.seq for job in three.jobs(first)] == sorted(job.seq for job in three.jobs(jobs.JobFilter()))[:2]
 

@@ -158,8 +158,13 @@ def test_a_server_that_takes_no_writes_is_out_of_reach(server: postgres.Server) 
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         connection.exec_driver_sql("DELETE FROM jobs")
 
+    def process(connection: Connection) -> object:
+        return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
     with closing(engine.Database(server.url)) as database:
+        before = database.read(process)
         assert "standby" in said_by(lambda: database.write(write))
+        assert database.read(process) != before  # another server may be the primary by now
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])

@@ -18,6 +18,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tags": ('run 12"b',)}, "cannot be a tag"),  # in JSON it holds the text of the tag b
     ({"tags": ("back\\slash",)}, "cannot be a tag"),
     ({"tags": (" blank",)}, "cannot be a tag"),
+    ({"user": "x" * 201}, "name"),  # more than fits into an index of PostgreSQL with what jobs demand
     ({"idempotency_key": "\udcff"}, "key"),  # a byte of the command line that was no UTF-8
 ]
 
@@ -25,7 +26,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "said"), REFUSED)
 def test_what_no_database_keeps_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(errors.InvalidSpec) as refused:
-        jobs.NewJob(spec=specs.JobSpec(), user="ada", **fields)
+        jobs.NewJob(**{"spec": specs.JobSpec(), "user": "ada", **fields})
     assert said in refused.value.message
 
 

@@ -93,6 +93,7 @@ def test_memory_is_a_number_with_its_unit(text: str | int, count: int) -> None:
             for text in ("10", "GB", "-1GB", "0GB", "1e9GB", "9999999TB", "10GB GB", 0, 40, True, 1.5)
         ),
         *({"device": text} for text in ("a,b", "ü", "x" * 101, "\n")),
+        {"labels": [f"label{number}" for number in range(13)]},  # more than an index of PostgreSQL holds
         *({"labels": [text]} for text in ("a,b", "a b", "ü", "-a", "x" * 101)),
         {"device": "cpu", "gpu_memory": "1GB"},
     ],

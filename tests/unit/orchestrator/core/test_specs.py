@@ -50,6 +50,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"epochs": -1}, "greater than or equal to 1"),
     ({"epochs": 1e9}, "100000"),
     ({"epochs": 2.5}, "epochs"),
+    ({"data": "/srv/a\0b"}, "zero byte"),
     ({"lr": 0}, "lr"),
     ({"lr": -1e-4}, "greater than 0"),
     ({"lr": 1e9}, "lr"),

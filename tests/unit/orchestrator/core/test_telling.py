@@ -33,7 +33,19 @@ def test_pauses_grow_up_to_an_hour() -> None:
     assert sum(pauses[:-1], timedelta()) < timedelta(hours=3)
 
 
-@pytest.mark.parametrize("target", ["ftp:host", "hook", "https://", "https://host:0/", "https://a b/", ""])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "ftp:host",
+        "hook",
+        "https://",
+        "https://host:0/",
+        "https://a b/",
+        "",
+        "slack://\udcff",
+        f"https://host/{2000 * 'x'}",
+    ],
+)
 def test_a_target_that_cannot_be_told_is_refused_without_its_secrets(target: str) -> None:
     with pytest.raises(errors.InvalidSpec, match="cannot be told"):
         telling.Telling(targets=(target,))

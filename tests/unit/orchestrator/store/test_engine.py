@@ -182,6 +182,20 @@ def test_what_has_taken_its_time_is_not_tried_again(database: engine.Database, m
     assert count(database) == 0
 
 
+def test_what_may_take_long_is_tried_again_after_long(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(engine.Database(postgres_url)) as database:
+        monkeypatch.setattr(engine, "PATIENCE", 0)
+        runs = []
+
+        def work(_: Connection) -> None:
+            runs.append(1)
+            if len(runs) == 1:
+                raise exc.OperationalError("UPDATE", {}, psycopg_errors.DeadlockDetected())
+
+        database.write(work, patience=60)
+        assert len(runs) == 2
+
+
 def test_other_errors_are_not_tried_again(database: engine.Database) -> None:
     work = Failing(psycopg_errors.AdminShutdown(), times=1)  # whether it was committed is not known
     with pytest.raises(errors.DatabaseUnavailable):
