@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ def job(row: Row[Any]) -> jobs.Job:
 
 def attempt(row: Row[Any]) -> jobs.Attempt:
     """Return the attempt of a row of `attempts`."""
-    used = provenance.Environment(**row.environment) if row.environment else None
+    used = _known(provenance.Environment, row.environment) if row.environment else None
     return _plain(jobs.Attempt, row, environment=used)
 
 
@@ -51,7 +51,7 @@ def event(row: Row[Any]) -> jobs.Event:
 
 def epoch_metric(row: Row[Any]) -> jobs.EpochMetric:
     """Return the metric of a row of `epoch_metrics`."""
-    return _plain(jobs.EpochMetric, row, usage=jobs.Usage(**row.usage) if row.usage else None)
+    return _plain(jobs.EpochMetric, row, usage=_known(jobs.Usage, row.usage) if row.usage else None)
 
 
 def step_metric(row: Row[Any]) -> jobs.StepMetric:
@@ -110,7 +110,7 @@ def worker(row: Row[Any], held: tuple[str, ...], now: datetime) -> jobs.Worker:
 
 def limits_of(row: Row[Any]) -> limits.Limits:
     """Return what the worker of a row of `workers` keeps to."""
-    return limits.Limits(**(row.limits or {}))
+    return _known(limits.Limits, row.limits or {})
 
 
 def offer(row: Row[Any]) -> resources.Offer:
@@ -119,12 +119,17 @@ def offer(row: Row[Any]) -> resources.Offer:
 
 
 def _slots(row: Row[Any]) -> tuple[resources.Device, ...]:
-    return tuple(resources.Device(**slot) for slot in row.slots or ())
+    return tuple(_known(resources.Device, slot) for slot in row.slots or ())
 
 
 def identity(row: Row[Any]) -> jobs.WorkerIdentity:
     """Return the identity in a row of `workers`."""
     return _plain(jobs.WorkerIdentity, row)
+
+
+def _known(kind: Callable[..., T], stored: Mapping[str, Any]) -> T:
+    """Return the object that a column of JSON holds, without what a later orch may have put beside its fields."""
+    return kind(**{name: value for name, value in stored.items() if name in _names(kind)})
 
 
 def _plain(kind: Callable[..., T], row: Row[Any], **changed: Any) -> T:

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from orchestrator import config, errors
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, states
-from orchestrator.store import engine, sql
+from orchestrator.store import engine, hostmodels, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 
@@ -243,3 +243,12 @@ def test_hours_of_running_are_not_given_away_by_a_clock_that_is_set_back(
     clock.move(hours=-1)
     any_store.finish(held, parts.DRAINED)
     assert parts.claimed(any_store).ran == timedelta(hours=2)
+
+
+def test_a_worker_of_a_later_orch_may_say_more_of_its_slots(any_store: sql.SqlStore, clock: HandClock) -> None:
+    worker = register(any_store, clock)
+    slot = {"id": "cpu.0", "kind": "cpu", "name": "CPU", "memory": None}
+    said = hostmodels.workers.update().values(slots=[slot | {"invented_later": 1}])
+    any_store.database.write(lambda connection: connection.execute(said))
+    assert [device.id for device in any_store.workers()[0].slots] == ["cpu.0"]
+    assert [host.worker for host in any_store.hosts()] == [worker.id]

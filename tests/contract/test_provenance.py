@@ -1,5 +1,7 @@
+import dataclasses
+
 from orchestrator.core import provenance
-from orchestrator.store import sql
+from orchestrator.store import attemptmodels, sql
 from tests.contract import parts
 
 SOURCE = provenance.Source(
@@ -35,3 +37,11 @@ def test_an_attempt_keeps_what_it_trained_with(any_store: sql.SqlStore) -> None:
     held = parts.training(any_store)
     any_store.record_environment(held, parts.ENVIRONMENT)
     assert [attempt.environment for attempt in any_store.attempts(held.id)] == [None, parts.ENVIRONMENT]
+
+
+def test_what_a_later_orch_says_of_an_attempt_hides_nothing_of_it(any_store: sql.SqlStore) -> None:
+    held = parts.training(any_store)
+    later = {**dataclasses.asdict(parts.ENVIRONMENT), "invented_later": 1}
+    mine = attemptmodels.attempts.update().where(attemptmodels.attempts.c.attempt == held.attempt)
+    any_store.database.write(lambda connection: connection.execute(mine.values(environment=later)))
+    assert any_store.attempts(held.id)[-1].environment == parts.ENVIRONMENT
