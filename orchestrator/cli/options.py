@@ -104,11 +104,11 @@ def settings(context: typer.Context, **flags: Any) -> "Settings":
 
 def moment(not_before: str | None) -> "datetime | None":
     """Return the moment of `--not-before`; raises UsageError where it is none."""
-    from datetime import datetime
+    from datetime import UTC, datetime
 
     from orchestrator.core import moments
 
-    return None if not_before is None else moments.parse(not_before, now=datetime.now().astimezone())
+    return None if not_before is None else moments.parse(not_before, now=datetime.now(UTC))
 
 
 def root_flags(context: typer.Context) -> dict[str, Path]:

@@ -1,4 +1,6 @@
-from datetime import datetime, timedelta, timezone
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -26,7 +28,7 @@ TIMES = {
 
 @pytest.mark.parametrize("text", TIMES)
 def test_a_time_is_what_people_mean(text: str) -> None:
-    assert moments.parse(text, now=NOW) == datetime.fromisoformat(TIMES[text])
+    assert moments.parse(text, now=NOW, zone=NOW.tzinfo) == datetime.fromisoformat(TIMES[text])
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,30 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_what_is_beyond_the_calendar_is_refused(text: str) -> None:
     with pytest.raises(errors.UsageError):
         moments.parse(text, now=datetime(9999, 12, 31, tzinfo=NOW.tzinfo))
+
+
+@pytest.fixture
+def _summer_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this host's clocks be those of central Europe: set back on the last Sunday of October."""
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+#: What is written at 22:00 on the evening before the clocks are set back.
+OVER_THE_CHANGE = {
+    "2026-12-24T18:00": "2026-12-24T17:00Z",
+    "18:00": "2026-10-25T17:00Z",
+    "23:00": "2026-10-24T21:00Z",
+    "+12h": "2026-10-25T08:00Z",
+    "2026-12-24": "2026-12-23T23:00Z",
+}
+
+
+@pytest.mark.usefixtures("_summer_time")
+@pytest.mark.parametrize("text", OVER_THE_CHANGE)
+def test_a_local_time_is_what_the_clocks_show_then(text: str) -> None:
+    now = datetime(2026, 10, 24, 20, tzinfo=UTC)
+    assert moments.parse(text, now=now) == datetime.fromisoformat(OVER_THE_CHANGE[text])
