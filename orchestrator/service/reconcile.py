@@ -86,12 +86,34 @@ class Reconciler:
                 _log.warning("lost worker", worker=worker_id)
 
 
-def top_up(store: base.Store, doorbell: dispatch.Doorbell) -> None:
+class Restraint:
+    """How many doorbells are worth it: half as many each time that some were heard and as much waits as before.
+
+    Limits may keep whoever hears one from all that waits, or it lacks what that demands: many nodes that rang on
+    would have many slots ask the database in vain all the time. Idle slots look by themselves as well.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[states.Stage, tuple[int, int]] = {}  #: what waited at the last look, and the most rung then
+
+    def most(self, waiting: Mapping[states.Stage, int], lying: Mapping[states.Stage, int]) -> dict[states.Stage, int]:
+        """Return how many doorbells each stage is to have at most."""
+        last, self._last = self._last, {}
+        for stage, count in waiting.items():
+            before, most = last.get(stage, (0, MOST_DOORBELLS))
+            if count != before:
+                most = MOST_DOORBELLS
+            elif lying[stage] < min(count, most):
+                most = max(1, most // 2)
+            self._last[stage] = count, most
+        return {stage: most for stage, (_, most) in self._last.items()}
+
+
+def top_up(store: base.Store, doorbell: dispatch.Doorbell, restraint: Restraint) -> None:
     """Ring for what waits and is not rung for already; raises DatabaseUnavailable or BrokerUnavailable."""
     eligible = {stage: count for stage, count in store.counts().eligible.items() if count}
-    if not eligible:
-        return
-    for stage, lying in doorbell.waiting(eligible).items():
-        missing = min(eligible[stage], MOST_DOORBELLS) - lying
+    lying = doorbell.waiting(eligible) if eligible else {}
+    for stage, most in restraint.most(eligible, lying).items():
+        missing = min(eligible[stage], most) - lying[stage]
         if missing > 0:
             doorbell.ring(stage, missing)

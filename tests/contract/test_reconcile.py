@@ -34,8 +34,8 @@ class Bell:
         self.lying[stage] = self.lying.get(stage, 0) + times
 
 
-def top_up(store: sql.SqlStore, bell: Bell) -> dict[states.Stage, int]:
-    reconcile.top_up(store, cast("dispatch.Doorbell", bell))
+def top_up(store: sql.SqlStore, bell: Bell, restraint: reconcile.Restraint | None = None) -> dict[states.Stage, int]:
+    reconcile.top_up(store, cast("dispatch.Doorbell", bell), restraint or reconcile.Restraint())
     return bell.lying
 
 
@@ -78,10 +78,10 @@ def test_what_waits_is_rung_for_once(any_store: sql.SqlStore) -> None:
 
 def test_doorbells_that_are_lost_are_rung_again(any_store: sql.SqlStore) -> None:
     parts.submit(any_store)
-    bell = Bell()
-    top_up(any_store, bell)
-    bell.lying.clear()
-    assert top_up(any_store, bell) == {states.Stage.DOWNLOAD: 1}
+    bell, restraint = Bell(), reconcile.Restraint()
+    for _ in range(10):  # however often
+        assert top_up(any_store, bell, restraint) == {states.Stage.DOWNLOAD: 1}
+        bell.lying.clear()
 
 
 def test_doorbells_never_pile_up(any_store: sql.SqlStore) -> None:
@@ -90,3 +90,16 @@ def test_doorbells_never_pile_up(any_store: sql.SqlStore) -> None:
     assert top_up(any_store, Bell()) == {states.Stage.DOWNLOAD: reconcile.MOST_DOORBELLS}
     surplus = Bell(download=100)
     assert top_up(any_store, surplus) == {states.Stage.DOWNLOAD: 100}
+
+
+def test_what_is_heard_in_vain_is_rung_for_ever_less(any_store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "MOST_DOORBELLS", 4)
+    for _ in range(6):
+        parts.submit(any_store)
+    restraint, rung = reconcile.Restraint(), []
+    for number in range(6):
+        if number == 4:
+            parts.submit(any_store)
+        rung.append(top_up(any_store, Bell(), restraint)[states.Stage.DOWNLOAD])
+    assert rung == [4, 2, 1, 1, 4, 2]
+    assert top_up(any_store, Bell(download=3), restraint) == {states.Stage.DOWNLOAD: 3}  # nobody heard one meanwhile

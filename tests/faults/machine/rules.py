@@ -285,7 +285,7 @@ class Machine(stateful.RuleBasedStateMachine):
         self._sweep(worker, in_the_nick_of_time=in_the_nick_of_time)
         try:
             doorbell: Any = self.queue
-            reconcile.top_up(self.store, doorbell)
+            reconcile.top_up(self.store, doorbell, reconcile.Restraint())
         except errors.BrokerUnavailable:
             return
         eligible = self.store.counts().eligible
