@@ -1,15 +1,18 @@
 """Following jobs until they end: changes, output, the verdict. Short reads, so that nobody is held up by a watcher."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from orchestrator import errors
-from orchestrator.core.jobs import Job
+from orchestrator.core.jobs import Job, JobFilter
 from orchestrator.core.states import JobState
 from orchestrator.store.base import Store
 
 #: Seconds between two looks at the database.
 INTERVAL = 0.5
+
+#: Jobs of one look.
+AT_ONCE = 500
 
 
 def changes(store: Store, job_id: str, *, interval: float = INTERVAL, timeout: float | None = None) -> Iterator[Job]:
@@ -43,13 +46,22 @@ def wait(
     deadline = _deadline(timeout)
     waiting = list(dict.fromkeys(job_ids))
     while True:
-        for job in [store.get(job_id) for job_id in waiting]:
+        for job in _looked_at(store, waiting):
             if job.final:
                 waiting.remove(job.id)
                 yield job
         if not waiting:
             return
         _pause(interval, deadline, waiting)
+
+
+def _looked_at(store: Store, job_ids: Sequence[str]) -> list[Job]:
+    """Return jobs, many by one look; raises NotFound where one has been deleted."""
+    if len(job_ids) == 1:
+        return [store.get(job_ids[0])]
+    portions = [tuple(job_ids[start : start + AT_ONCE]) for start in range(0, len(job_ids), AT_ONCE)]
+    found = {job.id: job for ids in portions for job in store.jobs(JobFilter(ids=ids))}
+    return [found.get(job_id) or store.get(job_id) for job_id in job_ids]
 
 
 def lines(

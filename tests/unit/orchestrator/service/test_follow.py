@@ -65,6 +65,16 @@ def test_waiting_yields_jobs_as_they_end_each_once(store: base.Store, held: jobs
     end.join()
 
 
+def test_many_are_waited_for_by_one_look(store: base.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [store.cancel(parts.submit(store).id, actor="ada").id for _ in range(3)]
+    with monkeypatch.context() as changed:
+        changed.setattr(store, "get", lambda _: pytest.fail("one by one"))
+        assert [job.id for job in follow.wait(store, ids, interval=FAST)] == ids
+    store.delete(ids[1], actor="ada")
+    with pytest.raises(errors.NotFound, match="was deleted"):
+        list(follow.wait(store, ids, interval=FAST))
+
+
 def test_time_runs_out(store: base.Store, held: jobs.Claim) -> None:
     with pytest.raises(errors.TimedOut, match=held.id):
         list(follow.wait(store, [held.id], interval=FAST, timeout=0.05))
