@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, TypeVar
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection
 
 from orchestrator import config, errors
-from orchestrator.core import jobs, states
+from orchestrator.core import jobs, limits, states
 from orchestrator.store import engine, jobmodels, sql
 from tests.contract import parts
 from tests.support.waiting import patiently
@@ -77,6 +78,23 @@ def test_claim_passes_over_a_job_that_another_claimer_holds(postgres_url: str, s
             return parts.claimed(store).id
 
         assert other.write(hold_first) == second.id
+
+
+@pytest.mark.parametrize("of", [{"users": {limits.OTHERS: 2}}, {"tags": {"big": 4}}])
+def test_limits_hold_where_many_claim_at_once(any_store: sql.SqlStore, of: dict[str, dict[str, int]]) -> None:
+    for user in ("ada", "bob") * 5:
+        parts.submit(any_store, user=user, tags=("big",))
+        any_store.finish(parts.claimed(any_store, states.Stage.DOWNLOAD), parts.DONE)
+    claim = functools.partial(
+        any_store.claim,
+        worker=parts.identity(),
+        device="cpu",
+        stages=(states.Stage.TRAIN,),
+        artifact_root=parts.ROOT,
+        limits=limits.Limits(**of),
+    )
+    taken = [held for held in at_once([claim] * 8) if held is not None]
+    assert Counter(held.job.user for held in taken) == {"ada": 2, "bob": 2}
 
 
 def test_one_key_from_many_sides_makes_one_job(any_store: sql.SqlStore) -> None:
