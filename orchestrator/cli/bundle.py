@@ -149,7 +149,7 @@ def _note(wanted: "Plan") -> None:
     for remark in wanted.remarks:
         render.note(remark)
     for one in wanted.differences:
-        render.note(f"Otherwise here: {one}.")
+        render.note(f"Different here: {one}.")
 
 
 def _print_begun(wanted: "Plan", job_id: str, *, to: render.Mode) -> None:
@@ -216,9 +216,9 @@ def _end(opened: "Context", said: "Verdict") -> None:
 
     if said.outcome in reproduction.GOOD:
         return
-    why = f"It ran otherwise: {'; '.join(said.differences)}." if said.differences else None
+    why = f"What was different: {'; '.join(said.differences)}." if said.differences else None
     if said.outcome is reproduction.Outcome.DIFFERENT:
-        raise errors.OrchError(f"Job {said.job} comes to another result than job {said.bundle} in the bundle.", why=why)
+        raise errors.OrchError(f"Job {said.job} has another result than job {said.bundle} of the bundle.", why=why)
     if not said.other_data:
         follow.verdict([opened.store.get(said.job)])
     raise errors.OrchError(

@@ -69,8 +69,8 @@ def _show(verdict: "Verdict", *, to: render.Mode) -> None:
         console.print(render.pairs((f"{name}", ", ".join(map(render.raw, rest))) for name, *rest in _facts(verdict)))
     if not verdict.equal:
         raise errors.OrchError(
-            f"Job {verdict.job} does not come to the same bits again.",
-            why=f"It ran otherwise: {'; '.join(verdict.elsewhere)}." if verdict.elsewhere else None,
+            f"Job {verdict.job} did not end in the same bits again.",
+            why=f"What was different: {'; '.join(verdict.elsewhere)}." if verdict.elsewhere else None,
             hint=f"`orch show {verdict.job} --env` says what it trained with.",
         )
 
