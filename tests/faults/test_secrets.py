@@ -1,5 +1,6 @@
 """Canaries: a password or token that orch was given appears nowhere but in the database and where it is used."""
 
+import functools
 import io
 import shlex
 import shutil
@@ -37,6 +38,7 @@ BY_FILE = {("config", "show"), ("doctor",), ("status",), ("submit",)}
 NODES = {("up",), ("worker",), ("demo",)}
 
 
+@functools.cache
 def commands() -> dict[tuple[str, ...], Any]:
     """Return every command that there is, by its words."""
     found: dict[tuple[str, ...], Any] = {}
