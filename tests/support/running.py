@@ -1,8 +1,10 @@
 """A whole installation for a test: a home of its own, real nodes, the real command line, test timings."""
 
+import functools
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -133,10 +135,26 @@ class Installation:
             self._store.close()
 
 
+@functools.cache
+def _schema() -> bytes:
+    """Return an embedded database with our schema: whoever finds it imports no Alembic, and makes none."""
+    with tempfile.TemporaryDirectory() as home:
+        sql.open_store(config.Settings(home=Path(home))).close()
+        return (Path(home) / "orch.db").read_bytes()
+
+
 @contextmanager
-def installation(home: Path, *, step_seconds: float = 0, **settings: Any) -> Iterator[Installation]:
-    """Yield an installation, and check at the end that nothing of it is left running."""
+def installation(
+    home: Path, *, step_seconds: float = 0, migrated: bool = True, **settings: Any
+) -> Iterator[Installation]:
+    """Yield an installation, and check at the end that nothing of it is left running.
+
+    Unless it is `migrated`, there is nothing at all before its first process.
+    """
     installed = Installation(home, step_seconds=step_seconds, **settings)
+    if migrated and installed.settings.embedded_database:
+        sql.make_home(installed.settings)
+        (home / "orch.db").write_bytes(_schema())
     try:
         yield installed
     finally:

@@ -159,7 +159,7 @@ def test_down_without_a_node_is_no_error(orch: Orch) -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home", devices="cpu") as installation:
+    with running.installation(tmp_path / "home", migrated=False, devices="cpu") as installation:
         yield installation
 
 
