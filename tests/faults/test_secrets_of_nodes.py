@@ -18,6 +18,8 @@ from tests.support import archives, httpserver, oracle, pictures, running, valke
 from tests.support.waiting import until
 
 _REFUSED = "onnection refused"
+#: Stands for torch, whose import takes the longest: in it a fork server waits for its node's end.
+_TORCH = "import sys\nsys.stdin.read()\nraise ImportError\n"
 
 
 @pytest.mark.timeout(400)
@@ -25,12 +27,15 @@ _REFUSED = "onnection refused"
 def test_node_that_cannot_start_shows_no_secret(
     words: tuple[str, ...], settings: config.Settings, tmp_path: Path
 ) -> None:
+    (tmp_path / "torch.py").write_text(_TORCH, encoding="ascii")
+    environment = config.child_environment(settings.model_copy(update={"download_slots": 1}))
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [environment.get("PYTHONPATH")])])
     for name, value in AWAY.items():
         said = tmp_path / name
         with said.open("wb") as output:
             node = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator", *words, "--debug"],
-                env={**config.child_environment(settings), name: value},
+                env={**environment, name: value},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
