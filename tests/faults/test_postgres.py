@@ -72,8 +72,8 @@ def test_a_server_that_hangs_is_given_up_wherever_it_does(server: postgres.Serve
         connection.exec_driver_sql("SELECT 1")
         hang.__enter__()
 
-    with closing(sql.open_store(there)) as store:
-        store.counts()  # a connection lies in the pool
+    with closing(patiently(sql.open_store, there)) as store:
+        patiently(store.counts)  # a connection lies in the pool
         with server.frozen():
             assert seconds_of(store.counts) < GIVEN_UP
             assert seconds_of(lambda: store.logs("nobody")) < GIVEN_UP  # which may take long, once it has begun
@@ -162,9 +162,9 @@ def test_a_server_that_takes_no_writes_is_out_of_reach(server: postgres.Server) 
         return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
 
     with closing(engine.Database(server.url)) as database:
-        before = database.read(process)
-        assert "standby" in said_by(lambda: database.write(write))
-        assert database.read(process) != before  # another server may be the primary by now
+        before = patiently(database.read, process)
+        until(lambda: "standby" in said_by(lambda: database.write(write)), seconds=60)
+        assert patiently(database.read, process) != before  # another server may be the primary by now
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])
