@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.core import specs, states
 from orchestrator.queue import messages
@@ -42,7 +43,7 @@ class Site:
 
 
 @contextmanager
-def at_work(folder: Path, *, step_seconds: float, **settings: object) -> Iterator[Site]:
+def at_work(folder: Path, *, step_seconds: float, **settings: Any) -> Iterator[Site]:
     """Yield a site whose node hears; its broker keeps what it has acknowledged."""
     lines = (f"requirepass {CANARY}", "appendonly yes", "appendfsync always")
     with (

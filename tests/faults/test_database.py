@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,7 @@ def _served(folder: Path) -> Iterator[tuple[postgres.Server, proxy.Proxy, runnin
         server = stack.enter_context(postgres.running())
         patiently(migrations.upgrade, server.url)
         between = stack.enter_context(proxy.Proxy(server.socket))
-        settings = {"database_url": server.url_at(between.port), "data_roots": (folder,), "lease": 90}
+        settings: dict[str, Any] = {"database_url": server.url_at(between.port), "data_roots": (folder,), "lease": 90}
         home = folder / "on-a-server"
         yield server, between, stack.enter_context(running.installation(home, step_seconds=STEP_SECONDS, **settings))
 

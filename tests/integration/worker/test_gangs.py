@@ -1,15 +1,21 @@
-"""A real node with two CPU slots: a job on both runs between single ones, and whoever is killed frees both."""
+"""A real node with two CPU slots: a job on both runs between single ones, and whoever is killed frees both.
 
+An audit meanwhile finds nothing: what is merely under way is no broken promise.
+"""
+
+import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psutil
 import pytest
 
 from orchestrator.core import jobs, specs, states
-from tests.support import pictures, running
+from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -18,12 +24,20 @@ State, Stage = states.JobState, states.Stage
 
 #: Attempts are counted: more than a busy machine holds up a beat. One that is killed is waited for as long.
 LEASE = 15
+#: Of trainings, most of which are interrupted.
+STEP_SECONDS = 0.02
+
+#: Between two looks of an audit, which would take the cores from what it looks at.
+PAUSE_SECONDS = 0.3
+#: Seconds that a step takes until there have been some looks, so that they see jobs at work.
+SLOW_SECONDS, LOOKS = 0.5, 2
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     home = tmp_path_factory.mktemp("gangs") / "home"
-    with running.installation(home, devices="cpu", slots_per_device=2, step_seconds=0.02, lease=LEASE) as installation:
+    settings: dict[str, Any] = {"devices": "cpu", "slots_per_device": 2, "lease": LEASE}
+    with running.installation(home, step_seconds=STEP_SECONDS, **settings) as installation:
         installation.start_node()
         yield installation
 
@@ -85,6 +99,28 @@ def test_a_kill_of_a_training_or_its_slot_frees_both_devices(
     for job in pair:
         installed.store.cancel(job.id, actor="tester")
         installed.wait(job.id, State.CANCELLED)
+
+
+def test_an_audit_finds_nothing_while_jobs_begin_train_and_end(
+    installed: running.Installation, spec: Callable[..., specs.JobSpec]
+) -> None:
+    store = installed.store
+    installed.slow_down(SLOW_SECONDS)
+    chosen = [installed.submit(spec(checkpoint_steps=2, epochs=4, seed=seed)).id for seed in (4, 5, 6)]
+    cancelled = installed.submit(spec(checkpoint_steps=2, epochs=100_000)).id
+    until(lambda: store.jobs(jobs.JobFilter(states=(State.RUNNING,))), seconds=120)
+    for look in itertools.count(1):
+        oracle.judge(installed.settings, store, promised=[*chosen, cancelled])
+        if look == LOOKS:
+            installed.slow_down(STEP_SECONDS)
+        if all(store.get(job).final for job in chosen):
+            break
+        time.sleep(PAUSE_SECONDS)
+    until(lambda: store.checkpoints(cancelled), seconds=120)
+    oracle.judge(installed.settings, store, promised=[*chosen, cancelled])
+    assert store.get(cancelled).state is State.RUNNING
+    store.cancel(cancelled, actor="tester")
+    oracle.holds(installed, promised=[*chosen, cancelled])
 
 
 def _why(installed: running.Installation, job: jobs.Job) -> list[str]:
