@@ -4,19 +4,15 @@ import hashlib
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import safetensors.torch
 
 from orchestrator import errors
-from orchestrator.core import jobs, specs, states
-from orchestrator.core.findings import Kind
-from tests.support import oracle, pictures, running
-from tests.support.waiting import until
+from orchestrator.core import states
 from tests.unit.worker.training import support
 from worker import protocol
 from worker.training import checkpoint, stage
@@ -171,69 +167,3 @@ def test_with_none_left_there_is_a_reason_and_no_start(shelf: Shelf) -> None:
     with pytest.raises(errors.StageFailed) as failed:
         checkpoint.first_valid(gone, root=shelf.root, check=lambda _: None, damaged=lambda _: None)
     assert failed.value.reason == states.Reason.NO_VALID_CHECKPOINT
-
-
-@pytest.fixture
-def installed(tmp_path: Path) -> Iterator[running.Installation]:
-    with running.installation(tmp_path / "home", devices="cpu", lease=30, step_seconds=0.02) as installation:
-        installation.start_node()
-        yield installation
-
-
-def _training(installed: running.Installation, tmp_path: Path) -> jobs.Job:
-    """Return a job that trains and has checkpoints."""
-    data = pictures.write(tmp_path / "data", pictures.members(size=(16, 16)))
-    recipe = {"network": "densenet_tiny", "image_size": 8, "loader_workers": 0}
-    job = installed.submit(specs.parse({"data": str(data), **recipe, "epochs": 100_000, "checkpoint_steps": 10}))
-    until(lambda: len(installed.store.checkpoints(job.id)) >= 2, seconds=120)
-    return job
-
-
-def _frozen(installed: running.Installation, job: jobs.Job) -> psutil.Process | None:
-    """Freeze the training where all that it has written is recorded; None where it is just writing."""
-    process = running.training_process(installed, installed.store.get(job.id))
-    if process is None:
-        return None
-    process.suspend()
-    try:
-        until(lambda: _on_disk(installed, job) == _recorded(installed, job), seconds=1)
-    except AssertionError:
-        process.resume()
-        return None
-    return process
-
-
-def _on_disk(installed: running.Installation, job: jobs.Job) -> set[Path]:
-    attempt = installed.store.get(job.id).attempt
-    return set((installed.settings.artifact_dir / job.id / f"attempt-{attempt:04d}").rglob("*.safetensors*"))
-
-
-def _recorded(installed: running.Installation, job: jobs.Job) -> set[Path]:
-    rows, attempt = installed.store.checkpoints(job.id), installed.store.get(job.id).attempt
-    return {installed.settings.artifact_dir / row.path for row in rows if row.attempt == attempt}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_job_goes_on_from_an_earlier_checkpoint_and_fails_with_none_left(
-    installed: running.Installation, tmp_path: Path
-) -> None:
-    job, store, root = _training(installed, tmp_path), installed.store, installed.settings.artifact_dir
-    process = until(lambda: _frozen(installed, job), seconds=60)
-    newest, earlier, *_ = store.checkpoints(job.id)
-    (root / newest.path).write_bytes((root / earlier.path).read_bytes())
-    process.kill()
-    until(lambda: store.attempts(job.id)[-1].first_step, seconds=60)
-    assert store.attempts(job.id)[-1].first_step == earlier.step
-    events = installed.orch("events", job.id).stdout
-    assert "checkpoint_damaged" in events
-    assert newest.path in events
-
-    process = until(lambda: _frozen(installed, job), seconds=60)
-    for row in store.checkpoints(job.id):
-        (root / row.path).write_bytes(b"")
-    process.kill()
-    failed = installed.wait(job.id, states.JobState.FAILED)
-    assert failed.reason is states.Reason.NO_VALID_CHECKPOINT
-    assert installed.orch("events", job.id).stdout.count("checkpoint_damaged") >= 2
-    oracle.holds(installed, promised=[job.id], but=[Kind.CHECKPOINT])  # those that lie there emptied

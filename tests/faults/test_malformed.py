@@ -9,8 +9,8 @@ from orchestrator.core import jobs, specs, states
 from orchestrator.service import jobtext
 from orchestrator.store import base
 from tests.faults.corpus import archives, commands, sets
-from tests.integration.cli.conftest import Orch, OrchIn
-from tests.support import oracle, pictures, running
+from tests.integration.cli.conftest import Orch
+from tests.support import pictures
 from worker.data import supply
 
 
@@ -94,27 +94,3 @@ def test_the_corpus_is_as_large_as_is_promised() -> None:
     guards += [case.guard for case in commands.CASES]
     assert len(guards) >= 300
     assert len(set(guards)) >= 150
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_job_of_a_real_node_fails_with_the_reason_and_leaves_no_staging(tmp_path: Path, orch_in: OrchIn) -> None:
-    """A handful goes the whole way: submit, download stage, failed job, exit code, three lines."""
-    chosen = [case for case in archives.CASES if case.name in {"parent", "link", "bomb", "crc", "html", "one byte"}]
-    with running.installation(tmp_path / "home", devices="cpu") as installed:
-        orch = orch_in(installed)
-        installed.start_node()
-        for case in chosen:
-            path = tmp_path / f"{case.name}.zip"
-            path.write_bytes(case.data)
-            orch("submit", "--data", str(path), "--name", case.name)
-        for case in chosen:
-            ran = orch("wait", case.name, code=5)
-            job = installed.store.find(case.name)
-            assert (job.state, job.reason) == (states.JobState.FAILED, states.Reason.BAD_INPUT)
-            assert case.guard in f"{job.error} {ran.err}"
-            assert case.hint in str(job.hint)
-            assert "Traceback" not in ran.err + installed.log(job.id)
-        assert list((installed.settings.data_dir / "sets").iterdir()) == []
-        oracle.holds(installed)
-    assert not list(tmp_path.rglob("evil*"))

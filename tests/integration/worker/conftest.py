@@ -11,10 +11,13 @@ from orchestrator import config
 from orchestrator.core import clock as clocks
 from orchestrator.core import jobs, specs, states
 from orchestrator.store import sql
+from tests.integration.cli.conftest import orch, orch_in
 from tests.support.waiting import until
 from worker import identity, protocol
 from worker.launcher import Launcher
 from worker.supervisor import Place, Supervisor
+
+__all__ = ["orch", "orch_in"]
 
 ME = identity.mine("test")
 

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.core import jobs, specs, states, telling
+from orchestrator.core.findings import Kind
 from orchestrator.store import base
-from tests.support import httpserver, pictures, running
+from tests.faults.corpus import archives
+from tests.integration.cli.conftest import OrchIn
+from tests.support import httpserver, oracle, pictures, running
 from tests.support.waiting import until
 from worker import health
 
@@ -215,6 +219,80 @@ def test_bad_data_fails_the_job_once_with_its_reason(at_work: running.Installati
     assert (failed.reason, failed.total_retries, failed.attempt) == (states.Reason.BAD_INPUT, 0, 1)
     assert failed.error is not None
     assert failed.hint is not None
+
+
+def test_archives_that_are_malformed_fail_their_jobs_with_the_reason_and_leave_no_staging(
+    at_work: running.Installation, orch_in: OrchIn, tmp_path: Path
+) -> None:
+    """A handful goes the whole way: submit, download stage, failed job, exit code, three lines."""
+    chosen = [case for case in archives.CASES if case.name in {"parent", "link", "bomb", "crc", "html", "one byte"}]
+    orch, sets = orch_in(at_work), at_work.settings.data_dir / "sets"
+    before = set(sets.glob("*"))
+    for case in chosen:
+        path = tmp_path / f"{case.name}.zip"
+        path.write_bytes(case.data)
+        orch("submit", "--data", str(path), "--name", case.name)
+    for case in chosen:
+        ran = orch("wait", case.name, code=5)
+        job = at_work.store.find(case.name)
+        assert (job.state, job.reason) == (states.JobState.FAILED, states.Reason.BAD_INPUT)
+        assert case.guard in f"{job.error} {ran.err}"
+        assert case.hint in str(job.hint)
+        assert "Traceback" not in ran.err + at_work.log(job.id)
+    assert set(sets.glob("*")) == before
+    oracle.holds(at_work)
+    assert not [*tmp_path.rglob("evil*"), *at_work.settings.home.rglob("evil*")]
+
+
+def test_a_job_goes_on_from_an_earlier_checkpoint_and_fails_with_none_left(
+    at_work: running.Installation, data: str
+) -> None:
+    store, root = at_work.store, at_work.settings.artifact_dir
+    job = at_work.submit(tiny(data, epochs=100_000, checkpoint_steps=10))
+    until(lambda: len(store.checkpoints(job.id)) >= 2)
+    process = until(lambda: _frozen(at_work, job), seconds=60)
+    newest, earlier, *_ = store.checkpoints(job.id)
+    (root / newest.path).write_bytes((root / earlier.path).read_bytes())
+    process.kill()
+    until(lambda: store.attempts(job.id)[-1].first_step, seconds=60)
+    assert store.attempts(job.id)[-1].first_step == earlier.step
+    events = at_work.orch("events", job.id).stdout
+    assert "checkpoint_damaged" in events
+    assert newest.path in events
+
+    process = until(lambda: _frozen(at_work, job), seconds=60)
+    for row in store.checkpoints(job.id):
+        (root / row.path).write_bytes(b"")
+    process.kill()
+    failed = at_work.wait(job.id, states.JobState.FAILED)
+    assert failed.reason is states.Reason.NO_VALID_CHECKPOINT
+    assert at_work.orch("events", job.id).stdout.count("checkpoint_damaged") >= 2
+    oracle.holds(at_work, promised=[job.id], but=[Kind.CHECKPOINT])  # those that lie there emptied
+    at_work.orch("delete", "--yes", job.id)  # or other tests' audits would find them, too
+
+
+def _frozen(installed: running.Installation, job: jobs.Job) -> psutil.Process | None:
+    """Freeze the training where all that it has written is recorded; None where it is just writing."""
+    process = running.training_process(installed, installed.store.get(job.id))
+    if process is None:
+        return None
+    process.suspend()
+    try:
+        until(lambda: _on_disk(installed, job) == _recorded(installed, job), seconds=1)
+    except AssertionError:
+        process.resume()
+        return None
+    return process
+
+
+def _on_disk(installed: running.Installation, job: jobs.Job) -> set[Path]:
+    attempt = installed.store.get(job.id).attempt
+    return set((installed.settings.artifact_dir / job.id / f"attempt-{attempt:04d}").rglob("*.safetensors*"))
+
+
+def _recorded(installed: running.Installation, job: jobs.Job) -> set[Path]:
+    rows, attempt = installed.store.checkpoints(job.id), installed.store.get(job.id).attempt
+    return {installed.settings.artifact_dir / row.path for row in rows if row.attempt == attempt}
 
 
 def test_beside_a_broker_that_hangs_a_node_for_one_job_goes_on_with_it_and_takes_no_other(
