@@ -180,8 +180,8 @@ def test_from_two_who_start_a_node_at_once_to_prediction_and_down(
         recipe = ["--network", "densenet_tiny", "--image-size", "8", "--epochs", "1", "--loader-workers", "0"]
         job = orch("submit", "-q", "--data", str(data), *recipe, "--wait").out.split()[0]
         assert "evaluation\t" in orch("status", job).out
+        asked.here(monkeypatch)  # processes of their own are asked in the walk through the failpoints
         _check_prediction(orch, job, data / "validation", broken=tmp_path / "broken.png")
-        asked.here(monkeypatch)  # a process of its own has been asked just now
         evaluation = json.loads(orch("status", job, "--json").out)["evaluation"]
         measured = json.loads(orch("evaluate", job, "--data", str(data), "--json").out)["evaluation"]
         assert measured | {"seconds": 0} == evaluation | {"seconds": 0}

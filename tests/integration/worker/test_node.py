@@ -15,7 +15,7 @@ from orchestrator.core.findings import Kind
 from orchestrator.store import base
 from tests.faults.corpus import archives
 from tests.integration.cli.conftest import OrchIn
-from tests.support import httpserver, oracle, pictures, running
+from tests.support import asked, httpserver, oracle, pictures, running
 from tests.support.waiting import until
 from worker import health
 
@@ -170,6 +170,7 @@ def test_a_training_that_gets_no_better_ends_early_and_succeeds(at_work: running
 def test_the_notebook_of_the_client_runs(
     at_work: running.Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    asked.here(monkeypatch)  # processes of their own are asked in the walk through the failpoints
     for name, value in at_work.environment.items():
         monkeypatch.setenv(name, value)
     cells = json.loads((running.ROOT / "docs" / "client.ipynb").read_text("utf-8"))["cells"]
