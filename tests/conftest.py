@@ -214,6 +214,15 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert process.poll() is None, "the fork server died"
 
 
+@pytest.fixture(scope="session")
+def cold_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A fork server that can do all but train; yields its socket."""
+    path = tmp_path_factory.mktemp("cold") / "s"
+    with forking.server(path, preload=("tests.support.stages", "worker.data.stage")) as process:
+        yield path
+        assert process.poll() is None, "the fork server died"
+
+
 @contextmanager
 def _fresh_database(server: str) -> Iterator[str]:
     name = f"orch_{ids.new_id()}"

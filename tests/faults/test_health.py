@@ -106,7 +106,7 @@ def test_a_job_that_kills_every_process_is_quarantined_and_the_others_succeed(
     settings: config.Settings,
     store: sql.SqlStore,
     clock: HandClock,
-    fork_server: Path,
+    cold_fork_server: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for stage in states.Stage:
@@ -117,7 +117,7 @@ def test_a_job_that_kills_every_process_is_quarantined_and_the_others_succeed(
     supervisor = Supervisor(
         store=store,
         settings=settings,
-        launcher=Launcher(fork_server),
+        launcher=Launcher(cold_fork_server),
         place=Place(threads=1, artifact_dir=settings.artifact_dir, data_dir=settings.data_dir),
         draining=draining,
         clock=clocks.SystemClock(),
@@ -131,7 +131,7 @@ def test_a_job_that_kills_every_process_is_quarantined_and_the_others_succeed(
         stages=tuple(states.Stage),
         permits=Permits(None, store=store, worker=me.id),
         ring=lambda _: None,
-        ready=fork_server.exists,
+        ready=cold_fork_server.exists,
         draining=draining,
     )
     poison = store.submit(jobs.NewJob(spec=specs.JobSpec(seed=POISON_SEED), user="tester"))[0]

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,15 +10,18 @@ from orchestrator import config
 from tests.support.waiting import until
 from worker import children
 
-#: Forks as well without torch, whose import takes longer than most tests.
-_COLD = "import sys; from worker import forkserver; forkserver.PRELOAD = (); sys.exit(forkserver.main())"
+_COLD = "import sys; from worker import forkserver; forkserver.PRELOAD = {}; sys.exit(forkserver.main())"
 
 
 @contextmanager
-def server(socket: Path, *, warm: bool = True) -> Iterator["subprocess.Popen[bytes]"]:
-    """Yield the process of a fork server that listens on `socket`, and end it; only a `warm` one can train."""
+def server(socket: Path, *, preload: Sequence[str] | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+    """Yield the process of a fork server that listens on `socket`, and end it.
+
+    To `preload` what a test needs takes less time than all that a node does, torch among it, without which none trains.
+    """
+    how = ("-m", "worker.forkserver") if preload is None else ("-c", _COLD.format(tuple(preload)))
     process = subprocess.Popen(
-        [sys.executable, *(("-m", "worker.forkserver") if warm else ("-c", _COLD)), "--socket", str(socket)],
+        [sys.executable, *how, "--socket", str(socket)],
         stdin=subprocess.PIPE,
         env=config.child_environment(config.Settings(), **children.FORK_SERVER_ENVIRONMENT),
         cwd=Path(__file__).parents[2],

@@ -90,8 +90,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(settings: config.Settings, store: sql.SqlStore, fork_server: Path) -> Bench:
-    return Bench(settings, store, fork_server)
+def bench(settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path) -> Bench:
+    return Bench(settings, store, cold_fork_server)
 
 
 @pytest.fixture

@@ -48,8 +48,8 @@ def _wait(process: Process) -> None:
     process.collect()
 
 
-def test_a_process_speaks_over_its_pipe_and_ends(fork_server: Path, attempt_dir: Path) -> None:
-    with _start(fork_server, attempt_dir, "succeed") as process:
+def test_a_process_speaks_over_its_pipe_and_ends(cold_fork_server: Path, attempt_dir: Path) -> None:
+    with _start(cold_fork_server, attempt_dir, "succeed") as process:
         assert protocol.heard(process.connection.recv_bytes()) == protocol.Progress(done=1, total=1)
         assert protocol.heard(process.connection.recv_bytes()) == protocol.Ended(how="done", last_step=1)
         _wait(process)
@@ -60,8 +60,8 @@ def test_a_process_speaks_over_its_pipe_and_ends(fork_server: Path, attempt_dir:
     assert int((attempt_dir / layout.PID).read_text(encoding="ascii")) == process.pid
 
 
-def test_a_process_stops_when_asked(fork_server: Path, attempt_dir: Path) -> None:
-    with _start(fork_server, attempt_dir, "wait_for_stop") as process:
+def test_a_process_stops_when_asked(cold_fork_server: Path, attempt_dir: Path) -> None:
+    with _start(cold_fork_server, attempt_dir, "wait_for_stop") as process:
         protocol.heard(process.connection.recv_bytes())
         process.ask_to_stop()
         assert protocol.heard(process.connection.recv_bytes()) == protocol.Ended(how="stopped", last_step=7)
@@ -69,8 +69,8 @@ def test_a_process_stops_when_asked(fork_server: Path, attempt_dir: Path) -> Non
         assert process.exit_code == protocol.EXIT_STOPPED
 
 
-def test_a_kill_takes_the_whole_group(fork_server: Path, attempt_dir: Path) -> None:
-    with _start(fork_server, attempt_dir, "ignore_stop") as process:
+def test_a_kill_takes_the_whole_group(cold_fork_server: Path, attempt_dir: Path) -> None:
+    with _start(cold_fork_server, attempt_dir, "ignore_stop") as process:
         protocol.heard(process.connection.recv_bytes())
         (child,) = psutil.Process(process.pid).children()
         process.kill()
@@ -79,26 +79,26 @@ def test_a_kill_takes_the_whole_group(fork_server: Path, attempt_dir: Path) -> N
     until(lambda: running.gone(child))
 
 
-def test_a_process_leads_its_group_before_it_runs(fork_server: Path, attempt_dir: Path) -> None:
+def test_a_process_leads_its_group_before_it_runs(cold_fork_server: Path, attempt_dir: Path) -> None:
     for _ in range(20):
-        with _start(fork_server, attempt_dir, "ignore_stop") as process:
+        with _start(cold_fork_server, attempt_dir, "ignore_stop") as process:
             assert os.getpgid(process.pid) == process.pid
 
 
-def test_a_process_that_crashes_tells_its_signal(fork_server: Path, attempt_dir: Path) -> None:
-    with _start(fork_server, attempt_dir, "crash") as process:
+def test_a_process_that_crashes_tells_its_signal(cold_fork_server: Path, attempt_dir: Path) -> None:
+    with _start(cold_fork_server, attempt_dir, "crash") as process:
         _wait(process)
         assert process.killed_by == signal.SIGSEGV
 
 
-def test_a_process_leads_its_group_sees_no_gpu_and_reads_nothing(fork_server: Path, attempt_dir: Path) -> None:
-    with _start(fork_server, attempt_dir, "tell_environment") as process:
+def test_a_process_leads_its_group_sees_no_gpu_and_reads_nothing(cold_fork_server: Path, attempt_dir: Path) -> None:
+    with _start(cold_fork_server, attempt_dir, "tell_environment") as process:
         _wait(process)
         assert process.exit_code == 40 + 1 + 2 + 4
 
 
-def test_a_process_dies_with_its_supervisor(fork_server: Path, attempt_dir: Path) -> None:
-    process = _start(fork_server, attempt_dir, "wait_for_stop")
+def test_a_process_dies_with_its_supervisor(cold_fork_server: Path, attempt_dir: Path) -> None:
+    process = _start(cold_fork_server, attempt_dir, "wait_for_stop")
     protocol.heard(process.connection.recv_bytes())
     process.connection.close()
     _wait(process)
@@ -106,18 +106,18 @@ def test_a_process_dies_with_its_supervisor(fork_server: Path, attempt_dir: Path
     process.ending.close()
 
 
-def test_what_a_dead_supervisor_left_running_is_killed(fork_server: Path, attempt_dir: Path) -> None:
-    with _start(fork_server, attempt_dir, "ignore_stop") as process:
+def test_what_a_dead_supervisor_left_running_is_killed(cold_fork_server: Path, attempt_dir: Path) -> None:
+    with _start(cold_fork_server, attempt_dir, "ignore_stop") as process:
         protocol.heard(process.connection.recv_bytes())
         kill_leftover(attempt_dir)
         _wait(process)
         assert process.killed_by == signal.SIGKILL
 
 
-def test_a_leftover_is_found_behind_a_symbolic_link(fork_server: Path, attempt_dir: Path, tmp_path: Path) -> None:
+def test_a_leftover_is_found_behind_a_symbolic_link(cold_fork_server: Path, attempt_dir: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(attempt_dir)
-    with _start(fork_server, attempt_dir, "ignore_stop") as process:
+    with _start(cold_fork_server, attempt_dir, "ignore_stop") as process:
         protocol.heard(process.connection.recv_bytes())
         kill_leftover(link)
         _wait(process)
@@ -126,7 +126,7 @@ def test_a_leftover_is_found_behind_a_symbolic_link(fork_server: Path, attempt_d
 
 def test_a_process_outlives_its_fork_server_and_stops_when_asked(attempt_dir: Path, tmp_path: Path) -> None:
     with (
-        forking.server(tmp_path / "s", warm=False) as server,
+        forking.server(tmp_path / "s", preload=()) as server,
         _start(tmp_path / "s", attempt_dir, "wait_for_stop") as process,
     ):
         protocol.heard(process.connection.recv_bytes())
@@ -142,7 +142,7 @@ def test_a_process_outlives_its_fork_server_and_stops_when_asked(attempt_dir: Pa
 def test_a_fork_server_that_hangs_holds_nobody_up(
     attempt_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with forking.server(tmp_path / "s", warm=False) as server:
+    with forking.server(tmp_path / "s", preload=()) as server:
         with _start(tmp_path / "s", attempt_dir, "ignore_stop") as process:
             monkeypatch.setattr("worker.launcher._ANSWER_SECONDS", 0.2)
             monkeypatch.setattr("worker.launcher._START_SECONDS", 1)
@@ -154,17 +154,17 @@ def test_a_fork_server_that_hangs_holds_nobody_up(
             _start(tmp_path / "s", attempt_dir, "succeed")
 
 
-def test_a_request_that_breaks_off_leaves_no_descriptor_open(fork_server: Path, attempt_dir: Path) -> None:
-    with _start(fork_server, attempt_dir, "ignore_stop") as process:
+def test_a_request_that_breaks_off_leaves_no_descriptor_open(cold_fork_server: Path, attempt_dir: Path) -> None:
+    with _start(cold_fork_server, attempt_dir, "ignore_stop") as process:
         server = psutil.Process(psutil.Process(process.pid).ppid())
         process.kill()
         _wait(process)
     before = server.num_fds()
     for _ in range(20):
         with socket.socket(socket.AF_UNIX) as asker, Path(os.devnull).open("rb") as nothing:
-            asker.connect(str(fork_server))
+            asker.connect(str(cold_fork_server))
             socket.send_fds(asker, [b"{"], [nothing.fileno()] * 3)
-    with _start(fork_server, attempt_dir, "succeed") as process:  # answered behind all of them
+    with _start(cold_fork_server, attempt_dir, "succeed") as process:  # answered behind all of them
         _wait(process)
     until(lambda: server.num_fds() <= before)
 
@@ -175,12 +175,12 @@ def test_a_pid_that_belongs_to_another_process_now_is_left_alone(attempt_dir: Pa
     assert psutil.Process().is_running()
 
 
-def test_many_processes_at_once_each_get_their_own_end(fork_server: Path, tmp_path: Path) -> None:
+def test_many_processes_at_once_each_get_their_own_end(cold_fork_server: Path, tmp_path: Path) -> None:
     processes = []
     for number in range(8):
         folder = tmp_path / f"attempt-{number:04d}"
         folder.mkdir()
-        processes.append(_start(fork_server, folder, "succeed" if number % 2 else "crash"))
+        processes.append(_start(cold_fork_server, folder, "succeed" if number % 2 else "crash"))
     for number, process in enumerate(processes):
         with process:
             _wait(process)

@@ -72,7 +72,7 @@ def test_a_kill_by_the_kernel_is_oom_for_certain(
         return made
 
     monkeypatch.setattr(oom, "counter", counting)
-    with forking.server(tmp_path / "s", warm=False) as server:
+    with forking.server(tmp_path / "s", preload=()) as server:
         (group / "cgroup.procs").write_text(str(server.pid), encoding="ascii")
         _limit(group)
         bench = Bench(settings, store, tmp_path / "s")
@@ -98,8 +98,8 @@ def _host_has_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, since: 
 
 
 @pytest.fixture
-def bench(settings: config.Settings, store: sql.SqlStore, fork_server: Path) -> Bench:
-    return Bench(settings, store, fork_server)
+def bench(settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path) -> Bench:
+    return Bench(settings, store, cold_fork_server)
 
 
 @pytest.mark.parametrize("since", [True, False])

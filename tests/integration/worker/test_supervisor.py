@@ -81,10 +81,10 @@ def test_a_drain_asks_and_the_job_goes_back_uncounted(bench: Bench, stage: Calla
 
 
 def test_a_drain_takes_as_long_as_its_node_was_told(
-    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+    settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path, stage: Callable[[str], None]
 ) -> None:
     settings.run_dir.mkdir()
-    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, fork_server)
+    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, cold_fork_server)
     assert bench.supervisor._grace("drained") == 0.2
     draining.tell(settings, node=os.getpid() + 1, seconds=0.1)
     assert bench.supervisor._grace("drained") == 0.2  # that is said to another one
@@ -96,10 +96,10 @@ def test_a_drain_takes_as_long_as_its_node_was_told(
 
 
 def test_what_did_not_stop_in_time_is_known_as_unsaved(
-    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+    settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path, stage: Callable[[str], None]
 ) -> None:
     settings.run_dir.mkdir()
-    bench = Bench(settings, store, fork_server)
+    bench = Bench(settings, store, cold_fork_server)
     draining.tell(settings, node=os.getpid(), seconds=0.2)
     stage("ignore_stop")
     bench.run_beside(bench.draining.set)
@@ -130,13 +130,13 @@ def test_a_pause_asks_and_the_job_stands_aside_uncounted(bench: Bench, stage: Ca
 
 
 def test_a_paused_download_keeps_what_has_come_and_goes_on_from_there(
-    settings: config.Settings, store: sql.SqlStore, fork_server: Path
+    settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path
 ) -> None:
     archive = archives.zipped(pictures.members(size=(64, 64)))
     with httpserver.Server() as server:
         slow = httpserver.Reply(body=archive, rate=len(archive) / 60)
         url = server.on("/set.zip", slow, httpserver.Reply(body=archive))
-        bench = Bench(settings, store, fork_server, spec=specs.JobSpec(data=url))
+        bench = Bench(settings, store, cold_fork_server, spec=specs.JobSpec(data=url))
         job = bench.run_beside(bench.pause)
         assert job is not None
         assert (job.state, job.stage) == (states.JobState.PAUSED, states.Stage.DOWNLOAD)
@@ -152,12 +152,12 @@ def test_a_paused_download_keeps_what_has_come_and_goes_on_from_there(
 
 @pytest.mark.parametrize("another", [True, False])
 def test_what_a_cancelled_download_has_fetched_goes_unless_another_job_wants_it(
-    settings: config.Settings, store: sql.SqlStore, fork_server: Path, *, another: bool
+    settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path, *, another: bool
 ) -> None:
     archive = archives.zipped(pictures.members(size=(64, 64)))
     with httpserver.Server() as server:
         url = server.on("/set.zip", httpserver.Reply(body=archive, rate=len(archive) / 60))
-        bench = Bench(settings, store, fork_server, spec=specs.JobSpec(data=url))
+        bench = Bench(settings, store, cold_fork_server, spec=specs.JobSpec(data=url))
         if another:
             store.submit(jobs.NewJob(spec=bench.job.spec, user="bob", priority=-1))
         job = bench.run_beside(bench.cancel)
@@ -191,9 +191,9 @@ def test_a_pausing_job_can_be_cancelled(bench: Bench, stage: Callable[[str], Non
 
 
 def test_a_pause_waits_longer_than_a_drain(
-    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+    settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path, stage: Callable[[str], None]
 ) -> None:
-    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, fork_server)
+    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, cold_fork_server)
     stage("ignore_stop")
 
     def pause_and_stall() -> None:
@@ -206,9 +206,9 @@ def test_a_pause_waits_longer_than_a_drain(
 
 
 def test_a_drain_hurries_a_pause(
-    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+    settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path, stage: Callable[[str], None]
 ) -> None:
-    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, fork_server)
+    bench = Bench(settings.model_copy(update={"drain": 0.2}), store, cold_fork_server)
     stage("ignore_stop")
 
     def pause_then_drain() -> None:
@@ -247,18 +247,18 @@ def test_the_time_of_earlier_attempts_counts_and_that_of_a_pause_does_not(
 
 
 def test_a_stalled_stage_is_ended_with_that_reason(
-    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+    settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path, stage: Callable[[str], None]
 ) -> None:
-    bench = Bench(settings.model_copy(update={"stall": 1.5}), store, fork_server)
+    bench = Bench(settings.model_copy(update={"stall": 1.5}), store, cold_fork_server)
     stage("ignore_stop")
     bench.run()
     assert bench.attempt.reason is states.Reason.STALLED
 
 
 def test_a_stage_that_is_frozen_in_the_middle_of_a_message_is_ended_as_well(
-    settings: config.Settings, store: sql.SqlStore, fork_server: Path, stage: Callable[[str], None]
+    settings: config.Settings, store: sql.SqlStore, cold_fork_server: Path, stage: Callable[[str], None]
 ) -> None:
-    bench = Bench(settings.model_copy(update={"stall": 1.5}), store, fork_server)
+    bench = Bench(settings.model_copy(update={"stall": 1.5}), store, cold_fork_server)
     stage("stop_in_a_word")
     bench.run()
     assert bench.attempt.reason is states.Reason.STALLED
@@ -268,12 +268,12 @@ def test_a_stage_that_is_frozen_in_the_middle_of_a_message_is_ended_as_well(
 def test_a_stage_that_stalls_is_killed_with_its_children_and_tried_twice_more(
     settings: config.Settings,
     store: sql.SqlStore,
-    fork_server: Path,
+    cold_fork_server: Path,
     clock: HandClock,
     stage: Callable[[str], None],
 ) -> None:
     """The lease beats on all the while: it is the progress that stands still."""
-    bench = Bench(settings.model_copy(update={"stall": 1}), store, fork_server)
+    bench = Bench(settings.model_copy(update={"stall": 1}), store, cold_fork_server)
     stage("ignore_stop")
     job: jobs.Job | None = bench.job
     while job is not None and not job.final:
