@@ -10,22 +10,19 @@ import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
-from pydantic import BaseModel
 
 from orchestrator import config, errors, log
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, resources, states
+from orchestrator.core import states
 from orchestrator.queue import app as queue_app
 from orchestrator.queue import dispatch, messages
 from orchestrator.store import sql
-from worker import tasks
-from worker.devices import Device
+from worker import plans, tasks
 from worker.launcher import Launcher
 from worker.permits import Permits
 from worker.pool import UNPOOLED, Pool
@@ -37,36 +34,18 @@ _log = log.get("slot")
 #: Celery's goodbye takes a moment; from a broker that hangs it would wait for an answer for half a minute.
 _GOODBYE_SECONDS = 3.0
 
-#: What a slot for downloads works on, for people.
-DOWNLOAD = "download"
-
-
-class Plan(BaseModel):
-    """What a slot is told by its node."""
-
-    slot: str  #: its name, such as cpu.0 or download.1
-    worker: jobs.WorkerIdentity
-    stages: tuple[states.Stage, ...]  #: the first that has something eligible is served first
-    devices: tuple[Device, ...]  #: of all slots of the worker, with inherited descriptors; none for downloads
-    offer: resources.Offer  #: what its worker has
-    locks: Path  #: beginning of the files that slots lock
-    threads: int
-    artifact_root: str
-    fork_server: Path
-    permits: Path | None
-
 
 def main() -> int:
     """Serve until told to go."""
     log.configure()
     try:
-        return _serve(Plan.model_validate_json(sys.stdin.readline()), config.load())
+        return _serve(plans.Plan.model_validate_json(sys.stdin.readline()), config.load())
     except errors.OrchError as error:
         _log.error(error.message, why=error.why, hint=error.hint)
         return error.exit_code
 
 
-def _serve(plan: Plan, settings: config.Settings) -> int:
+def _serve(plan: plans.Plan, settings: config.Settings) -> int:
     draining = threading.Event()
 
     def leave(*_: object) -> None:
@@ -101,7 +80,7 @@ def _serve(plan: Plan, settings: config.Settings) -> int:
     return int(worker.exitcode or 0)
 
 
-def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> Slot:
+def build(plan: plans.Plan, settings: config.Settings, draining: threading.Event) -> Slot:
     """Return the slot of a plan."""
     store = sql.open_store(settings)
     launcher = Launcher(plan.fork_server)
@@ -125,7 +104,7 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
         store=store,
         supervisor=supervisor,
         worker=plan.worker,
-        device=next((one.label for one in plan.devices if one.slot == plan.slot), DOWNLOAD),
+        device=next((one.label for one in plan.devices if one.slot == plan.slot), plans.DOWNLOAD),
         artifact_root=plan.artifact_root,
         stages=plan.stages,
         limits=settings.limits,
@@ -137,7 +116,7 @@ def build(plan: Plan, settings: config.Settings, draining: threading.Event) -> S
     )
 
 
-def create(settings: config.Settings, plan: Plan, slot: Slot) -> Celery:
+def create(settings: config.Settings, plan: plans.Plan, slot: Slot) -> Celery:
     """Return the Celery app that hears the doorbells of the plan's stages."""
     app = queue_app.create(settings)
     tasks.register(app, slot.hear, plan.stages)

@@ -19,7 +19,7 @@ from orchestrator.core import jobs, specs, states, streaks
 from orchestrator.queue import broker, dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
-from worker import app, devices, health, identity, parts, presence, protocol, recorder, remains, teller
+from worker import devices, health, identity, parts, plans, presence, protocol, recorder, remains, teller
 from worker.permits import Permits
 
 _log = log.get("node")
@@ -339,9 +339,9 @@ class Node:
             return Permits(None, store=self._store, worker=self._identity.id)
         return Permits.create(path, limit, store=self._store, worker=self._identity.id)
 
-    def _plan(self) -> app.Plan:
+    def _plan(self) -> plans.Plan:
         """Return what all slots are told alike; as it stands, that of one for downloads."""
-        return app.Plan(
+        return plans.Plan(
             slot="",
             worker=self._identity,
             stages=(states.Stage.DOWNLOAD,),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator import config
 from orchestrator.core import states
-from worker import app, children
+from worker import children, plans
 from worker.children import Child
 from worker.devices import Device
 
@@ -23,9 +23,9 @@ def fork_server(settings: config.Settings, socket: Path) -> Child:
     )
 
 
-def slots(settings: config.Settings, plan: app.Plan, devices: Sequence[Device]) -> list[Child]:
+def slots(settings: config.Settings, plan: plans.Plan, devices: Sequence[Device]) -> list[Child]:
     """Return the slots of a node; `plan` has what all of them are told alike."""
-    downloads = [f"{app.DOWNLOAD}.{number}" for number in range(settings.download_slots)]
+    downloads = [f"{plans.DOWNLOAD}.{number}" for number in range(settings.download_slots)]
     threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // max(1, len(devices)))
     trains = {"stages": _ON_DEVICES, "devices": tuple(devices), "threads": threads}
     return [_slot(settings, plan.model_copy(update={"slot": name})) for name in downloads] + [
@@ -33,7 +33,7 @@ def slots(settings: config.Settings, plan: app.Plan, devices: Sequence[Device]) 
     ]
 
 
-def _slot(settings: config.Settings, plan: app.Plan) -> Child:
+def _slot(settings: config.Settings, plan: plans.Plan) -> Child:
     return Child(
         plan.slot,
         "worker.app",

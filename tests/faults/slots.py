@@ -6,7 +6,7 @@ import time
 
 from orchestrator import config, errors
 from orchestrator.core import states
-from worker import app
+from worker import app, plans
 
 #: Seconds between two looks of an idle slot for what nobody rings for, such as retries.
 _LOOK = 0.2
@@ -53,7 +53,8 @@ class Slot:
 
     def _run(self) -> None:
         settings = config.load()
-        plan = app.Plan.model_validate_json(self._plan).model_copy(update={"fork_server": settings.home / "fork.sock"})
+        told = plans.Plan.model_validate_json(self._plan)
+        plan = told.model_copy(update={"fork_server": settings.home / "fork.sock"})
         try:
             slot = app.build(plan, settings, self._draining)
         except errors.DatabaseUnavailable as error:
