@@ -48,11 +48,13 @@ def test_a_node_that_is_still_imported_ends_without_a_traceback(tmp_path: Path) 
         "import os, runpy, signal, sys\n"
         "class Hit:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'celery':\n"
+        "        if name == 'redis':\n"
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Hit())\n"
         "runpy.run_module('worker', run_name='__main__')\n"
     )
     env = config.child_environment(config.Settings(home=tmp_path / "home"))
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False, timeout=100
+    )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
