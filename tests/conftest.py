@@ -139,11 +139,17 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(settings: config.Settings, clock: HandClock, migrated_file: Path) -> Iterator[sql.SqlStore]:
-    """The embedded store, on SQLite."""
+def migrated(settings: config.Settings, migrated_file: Path) -> config.Settings:
+    """Settings of a home whose database has our schema."""
     sql.make_home(settings)
     shutil.copy(migrated_file, settings.home)
-    with closing(sql.open_store(settings, clock=clock)) as opened:
+    return settings
+
+
+@pytest.fixture
+def store(migrated: config.Settings, clock: HandClock) -> Iterator[sql.SqlStore]:
+    """The embedded store, on SQLite."""
+    with closing(sql.open_store(migrated, clock=clock)) as opened:
         yield opened
 
 
@@ -192,9 +198,8 @@ def empty_postgres_url(postgres_server: str, monkeypatch: pytest.MonkeyPatch) ->
 def any_settings(request: pytest.FixtureRequest, settings: config.Settings) -> config.Settings:
     """Settings of a test that holds on both databases."""
     if request.param == "sqlite":
-        sql.make_home(settings)
-        shutil.copy(request.getfixturevalue("migrated_file"), settings.home)
-        return settings
+        migrated: config.Settings = request.getfixturevalue("migrated")
+        return migrated
     return settings.model_copy(update={"database_url": SecretStr(request.getfixturevalue("postgres_url"))})
 
 

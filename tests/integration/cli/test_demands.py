@@ -19,8 +19,8 @@ WANTED = resources.Demand(gpus=2, device="a100", gpu_memory=40 * 10**9, labels=(
 
 
 @pytest.fixture
-def store(settings: config.Settings) -> Iterator[sql.SqlStore]:
-    with closing(sql.open_store(settings)) as opened:
+def store(migrated: config.Settings) -> Iterator[sql.SqlStore]:
+    with closing(sql.open_store(migrated)) as opened:
         yield opened
 
 

@@ -21,9 +21,9 @@ State, Stage = states.JobState, states.Stage
 
 
 @pytest.fixture
-def store(settings: config.Settings) -> Iterator[sql.SqlStore]:
+def store(migrated: config.Settings) -> Iterator[sql.SqlStore]:
     """The store by the clock that the commands go by: who was heard of long ago is silent."""
-    with closing(sql.open_store(settings)) as opened:
+    with closing(sql.open_store(migrated)) as opened:
         yield opened
 
 

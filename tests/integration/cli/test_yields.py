@@ -18,9 +18,9 @@ Stage = states.Stage
 
 
 @pytest.fixture
-def store(settings: config.Settings) -> Iterator[sql.SqlStore]:
+def store(migrated: config.Settings) -> Iterator[sql.SqlStore]:
     """The store by the clock that the commands go by."""
-    with closing(sql.open_store(settings)) as opened:
+    with closing(sql.open_store(migrated)) as opened:
         yield opened
 
 
