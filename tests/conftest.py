@@ -1,11 +1,12 @@
 """What all tests may ask for: settings of their own, a store on each database, a clock that is moved by hand."""
 
 import functools
+import gc
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
     Path(folder).chmod(0o755)  # PostgreSQL, which refuses root, works in it as another user
     config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
     os.environ["TMPDIR"] = tempfile.tempdir = folder  # noqa: TID251 - for the processes that tests start
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector away from what is imported and collected, all of which stays: it takes its time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _let_signals_through() -> None:
