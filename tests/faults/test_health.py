@@ -77,7 +77,7 @@ def test_a_worker_on_which_every_job_fails_takes_no_more_until_it_is_started_ane
     installed.start_node()
     worker = until(
         lambda: next((w for w in installed.store.workers() if w.state is states.WorkerState.UNHEALTHY), None),
-        seconds=90,
+        seconds=180,
     )
     later = installed.submit(spec)
     said = orch("doctor", code=1).out

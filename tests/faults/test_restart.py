@@ -28,8 +28,8 @@ def test_a_node_takes_back_at_once_what_it_held_before_its_host_restarted(tmp_pa
         store.delete(deleted.id, actor="tester")
         installed.start_node()
         until(lambda: store.get(job.id).attempt > before, seconds=120)
-        until(lambda: store.checkpoints(job.id), seconds=90)
-        until(lambda: not (root / deleted.id).exists(), seconds=60)
+        until(lambda: store.checkpoints(job.id))
+        until(lambda: not (root / deleted.id).exists())
         lost, *later = store.attempts(job.id)
         assert (lost.attempt, lost.outcome) == (before, "lost")
         assert lost.worker not in {attempt.worker for attempt in later}

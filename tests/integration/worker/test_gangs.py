@@ -95,7 +95,7 @@ def test_a_kill_of_a_training_or_its_slot_frees_both_devices(
     installed.store.cancel(gang.id, actor="tester")
     installed.wait(gang.id, State.CANCELLED)
     pair = [installed.submit(spec(seed=seed, epochs=100_000)) for seed in (2, 3)]
-    until(lambda: all(trains(installed, job) for job in pair), seconds=90)  # each on one of them
+    until(lambda: all(trains(installed, job) for job in pair))  # each on one of them
     for job in pair:
         installed.store.cancel(job.id, actor="tester")
         installed.wait(job.id, State.CANCELLED)
@@ -130,11 +130,11 @@ def _why(installed: running.Installation, job: jobs.Job) -> list[str]:
 
 def _kill(installed: running.Installation, gang: jobs.Job, victim: Callable[[psutil.Process], int]) -> None:
     """Kill what `victim` chooses once the gang trains, and wait until it trains again."""
-    now = until(lambda: trains(installed, gang), seconds=90)
+    now = until(lambda: trains(installed, gang))
     # What an earlier attempt has done counts as well: the process may be about to start.
     training = until(lambda: running.training_process(installed, now))
     os.kill(victim(training), signal.SIGKILL)
-    until(lambda: installed.store.get(gang.id).attempt > now.attempt and trains(installed, gang), seconds=90)
+    until(lambda: installed.store.get(gang.id).attempt > now.attempt and trains(installed, gang))
     assert running.gone(training)
     assert claims_of(installed, gang)[-1] == "2 x CPU"  # again both of them
 

@@ -251,17 +251,17 @@ def test_a_job_goes_on_from_an_earlier_checkpoint_and_fails_with_none_left(
     store, root = at_work.store, at_work.settings.artifact_dir
     job = at_work.submit(tiny(data, epochs=100_000, checkpoint_steps=10))
     until(lambda: len(store.checkpoints(job.id)) >= 2)
-    process = until(lambda: _frozen(at_work, job), seconds=60)
+    process = until(lambda: _frozen(at_work, job))
     newest, earlier, *_ = store.checkpoints(job.id)
     (root / newest.path).write_bytes((root / earlier.path).read_bytes())
     process.kill()
-    until(lambda: store.attempts(job.id)[-1].first_step, seconds=60)
+    until(lambda: store.attempts(job.id)[-1].first_step)
     assert store.attempts(job.id)[-1].first_step == earlier.step
     events = at_work.orch("events", job.id).stdout
     assert "checkpoint_damaged" in events
     assert newest.path in events
 
-    process = until(lambda: _frozen(at_work, job), seconds=60)
+    process = until(lambda: _frozen(at_work, job))
     for row in store.checkpoints(job.id):
         (root / row.path).write_bytes(b"")
     process.kill()
@@ -279,7 +279,7 @@ def _frozen(installed: running.Installation, job: jobs.Job) -> psutil.Process | 
         return None
     process.suspend()
     try:
-        until(lambda: _on_disk(installed, job) == _recorded(installed, job), seconds=1)
+        until(lambda: _on_disk(installed, job) == _recorded(installed, job), seconds=5)
     except AssertionError:
         process.resume()
         return None
