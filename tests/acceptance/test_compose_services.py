@@ -152,7 +152,7 @@ def test_worker_beats_and_leaves_at_sigterm(place: compose.Place, migrated: psyc
     assert not place.healthy("worker-cpu")
     with place.start("worker-cpu") as process:
         try:
-            until(lambda: process.poll() is not None or place.healthy("worker-cpu"), seconds=120)
+            until(lambda: process.poll() is not None or place.healthy("worker-cpu"), seconds=120, every=0.5)
             assert process.poll() is None, place.log("worker-cpu")
             assert migrated.execute("SELECT count(*) FROM workers WHERE state = 'active'").fetchone() == (1,)
         finally:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from orchestrator.core import jobs, specs, states
+from tests.integration.cli.conftest import Orch, OrchIn
 from tests.support import oracle, pictures, running
 from tests.support.waiting import until
 
@@ -69,14 +70,15 @@ def claims_of(installed: running.Installation, job: jobs.Job) -> list[str]:
 
 
 def test_a_job_on_both_slots_runs_between_single_ones(
-    installed: running.Installation, spec: Callable[..., specs.JobSpec]
+    installed: running.Installation, orch_in: OrchIn, spec: Callable[..., specs.JobSpec]
 ) -> None:
+    orch = orch_in(installed)
     first = installed.submit(spec(epochs=100_000))
     until(lambda: trains(installed, first))
     gang, later = installed.submit(spec(gpus=2)), installed.submit(spec(seed=1))
     until(lambda: waits(installed, gang) and waits(installed, later))
     held_back = f"holds its free devices back for {gang.id}, which trains on 2 together"
-    until(lambda: _why(installed, later) == [held_back])
+    until(lambda: _why(orch, later) == [held_back])
     installed.store.cancel(first.id, actor="tester")
     installed.wait(gang.id, State.SUCCEEDED)
     installed.wait(later.id, State.SUCCEEDED)
@@ -123,9 +125,9 @@ def test_an_audit_finds_nothing_while_jobs_begin_train_and_end(
     oracle.holds(installed, promised=[*chosen, cancelled])
 
 
-def _why(installed: running.Installation, job: jobs.Job) -> list[str]:
+def _why(orch: Orch, job: jobs.Job) -> list[str]:
     """Return what `orch why` says of each worker."""
-    return [worker["why"] for worker in json.loads(installed.orch("why", job.id, "--json").stdout)["workers"]]
+    return [worker["why"] for worker in json.loads(orch("why", job.id, "--json").out)["workers"]]
 
 
 def _kill(installed: running.Installation, gang: jobs.Job, victim: Callable[[psutil.Process], int]) -> None:

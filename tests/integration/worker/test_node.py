@@ -147,7 +147,9 @@ def _check_all_stages(store: base.Store, job: jobs.Job) -> None:
     assert {worker.state for worker in store.workers()} == {states.WorkerState.STOPPED}
 
 
-def test_a_training_that_gets_no_better_ends_early_and_succeeds(at_work: running.Installation, data: str) -> None:
+def test_a_training_that_gets_no_better_ends_early_and_succeeds(
+    at_work: running.Installation, orch_in: OrchIn, data: str
+) -> None:
     spec = tiny(data, epochs=100, patience=1, schedule="cosine", ema=0.5)
     with httpserver.Server() as server:
         tells = telling.Telling(targets=(server.on("/hook", httpserver.Reply()),))
@@ -156,7 +158,7 @@ def test_a_training_that_gets_no_better_ends_early_and_succeeds(at_work: running
         until(lambda: at_work.store.events(job.id)[-1].kind == "told")
     (heard,) = [json.loads(request.body) for request in server.asked("/hook")]
     assert (heard["event"], heard["job"]["id"], heard["job"]["state"]) == ("finished", job.id, "succeeded")
-    report = json.loads(at_work.orch("status", job.id, "--json").stdout)
+    report = json.loads(orch_in(at_work)("status", job.id, "--json").out)
     closed = len(report["epochs"]) // 2
     assert 2 <= closed < 20  # each epoch but the last found another of the few validation pictures
     said = f"after {closed} of 100 epochs: the validation accuracy has been no better than epoch {closed - 1}'s"
@@ -246,9 +248,9 @@ def test_archives_that_are_malformed_fail_their_jobs_with_the_reason_and_leave_n
 
 
 def test_a_job_goes_on_from_an_earlier_checkpoint_and_fails_with_none_left(
-    at_work: running.Installation, data: str
+    at_work: running.Installation, orch_in: OrchIn, data: str
 ) -> None:
-    store, root = at_work.store, at_work.settings.artifact_dir
+    store, root, orch = at_work.store, at_work.settings.artifact_dir, orch_in(at_work)
     job = at_work.submit(tiny(data, epochs=100_000, checkpoint_steps=10))
     until(lambda: len(store.checkpoints(job.id)) >= 2)
     process = until(lambda: _frozen(at_work, job))
@@ -257,7 +259,7 @@ def test_a_job_goes_on_from_an_earlier_checkpoint_and_fails_with_none_left(
     process.kill()
     until(lambda: store.attempts(job.id)[-1].first_step)
     assert store.attempts(job.id)[-1].first_step == earlier.step
-    events = at_work.orch("events", job.id).stdout
+    events = orch("events", job.id).out
     assert "checkpoint_damaged" in events
     assert newest.path in events
 
@@ -267,9 +269,9 @@ def test_a_job_goes_on_from_an_earlier_checkpoint_and_fails_with_none_left(
     process.kill()
     failed = at_work.wait(job.id, states.JobState.FAILED)
     assert failed.reason is states.Reason.NO_VALID_CHECKPOINT
-    assert at_work.orch("events", job.id).stdout.count("checkpoint_damaged") >= 2
+    assert orch("events", job.id).out.count("checkpoint_damaged") >= 2
     oracle.holds(at_work, promised=[job.id], but=[Kind.CHECKPOINT])  # those that lie there emptied
-    at_work.orch("delete", "--yes", job.id)  # or other tests' audits would find them, too
+    orch("delete", "--yes", job.id)  # or other tests' audits would find them, too
 
 
 def _frozen(installed: running.Installation, job: jobs.Job) -> psutil.Process | None:
