@@ -19,7 +19,9 @@ from worker import stage as frame
 from worker.data import stage
 
 ARCHIVE = archives.zipped(pictures.members())
-SPAWNING = multiprocessing.get_context("spawn")
+#: Forks from a process that has imported what they need: that is ten times as fast as to spawn each.
+FORKING = multiprocessing.get_context("forkserver")
+FORKING.set_forkserver_preload([__name__])
 
 
 def assignment(url: str, folder: Path) -> protocol.Assignment:
@@ -45,8 +47,8 @@ def _work(message: str, connection: Connection, grace: float) -> None:
 @contextmanager
 def working(task: protocol.Assignment, *, grace: float = 60) -> Iterator[tuple[Any, Connection]]:
     """Start the stage in a process of its own, and end it for certain; a stop gives it so many seconds."""
-    ours, theirs = SPAWNING.Pipe()
-    process = SPAWNING.Process(target=_work, args=(task.model_dump_json(), theirs, grace))
+    ours, theirs = FORKING.Pipe()
+    process = FORKING.Process(target=_work, args=(task.model_dump_json(), theirs, grace))
     process.start()
     theirs.close()
     try:
