@@ -82,6 +82,7 @@ def test_every_epoch_tells_what_it_took(data: protocol.DatasetInfo, root: Any) -
     follower = support.Follower()
     stage.train(data, support.assignment(root, support.spec(epochs=2)), follower)
     rows = [row for message in follower.of(protocol.CheckpointWritten) for row in message.metrics]
+    assert rows
     for row in rows:
         assert (row.usage is not None) == (row.split == "train")
         if row.usage is not None:
