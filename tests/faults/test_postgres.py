@@ -121,6 +121,7 @@ def test_a_schema_may_be_compared_for_long(server: postgres.Server, monkeypatch:
     monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(migrations, "_differences", slowly)
     migrations.check(server.url)
+    assert now[0] > engine.PATIENCE
 
 
 def test_a_row_that_another_transaction_holds_is_given_up(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import strategies
 
 from orchestrator import errors
+from orchestrator.core import states
 from tests.support import httpserver
 from tests.unit.worker.data.conftest import Fails
 from worker.data import urls
@@ -82,10 +83,12 @@ def test_what_is_no_download_url_is_refused(url: str, fails: Fails) -> None:
 
 @hypothesis.given(strategies.text(max_size=60).map(lambda text: f"http://{text}"))
 def test_the_check_raises_nothing_but_our_own_error(url: str) -> None:
+    reason = None
     try:
         urls.check(url)
-    except errors.StageFailed:
-        return
+    except errors.StageFailed as refused:
+        reason = refused.reason
+    assert reason in {None, states.Reason.BAD_INPUT}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1"])
