@@ -39,7 +39,7 @@ def test_the_longest_begin_early_each_beside_those_of_its_file(count: int) -> No
         at = [place for place, name in enumerate(share) if name.startswith("long")]
         assert at == list(range(at[0], at[0] + len(at)))
         assert at[-1] < len(share) * 0.8
-        assert not 0 < at[0] or share[at[0] - 1].partition("::")[0] != share[at[-1] + 1].partition("::")[0]
+        assert at[0] == 0 or share[at[0] - 1].partition("::")[0] != share[at[-1] + 1].partition("::")[0]
 
 
 @pytest.mark.parametrize("processes", [1, 4])
