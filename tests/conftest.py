@@ -1,7 +1,7 @@
 """What all tests may ask for: settings of their own, a store on each database, a clock that is moved by hand."""
 
-import functools
 import gc
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -50,7 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     folder = tempfile.mkdtemp(prefix="o-", dir=_MEMORY)  # short: sockets lie in it
     Path(folder).chmod(0o755)  # PostgreSQL, which refuses root, works in it as another user
-    config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
+    # Behind what multiprocessing removes at the end, which lies in it.
+    multiprocessing.util.Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-200)
     os.environ["TMPDIR"] = tempfile.tempdir = folder  # noqa: TID251 - for the processes that tests start
 
 
