@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from orchestrator import config, environ, errors, failpoints, sockets
 from orchestrator.core import ids
 from orchestrator.store import migrations, models, sql
-from tests.support import forking, postgres
+from tests.support import compiled, forking, postgres
 from tests.support.waiting import patiently
 
 # How long an example takes says nothing on a machine that runs other tests beside this one.
@@ -44,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     a power failure shows, no test here sees: those of fsync look at who calls it, and when.
     """
     _let_signals_through()
+    compiled.share()
     failpoints.folder()  # of none of the installations whose environment a test takes over: the answer is kept
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # noqa: TID251 - as below
     if hasattr(config, "workerinput") or not _has_room(_MEMORY):  # a process of several has the folder of all

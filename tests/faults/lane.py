@@ -31,8 +31,9 @@ from orchestrator import config, sockets
 from orchestrator.core import weights
 from orchestrator.queue import embedded
 from orchestrator.store import migrations, sql
+from tests.contract import test_lost_answers
 from tests.faults import cases
-from tests.support import pictures
+from tests.support import compiled, pictures
 from tests.support.waiting import patiently
 from worker import forkserver
 from worker.data import formats, named
@@ -90,8 +91,6 @@ class Lane:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.postgres: str | None = None  #: URL of a server, once a case has brought one
-        gc.collect()
-        gc.freeze()  # or the collector would write to every page that the forked processes share
         (folder / "www").mkdir(parents=True)
         self.archive = folder / "www" / "tiny.zip"
         with zipfile.ZipFile(self.archive, "w") as archive:
@@ -101,6 +100,9 @@ class Lane:
         migrated = config.Settings(home=folder / "migrated")
         sql.open_store(migrated).close()
         self._migrated = migrated.home / "orch.db"
+        self._warm()
+        gc.collect()
+        gc.freeze()  # or the collector would write to every page that the forked processes share
         self._broker = config.Settings(home=folder / "broker-home")
         embedded.ensure(self._broker)
         self.broker_url = f"redis+socket://{sockets.broker(self._broker)}"
@@ -113,6 +115,15 @@ class Lane:
             die_with_parent()
             listener.serve_forever()
         listener.server_close()
+
+    def _warm(self) -> None:
+        """Let whatever is forked from now on find compiled what it writes into a database."""
+        settings = config.Settings(home=self.folder / "warm")
+        sql.make_home(settings)
+        for write in test_lost_answers.CASES.values():
+            shutil.copy(self._migrated, settings.home)
+            with contextlib.closing(sql.open_store(settings)) as store:
+                write.act(store, write.scene(store))
 
     def serve_weights(self, checkpoint: Path) -> None:
         """Serve a checkpoint's weights, and let whatever is forked from now on take them for those of ImageNet."""
@@ -179,6 +190,7 @@ def main() -> None:
     from tests.faults import scenarios  # noqa: PLC0415 - behind the arguments
 
     out = os.fdopen(os.dup(1), "w")
+    compiled.share()
     with contextlib.closing(Lane(given.folder)) as shared:
         for line in sys.stdin:
             began, spent = time.monotonic(), _spent()
