@@ -6,15 +6,15 @@ import torch
 
 
 def saved_bytes(forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> int:
-    """Return the bytes of all storages that backward keeps of `forward(images)`; parameters and buffers are not meant.
+    """Return the bytes of all storages that backward keeps of the pictures in `forward(images)`.
 
-    On the meta device this takes no memory and no arithmetic.
+    Parameters, what autocast makes of them, and statistics are not meant. On the meta device this takes no memory and
+    no arithmetic.
     """
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(value: torch.Tensor) -> torch.Tensor:
-        parameter = isinstance(value, torch.nn.Parameter) or isinstance(value._base, torch.nn.Parameter)  # noqa: SLF001 - its transpose
-        if value.ndim > 1 and not parameter:  # of one dimension: BatchNorm's numbers
+        if value.ndim > 1 and len(value) == len(images):
             storage = value.untyped_storage()
             kept[storage._cdata] = storage  # noqa: SLF001 - the one name by which a storage without memory is known
         return value

@@ -72,7 +72,9 @@ def memory(spec: "JobSpec") -> str:
     others = " and ".join(f"{size} with --memory {mode}" for mode, size in sizes.items())
     each = "the training" if spec.gpus == 1 else f"each of the {spec.gpus} processes of the training"
     same = set(sizes.values()) == {own}  # next to nothing is kept where little or nothing but the classifier learns
-    return f"On a CPU in fp32 {each} takes about {own} of memory, {'whatever --memory says' if same else others}."
+    modes = "whatever --memory says" if same else others
+    precision, less = ("fp32", "; less where auto takes bf16") if spec.precision == "auto" else (spec.precision, "")
+    return f"On a CPU in {precision} {each} takes about {own} of memory, {modes}{less}."
 
 
 def time(spec: "JobSpec", foreseen: "Foreseen") -> str:

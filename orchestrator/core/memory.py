@@ -1,19 +1,25 @@
 """What a training takes in memory, and what of it is kept for backward: by the network's numbers, without building it.
 
 A convolution keeps its input, BatchNorm its input, a ReLU its output, which is the next convolution's input; what is
-put together again keeps nothing but its parts. The tests count the same on the networks themselves.
+put together again keeps nothing but its parts. In mixed precision autocast halves the first convolution's input, and so
+all that follows from it (https://docs.pytorch.org/docs/stable/amp.html has the operations); weights stay as they are,
+and each that learns has a copy in halves for a step. The tests count the same on the networks themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core import networks, specs
+from orchestrator.core import networks, specfields, specs
 
-_FLOAT = 4  #: bytes
+_FLOAT, _HALF = 4, 2  #: bytes
 _INDEX = 8
 
+#: Bytes of a number in the forward pass. `auto` counts as fp32, the most that it takes: it takes bf16 where the device
+#: has instructions for it, and which device that will be, nobody knows yet.
+_SIZES: dict[specfields.Precision, int] = {"fp32": _FLOAT, "auto": _FLOAT, "bf16": _HALF, "fp16": _HALF}
+
 #: A training process before it has a network: Python, torch, and what the fork server has imported.
-_PROCESS = 691 * 2**20
+_PROCESS = 455 * 2**20
 
 #: Larger batches need another learning rate more than they need memory.
 LARGEST_BATCH = 128
@@ -23,10 +29,14 @@ FEWEST_STEPS = 8
 
 #: What backward works in, beside what is kept: copies of the largest block's maps, and of what the layers of a block
 #: concatenate, one after the other. A leaner mode makes that again and again, and what is kept lies between the holes.
-_WORK: dict[networks.Memory, tuple[float, float]] = {"plain": (5.7, 0), "balanced": (10.75, 0.39), "lean": (8.9, 1.45)}
+_WORK: dict[networks.Memory, tuple[float, float]] = {"plain": (4, 0), "balanced": (10.75, 0.39), "lean": (8.9, 1.45)}
 
-#: The same of a pass of which nothing is kept, since nothing in it learns.
-_FORWARD = (7.3, 0.84)
+#: In halves it also has what the largest 3 x 3 convolution sees, unfolded, so many times: so a CPU without instructions
+#: for them computes it, and no other was measured.
+_UNFOLDED = 5
+
+#: The same of a forward pass of which nothing is kept: of the frozen part, and of all of it once, for features.
+_FROZEN, _FEATURES = (4, 0.45), (7.3, 0.84)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +49,21 @@ class _Block:
     after: int  #: channels behind it
 
 
-def kept(shape: networks.Shape, *, image_size: int, mode: networks.Memory) -> int:
-    """Return the bytes that backward keeps of one picture in fp32, that of parameters and statistics left out."""
+def kept(
+    shape: networks.Shape, *, image_size: int, mode: networks.Memory, precision: specfields.Precision = "fp32"
+) -> int:
+    """Return the bytes that backward keeps of one picture, that of parameters and statistics left out."""
     blocks = list(_blocks(shape, image_size))
-    side, channels, plain = blocks[0].side, shape.first_channels, mode == "plain"
-    floats = 3 * image_size**2 + sum(_of_block(shape, block, mode) for block in blocks)
+    side, channels, plain, size = blocks[0].side, shape.first_channels, mode == "plain", _SIZES[precision]
+    numbers, indices = sum(_of_block(shape, block, mode) for block in blocks), 0
     if plain and shape.stem == "imagenet":  # around its ReLU, and where the maxima of the pooling were
-        floats += 2 * channels * networks.halved(image_size) ** 2 + _INDEX // _FLOAT * channels * side**2
+        numbers += 2 * channels * networks.halved(image_size) ** 2
+        indices = channels * side**2
     if plain:  # of each transition, before the pooling
-        floats += sum(int(block.after * shape.reduction) * block.side**2 for block in blocks[:-1])
-    return _FLOAT * (floats + blocks[-1].after)
+        numbers += sum(int(block.after * shape.reduction) * block.side**2 for block in blocks[:-1])
+    # A stem that is computed again begins with the pictures themselves, not with what autocast makes of them.
+    picture = _FLOAT if shape.stem == "imagenet" and not plain else size
+    return picture * 3 * image_size**2 + size * (numbers + blocks[-1].after) + _INDEX * indices
 
 
 def _of_block(shape: networks.Shape, block: _Block, mode: networks.Memory) -> int:
@@ -80,21 +95,29 @@ def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int
     of_optimizer = 2 if spec.optimizer != "sgd" else 1 if spec.momentum else 0
     # What a checkpoint has, and the copy that is being written; beside it the gradients.
     weights = 2 * of_each * parameters + (1 + 2 * of_optimizer) * learning
+    halves = _HALF * learning if _SIZES[spec.precision] == _HALF else 0
     pictures = -(-spec.batch_size // spec.gpus) * _picture(spec, mode)
-    return _PROCESS + _FLOAT * weights + round(pictures)
+    return _PROCESS + _FLOAT * weights + halves + round(pictures)
 
 
 def _picture(spec: specs.JobSpec, mode: networks.Memory) -> float:
     """Return the bytes that a picture takes at the peak: what of it is kept, and what is worked in."""
-    shape, largest = spec.shape, largest_maps(spec.shape, image_size=spec.image_size)
+    shape, size = spec.shape, _SIZES[spec.precision]
+    blocks = list(_blocks(shape, spec.image_size))
+    if spec.train == "head":  # which sees features, in fp32
+        return _FLOAT * _product(_FEATURES, _largest(shape, blocks))
     if spec.train == "all":
-        return kept(shape, image_size=spec.image_size, mode=mode) + _FLOAT * _product(_WORK[mode], largest)
-    forward = _product(_FORWARD, largest)
-    if spec.train == "head":
-        return _FLOAT * forward
-    *_, last = _blocks(shape, spec.image_size)
-    backward = _of_block(shape, last, mode) + _product(_WORK[mode], (last.after * last.side**2, _seen(shape, last)))
-    return _FLOAT * max(forward, backward)
+        whole = kept(shape, image_size=spec.image_size, mode=mode, precision=spec.precision)
+        return whole + size * _worked(shape, blocks, mode, size)
+    last = blocks[-1:]
+    backward = size * (_of_block(shape, last[0], mode) + _worked(shape, last, mode, size))
+    return max(backward, _FLOAT * _product(_FROZEN, _largest(shape, blocks)))  # validation is in fp32
+
+
+def _worked(shape: networks.Shape, blocks: Sequence[_Block], mode: networks.Memory, size: int) -> float:
+    """Return how many numbers of a size backward works in, beside what is kept of these blocks."""
+    unfolded = _UNFOLDED * max(_unfolded(shape, block) for block in blocks) if size == _HALF else 0
+    return _product(_WORK[mode], _largest(shape, blocks)) + unfolded
 
 
 def _product(work: tuple[float, float], maps: tuple[int, int]) -> float:
@@ -118,15 +141,20 @@ def largest_batch(spec: specs.JobSpec, *, room: int, pictures: int | None = None
     return max((batch for batch, size in sizes.items() if size <= room), default=None)
 
 
-def largest_maps(shape: networks.Shape, *, image_size: int) -> tuple[int, int]:
+def _largest(shape: networks.Shape, blocks: Sequence[_Block]) -> tuple[int, int]:
     """Return how many numbers the largest output of a block has for one picture, and all that its layers see of it."""
-    blocks = list(_blocks(shape, image_size))
     return max(block.after * block.side**2 for block in blocks), max(_seen(shape, block) for block in blocks)
 
 
 def _seen(shape: networks.Shape, block: _Block) -> int:
     """Return how many numbers the layers of a block see, all together."""
     return sum(block.channels + layer * shape.growth_rate for layer in range(block.layers)) * block.side**2
+
+
+def _unfolded(shape: networks.Shape, block: _Block) -> int:
+    """Return how many numbers the last 3 x 3 convolution of a block sees, each counted as often as it sees it."""
+    channels = shape.bottleneck * shape.growth_rate or block.after - shape.growth_rate
+    return 3 * 3 * channels * block.side**2
 
 
 def _blocks(shape: networks.Shape, image_size: int) -> Iterator[_Block]:

@@ -21,6 +21,9 @@ _PositiveChannels = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(
 #: How many of a job's checkpoints stay.
 Keep = int | Literal["all"]
 
+#: Numbers to compute in; `auto` is one of the others, by the device.
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+
 #: Part of the network that learns.
 Part = Literal["all", "last-block", "head"]
 
@@ -156,7 +159,7 @@ class SpecFields(BaseModel):
         "contiguous",
         description="how pictures lie in memory: contiguous; channels_last; auto: the faster one at the first step",
     )
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+    precision: Precision = Field(
         "fp32", description="numbers to compute in: fp32; bf16 or fp16, mixed with it; auto: what suits the device"
     )
     compile: bool = Field(

@@ -39,7 +39,9 @@ class ResolvedPayload(views.Payload):
     spec: views.ShownSpec
     spec_hash: str
     origins: dict[str, str]
-    memory: int = Field(description="bytes at the peak of a training on the CPU in fp32; of each of its processes")
+    memory: int = Field(
+        description="bytes at the peak of a training on the CPU, of each of its processes; auto counts as fp32"
+    )
     outlook: OutlookPart | None = Field(description="null: nothing was measured on such a device")
     place: queueviews.StandingPart | None = Field(
         description="how it would stand if it were submitted now; null: there is no database yet, or it is away"

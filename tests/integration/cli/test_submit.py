@@ -101,7 +101,7 @@ def test_the_notebooks_job_on_a_cpu_gets_a_warning_and_a_command_to_paste(orch: 
     ran = orch("submit", "--lr", "3e-4", "--image-size", "200", "--dry-run")
     assert "GMAC a picture" in ran.err
     assert "orch submit --image-size 64 --lr 3e-4 --batch-size 16" in ran.err
-    assert "takes about 7.5 GiB" in ran.err
+    assert "takes about 7.0 GiB" in ran.err
     assert "GiB with --memory lean" in ran.err
 
 
