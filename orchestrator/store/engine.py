@@ -21,6 +21,9 @@ PATIENCE = 3.5
 #: Seconds for one that may read or delete millions of rows. A silent server is noticed as soon: when it begins.
 LONG_PATIENCE = 120
 
+#: Seconds for one that may end a job for which tens of thousands wait. Who is frozen in it holds its rows for as long.
+END_PATIENCE = 20
+
 #: Tries of one transaction, where the database asks for another.
 TRIES = 8
 
@@ -165,6 +168,11 @@ def reads_at_length(method: Callable[Concatenate[S, Connection, P], T]) -> Calla
 def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
     """Make a method whose first argument is a connection into one that runs in a writing transaction."""
     return _in_transaction(method, commits=True, patience=PATIENCE)
+
+
+def writes_an_end(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Like `writes`, where a job may end and many wait for that."""
+    return _in_transaction(method, commits=True, patience=END_PATIENCE)
 
 
 def writes_at_length(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:

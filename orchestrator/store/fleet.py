@@ -132,7 +132,7 @@ class Fleet(workerbase.Fleet):
         running = connection.execute(lease.where(_jobs.state == states.JobState.RUNNING))
         return [jobs.Lease(job_id=row.id, attempt=row.attempt, beat=row.beat, worker=row.worker) for row in running]
 
-    @engine.writes
+    @engine.writes_an_end
     def take_back(self, connection: Connection, lease: jobs.Lease, *, actor: str, detail: str) -> jobs.Job | None:
         """End an attempt as lost, if (attempt, beat) still stand as in `lease`."""
         standing = (

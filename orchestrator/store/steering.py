@@ -40,7 +40,7 @@ class Steering(peoplebase.Steering):
     database: engine.Database
     clock: clock.Clock
 
-    @engine.writes
+    @engine.writes_an_end
     def cancel(self, connection: Connection, job_id: str, *, actor: str) -> jobs.Job:
         """Cancel: a waiting job at once, a running one by wish."""
         return self._one(connection, job_id, verbs.Change(verb=_Verb.CANCEL), actor)

@@ -251,7 +251,7 @@ class Supervisors(workerbase.Supervisors):
         if connection.execute(select(jobmodels.events).filter_by(**same).limit(1)).first() is None:
             moves.record(connection, job, old=job, kind=kind, actor=job.worker, now=self.clock.now(), detail=detail)
 
-    @engine.writes
+    @engine.writes_an_end
     def finish(self, connection: Connection, claim: jobs.Claim, outcome: jobs.Outcome) -> jobs.Job:
         """End the attempt and move the job on, once."""
         try:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from benchmarks import crowd
 from orchestrator import config
 from orchestrator.core import dependencies, jobs, limits, states, telling
-from orchestrator.store import sql
+from orchestrator.store import engine, sql
 from tests.contract import parts
 
 State = states.JobState
@@ -27,10 +27,10 @@ def watched(store: sql.SqlStore) -> Iterator[list[tuple[str, tuple[object, ...]]
     def note(_connection: object, _cursor: object, statement: str, parameters: tuple[object, ...], *_: object) -> None:
         seen.append((statement, parameters))
 
-    engine = store.database._engine
-    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+    listened = store.database._engine
+    sqlalchemy.event.listen(listened, "before_cursor_execute", note)
     yield seen
-    sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+    sqlalchemy.event.remove(listened, "before_cursor_execute", note)
 
 
 def plans(store: sql.SqlStore, call: Callable[[], object]) -> list[str]:
@@ -192,6 +192,16 @@ def test_many_that_are_let_go_take_no_statement_each(store: sql.SqlStore) -> Non
 def test_what_a_worker_has_ended_is_read_in_order(store: sql.SqlStore, held: jobs.Claim) -> None:
     steps = plans(store, lambda: CALLS["ended attempts"](store, held))
     assert steps == ["SEARCH attempts USING INDEX ix_attempts_ended (worker=? AND ended_at>?)"]
+
+
+def test_a_server_has_longer_for_the_end_of_a_job(
+    postgres_store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = parts.training(postgres_store)
+    monkeypatch.setattr(engine, "PATIENCE", 3.5)
+    with watched(postgres_store) as seen:
+        postgres_store.finish(held, parts.failed(states.Reason.BAD_INPUT))
+    assert "SET LOCAL statement_timeout = 18000" in [text for text, _ in seen]
 
 
 def test_who_writes_an_event_of_a_notice_holds_its_job(postgres_store: sql.SqlStore) -> None:
