@@ -178,6 +178,15 @@ def test_statements_are_few(store: sql.SqlStore, held: jobs.Claim, name: str, st
     assert len(seen) <= statements, [text for text, _ in seen]
 
 
+def test_who_ends_or_begins_anew_looks_at_its_own_dependants_alone(store: sql.SqlStore) -> None:
+    crowd.fill(store, 500)  # with statistics, and jobs that wait for others
+    first = parts.submit(store)
+    parts.submit(store, after=(dependencies.Dependency(needs=first.id, rule=states.After.OK),))
+    steps = plans(store, lambda: store.cancel(first.id, actor="ada"))
+    steps += plans(store, lambda: store.retry(first.id, actor="ada"))
+    assert [step for step in steps if step.startswith("SCAN")] == []
+
+
 def test_many_that_are_let_go_take_no_statement_each(store: sql.SqlStore) -> None:
     first = parts.submit(store)
     after = (dependencies.Dependency(needs=first.id, rule=states.After.ANY),)
