@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from orchestrator.core import history, provenance, weights
-from orchestrator.core.jobs import Job, NewJob, Worker
+from orchestrator.core.jobs import Attempt, Job, NewJob, Worker
+from orchestrator.core.states import Stage
 from orchestrator.service import jobfile, query
 from orchestrator.store.base import Store
 
@@ -37,11 +38,14 @@ def _starts_alike(job: Job, new: NewJob) -> bool:
 
 def _stands(store: Store, job: Job, workers: Sequence[Worker]) -> bool:
     """Whether a job like this one would come to its result today."""
-    return _versions_are_those(store, job, workers) and not _took_another_course(store, job) and _data_is_that(job)
+    attempts = store.attempts(job.id)
+    if not _versions_are_those(attempts, workers) or _took_another_course(store, job):
+        return False
+    return _data_is_that(job, attempts)
 
 
-def _versions_are_those(store: Store, job: Job, workers: Sequence[Worker]) -> bool:
-    trained = [attempt for attempt in store.attempts(job.id) if attempt.first_step is not None]
+def _versions_are_those(attempts: Sequence[Attempt], workers: Sequence[Worker]) -> bool:
+    trained = [attempt for attempt in attempts if attempt.first_step is not None]
     known = [attempt.environment.versions for attempt in trained if attempt.environment is not None]
     if not workers or not known or len(known) < len(trained):
         return False
@@ -53,9 +57,13 @@ def _took_another_course(store: Store, job: Job) -> bool:
     return bool(job.spec.courses) and any(event.kind == history.EXTENDED for event in store.events(job.id))
 
 
-def _data_is_that(job: Job) -> bool:
-    """Whether the files on this host that the job was made from are as they were when it began."""
-    since, spec = job.started_at, job.spec
+def _data_is_that(job: Job, attempts: Sequence[Attempt]) -> bool:
+    """Whether the files on this host that the job was made from are as they were when it looked at them.
+
+    Its last download did so: a retry or an extension goes on with what that found.
+    """
+    looked = (attempt.started_at for attempt in reversed(attempts) if attempt.stage is Stage.DOWNLOAD)
+    since, spec = next(looked, None), job.spec
     if since is None or job.data_hash is None:
         return False
     sources = [] if spec.data_sha256 else [path for path in (jobfile.local_path(spec.data),) if path is not None]

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from orchestrator import Client, config
 from orchestrator.core import jobs, provenance, specs, states
 from orchestrator.service import same
-from orchestrator.store import sql
+from orchestrator.store import attemptmodels, sql
 from tests.conftest import HandClock
 from tests.contract import parts
 from tests.contract.test_fences import DATASET
@@ -45,6 +45,13 @@ def worker(store: sql.SqlStore) -> jobs.Worker:
     living = living_worker(versions=parts.ENVIRONMENT.versions | {"celery": "5"})
     store.register(living)
     return living
+
+
+def looked_at(store: sql.SqlStore, job_id: str, when: datetime) -> None:
+    """Let the job have looked at its data at a moment of the machine's clock, which stamps files."""
+    attempt = attemptmodels.attempts
+    download = (attempt.c.job_id == job_id, attempt.c.stage == Stage.DOWNLOAD)
+    store.database.write(lambda connection: connection.execute(attempt.update().where(*download).values(started_at=when)))
 
 
 def count(store: sql.SqlStore) -> int:
@@ -148,11 +155,13 @@ def test_a_folder_that_may_have_changed_is_trained_anew(
     job = succeeded(store, spec=specs.parse({"data": str(folder)}))
     monkeypatch.setattr(same, "PATIENCE", 60)
     time.sleep(0.02)  # the clock that stamps files ticks a hundred times a second or more
-    parts.overwrite(store, job.id, started_at=datetime.now(UTC))
+    looked_at(store, job.id, datetime.now(UTC))
     new = parts.new_job(spec=job.spec)
-    assert same.result(store, new) == store.get(job.id)
+    assert same.result(store, new) == job
     time.sleep(0.02)
     change(folder)
+    assert same.result(store, new) is None
+    parts.overwrite(store, job.id, started_at=datetime.now(UTC) + timedelta(hours=1))  # a retry went on with the old
     assert same.result(store, new) is None
 
 
