@@ -114,7 +114,7 @@ def submit(
     from orchestrator.service import submit as service
 
     to = render.mode(as_json=as_json)
-    file = _read(jobfile) if jobfile else jobfiles.JobFile(origin="")
+    file = jobfiles.JobFile(origin="") if jobfile is None else _read(jobfile)
     settings = options.settings(context, user=user)
     resolved = jobfiles.resolve(flags=fields, file=file, recipe=recipe, settings=settings)
     command = ["orch", "submit", *([jobfile] if jobfile else []), *(["--recipe", recipe] if recipe else [])]

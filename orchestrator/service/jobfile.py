@@ -77,6 +77,9 @@ _WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
 _HINT = jobtext.HINT
 
+#: Fields, and where they come from.
+_Layer = tuple[str, Mapping[str, Any]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobFile:
@@ -193,14 +196,14 @@ def resolve(
         InvalidSpec: it cannot be run, asks for something in vain, or its data is nothing that orch knows or finds.
 
     """
-    layers: dict[str, Mapping[str, Any]] = {"flag": flags}  # the strongest first
+    layers: list[_Layer] = [("flag", flags)]  # the strongest first; a file may be called flag, too
     if file is not None:
-        layers[file.origin] = file.fields
-        recipe = recipe or file.recipe
-    asked = [name for fields in layers.values() for name in fields]
+        layers.append((file.origin, file.fields))
+        recipe = file.recipe if recipe is None else recipe
+    asked = [name for _, fields in layers for name in fields]
     if recipe is not None:
-        layers[f"recipe {recipe}"] = recipes.load(recipe).fields
-    given = _found({name: value for fields in reversed(layers.values()) for name, value in fields.items()})
+        layers.append((f"recipe {recipe}", recipes.load(recipe).fields))
+    given = _found({name: value for _, fields in reversed(layers) for name, value in fields.items()})
     decided: dict[str, str] = {}
     if settings is not None and given.get("batch_size") == specs.AUTO:
         from orchestrator.service import batches  # noqa: PLC0415 - seldom asked for, and it brings the store along
@@ -313,8 +316,8 @@ def _weights(text: str) -> str:
     return weights.JOB + text
 
 
-def _origin(name: str, layers: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> str:
-    for origin, fields in layers.items():
+def _origin(name: str, layers: Iterable[_Layer], given: Mapping[str, Any]) -> str:
+    for origin, fields in layers:
         if name in fields:
             return origin
     for key in ("network", "data", "weights"):  # the stronger preset first, as in presets.fields

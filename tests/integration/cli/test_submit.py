@@ -75,6 +75,8 @@ def test_a_known_key_returns_its_job_and_refuses_another_spec(orch: Orch, store:
         (("--data", "digits", "--image-size", "8", "--stem", "imagenet"), "too small"),
         (("--priority", "high"), "--priority"),
         (("gone.toml",), "gone.toml cannot be read"),
+        (("",), "The job file . cannot be read"),
+        (("--recipe", ""), "There is no recipe ''"),
         (("--weights", "gone.pth"), "There are no weights 'gone.pth'"),
         (("--weights", "imagenet"), "weights imagenet are for densenet121_imagenet"),
         (("--train", "head"), "needs weights"),
