@@ -276,15 +276,16 @@ def load(**flags: Any) -> Settings:
 
 def sources(**flags: Any) -> list[tuple[str, dict[str, Any]]]:
     """Return (origin, values) of every source that sets something, the strongest first."""
-    dotenv = Path.cwd() / ".env"
+    here = Path.cwd()
+    dotenv = here / ".env"
     found: list[tuple[str, dict[str, Any]]] = [
         ("flag", {name: value for name, value in flags.items() if value is not None}),
         ("environment", _from_variables(environ.variables(), "the environment")),
     ]
-    if dotenv.is_file():
+    if settingsfiles.is_there(dotenv):
         found.append((str(dotenv), _from_variables(settingsfiles.dotenv(dotenv), str(dotenv))))
-    files = [path for path in (Path.cwd() / PROJECT_FILE, user_file()) if path is not None and path.is_file()]
-    found.extend((str(path), _from_toml(path)) for path in files)
+    files = filter(None, (here / PROJECT_FILE, user_file()))
+    found.extend((str(path), _from_toml(path)) for path in files if settingsfiles.is_there(path))
     return [(origin, values) for origin, values in found if values]
 
 

@@ -1,5 +1,6 @@
 """Files that settings are read from; what cannot be read is said without a piece of what it holds."""
 
+import contextlib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,13 @@ from orchestrator import errors
 
 #: Bytes; a file that is longer is no URL, and /dev/zero has no end.
 _LONGEST_SECRET = 4096
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; in a folder that may not be looked into there is none."""
+    with contextlib.suppress(PermissionError):
+        return path.is_file()
+    return False
 
 
 def toml(path: Path) -> dict[str, Any]:

@@ -236,9 +236,13 @@ def _end(error: Exception) -> int:
         case BrokenPipeError():  # whoever closed the pipe has seen enough
             _lose_output()
             return _UNREAD
-        case OSError(errno=errno.ENOSPC):
+        case OSError(filename=None, errno=errno.ENOSPC):
             _lose_output()
             explained = errors.OrchError("The output cannot be written.", why=error.strerror)
+        case FileNotFoundError(filename=None):  # of getcwd(3)
+            explained = errors.OrchError("The working folder is gone.", hint="cd to one that is there.")
+        case OSError() if error.filename is not None:  # of another user, on a full disk: no fault of the program
+            explained = errors.OrchError(f"{error.filename} cannot be used.", why=error.strerror)
         case _:
             explained = _defect(error)
     if explained.message:

@@ -20,7 +20,7 @@ from orchestrator.core import history, reproduction, specs, weights
 from orchestrator.core.jobs import Checkpoint, Dataset, EpochMetric, Evaluation, Job
 from orchestrator.core.provenance import Environment, Source
 from orchestrator.core.states import JobState
-from orchestrator.service import archive, query, show, weightfile
+from orchestrator.service import archive, drafts, query, show, weightfile
 from orchestrator.store.base import Store
 
 #: What the archive's comment begins with, and its format.
@@ -142,8 +142,9 @@ def bundle(
     """
     shown = show.show(store, text)
     path = (output or Path()).absolute()
-    if path.is_dir():
-        path /= f"{shown.job.id}.zip"
+    with drafts.looking():
+        if path.is_dir():
+            path /= f"{shown.job.id}.zip"
     evaluation, dataset = _result(store, shown.job)
     with archive.writing(path, kind=KIND, force=force) as writer:
         takes = writer if with_weights else None

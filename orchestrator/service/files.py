@@ -1,5 +1,6 @@
 """A folder, and the disk that it lies on."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,9 +14,15 @@ MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
 def existing(path: Path) -> Path:
-    """Return the nearest folder on the way up from `path` that exists."""
+    """Return the nearest folder on the way up from `path` that is seen to exist."""
     absolute = path.absolute()
-    return next(folder for folder in (absolute, *absolute.parents) if folder.exists())
+    return next(folder for folder in (absolute, *absolute.parents) if _exists(folder))
+
+
+def _exists(folder: Path) -> bool:
+    with contextlib.suppress(PermissionError):  # behind one that may not be looked into nothing is seen
+        return folder.exists()
+    return False
 
 
 def kind(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Self
@@ -113,7 +113,7 @@ class _Process:
 @contextmanager
 def asked(settings: config.Settings, folder: Path) -> Iterator[Asked | None]:
     """Ask git about a folder, and yield what will know the answer; None where it is in no repository, or not wanted."""
-    if settings.git == "off" or not any((above / ".git").exists() for above in (folder, *folder.parents)):
+    if settings.git == "off" or not _is_in_repository(folder):
         yield None
         return
     question = Asked(folder, diff=settings.git == "diff")
@@ -121,6 +121,12 @@ def asked(settings: config.Settings, folder: Path) -> Iterator[Asked | None]:
         yield question
     finally:
         question.close()
+
+
+def _is_in_repository(folder: Path) -> bool:
+    with suppress(PermissionError):  # git could not look there either
+        return any((above / ".git").exists() for above in (folder, *folder.parents))
+    return False
 
 
 def known(origins: Mapping[str, str], question: Asked | None) -> provenance.Provenance:

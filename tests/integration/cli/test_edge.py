@@ -187,6 +187,37 @@ def test_a_defect_shows_a_traceback_only_where_it_is_asked_for(
         main.run(["status"], debug=True)
 
 
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/srv/x"), "/srv/x cannot be used.\n  why: Permission denied"),
+        (OSError(28, "No space left on device", "/srv/x"), "/srv/x cannot be used.\n  why: No space left on device"),
+        (FileNotFoundError(2, "No such file or directory"), "The working folder is gone.\n  try: cd"),
+    ],
+)
+def test_what_the_system_refuses_is_no_defect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trouble: OSError, said: str
+) -> None:
+    def meet(_: str) -> None:
+        raise trouble
+
+    monkeypatch.setattr(main, "load", meet)
+    assert main.run(["status"]) == 1
+    assert f"error: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["list"], ["submit", "--data", "digits"]])
+def test_a_working_folder_that_is_gone_is_said(settings: config.Settings, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "gone").mkdir()
+    line = f"rmdir ../gone && {shlex.join([*ORCH, *words])}"
+    env = config.child_environment(settings)
+    ran = subprocess.run(
+        ["/bin/sh", "-c", line], env=env, cwd=tmp_path / "gone", capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "error: The working folder is gone." in ran.stderr
+
+
 def test_an_unknown_setting_is_code_2_with_the_nearest(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_LEESE", "3")
     ran = orch("list")

@@ -31,10 +31,10 @@ def home(settings: config.Settings) -> Iterator[Path]:
     embedded.stop(settings)
 
 
-def orch(settings: config.Settings, *words: str) -> "subprocess.CompletedProcess[str]":
+def orch(settings: config.Settings, *words: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
     env = config.child_environment(settings)
     return subprocess.run(
-        [*AS_ANYBODY, *ORCH, *words], env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+        [*AS_ANYBODY, *ORCH, *words], env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=100
     )
 
 
@@ -76,6 +76,31 @@ def test_a_folder_of_the_home_that_may_not_be_written_is_named(
     assert ran.returncode == 1
     assert words.format(home / folder) in ran.stderr
     assert "Traceback" not in ran.stderr + (home / "node.log").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "words", [["submit", "--data", "digits"], ["list"], ["config", "show"]], ids=" ".join
+)
+def test_a_working_folder_that_may_not_be_looked_into_holds_no_settings(
+    settings: config.Settings, home: Path, tmp_path: Path, words: list[str]
+) -> None:
+    sql.open_store(settings).close()
+    folder = tmp_path / "anothers"
+    folder.mkdir()
+    (folder / "orch.toml").write_text("leese = 3", encoding="utf-8")
+    folder.chmod(0)  # as where one user runs a command for another
+    ran = orch(settings, *words, cwd=folder)
+    folder.chmod(0o700)
+    assert (ran.returncode, "defect" in ran.stderr) == (0, False), ran.stderr
+
+
+def test_a_home_that_may_not_be_looked_into_is_found_by_the_doctor(settings: config.Settings, home: Path) -> None:
+    home.chmod(0)
+    ran = orch(settings, "doctor")
+    home.chmod(0o700)
+    assert ran.returncode == 1
+    assert f"fail\thome\t{home} cannot be written" in ran.stdout
+    assert "things to fix" in ran.stderr
 
 
 def test_others_read_nothing_in_a_home_that_they_may_enter(settings: config.Settings) -> None:
