@@ -57,6 +57,7 @@ def clone(
     """
     from orchestrator.service import clone as service
     from orchestrator.service import query
+    from orchestrator.service import submit as submitting
 
     to = render.mode(as_json=as_json)
     with options.opened(context, user=user) as opened:
@@ -79,7 +80,9 @@ def clone(
             rehearsed = rehearsal.rehearse(opened.settings, likeness.new, after=after or [], reuse=False)
             submit.show_dry_run(likeness.resolved, rehearsed, [], to=to)
             return
-        done = service.clone(opened.settings, opened.store, likeness, after=after or [])
-        notes = list(submit.notes(done, query.living(opened.store), opened.settings))
-        submit.tell(done, notes, quiet=quiet, to=to)
-        submit.stay(opened, done.job.id, follow=follow, wait=wait, to=to)
+        with submit.told_at_any_rate() as stored:
+            done = service.clone(opened.settings, opened.store, likeness, after=after or [], stored=stored.append)
+            with submitting.naming(done.job):
+                notes = list(submit.notes(done, query.living(opened.store), opened.settings))
+            submit.tell(done, notes, quiet=quiet, to=to)
+        submit.stay(opened, done.job.id, follow=follow, wait=wait, quiet=quiet, to=to)

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from orchestrator.core.states import JobState
 
 if TYPE_CHECKING:  # the real imports stand in the functions: help needs none of them
     from orchestrator.config import Settings
-    from orchestrator.core.jobs import Worker
+    from orchestrator.core.jobs import Job, Worker
     from orchestrator.core.specs import JobSpec
     from orchestrator.service.context import Context
     from orchestrator.service.jobfile import JobFile, Resolved
@@ -147,9 +148,14 @@ def submit(
             after=service.dependencies(opened.store, after or []),
             provenance=provenance.known(resolved.origins, question),
         )
-        done = service.submit(opened.store, new, ring=ring, require_broker=require_broker, reuse=not force)
-        tell(done, list(_all_notes(opened, done, command, fields)), quiet=quiet, to=to)
-        stay(opened, done.job.id, follow=follow, wait=wait, to=to)
+        with told_at_any_rate() as stored:
+            done = service.submit(
+                opened.store, new, ring=ring, require_broker=require_broker, reuse=not force, stored=stored.append
+            )
+            with service.naming(done.job):
+                notes = list(_all_notes(opened, done, command, fields))
+            tell(done, notes, quiet=quiet, to=to)
+        stay(opened, done.job.id, follow=follow, wait=wait, quiet=quiet, to=to)
 
 
 def _all_notes(opened: "Context", done: "Submitted", command: list[str], fields: dict[str, Any]) -> Iterator[str]:
@@ -161,7 +167,7 @@ def _all_notes(opened: "Context", done: "Submitted", command: list[str], fields:
         yield from _advice(done.job.spec, workers, command, fields, opened=opened)
 
 
-def stay(opened: "Context", job_id: str, *, follow: bool, wait: bool, to: render.Mode) -> None:
+def stay(opened: "Context", job_id: str, *, follow: bool, wait: bool, quiet: bool, to: render.Mode) -> None:
     """Return when the job has ended, with its code, where that is wanted."""
     if follow:
         from orchestrator.cli import watch
@@ -170,7 +176,7 @@ def stay(opened: "Context", job_id: str, *, follow: bool, wait: bool, to: render
     elif wait:
         from orchestrator.cli import wait as waiting
 
-        waiting.until_ended(opened, [job_id], to=to)
+        waiting.until_ended(opened, [job_id], to=to, quiet=quiet)
 
 
 def _read(jobfile: str) -> "JobFile":
@@ -232,15 +238,26 @@ def _advice(
         yield f"Minutes instead of hours: {shlex.join([*command, *specflags.written(flags)])}"
 
 
+@contextmanager
+def told_at_any_rate() -> Iterator[list["Job"]]:
+    """Yield a list for a job that is stored, and name it where its id cannot be printed, or Ctrl-C comes before that.
+
+    Whoever gets no id must not think that there is no job.
+    """
+    stored: list[Job] = []
+    try:
+        yield stored
+    except (OSError, KeyboardInterrupt):
+        for job in stored:
+            render.note(f"Job {job.id} is stored all the same.")
+        raise
+
+
 def tell(done: "Submitted", notes: list[str], *, quiet: bool, to: render.Mode) -> None:
     """Print what became of a job that was queued."""
     job = done.job
-    try:
-        _print(done, notes, quiet=quiet, to=to)
-        sys.stdout.flush()  # the id is out before anything that may take time
-    except OSError:  # whoever gets no id must not think that there is no job
-        render.note(f"Job {job.id} is stored all the same.")
-        raise
+    _print(done, notes, quiet=quiet, to=to)
+    sys.stdout.flush()  # the id is out before anything that may take time
     if to is not render.Mode.JSON:
         for note in notes:
             render.note(note)

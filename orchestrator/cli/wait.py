@@ -35,8 +35,10 @@ def wait(
         until_ended(opened, job_ids, timeout=timeout, to=render.mode(as_json=as_json))
 
 
-def until_ended(opened: "Context", job_ids: Iterable[str], *, to: render.Mode, timeout: float | None = None) -> None:
-    """Wait for jobs, print each as it ends, and raise what the worst of them is worth."""
+def until_ended(
+    opened: "Context", job_ids: Iterable[str], *, to: render.Mode, timeout: float | None = None, quiet: bool = False
+) -> None:
+    """Wait for jobs, print each as it ends unless `quiet`, and raise what the worst of them is worth."""
     from orchestrator.service import follow
 
     ids = list(job_ids)
@@ -44,7 +46,8 @@ def until_ended(opened: "Context", job_ids: Iterable[str], *, to: render.Mode, t
     with options.detaching(*ids):
         for job in follow.wait(opened.store, ids, timeout=timeout):
             ended.append(job)
-            _show(job, to)
+            if not quiet:
+                _show(job, to)
     follow.verdict(ended)
 
 

@@ -1,14 +1,14 @@
 """A job like another one."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from orchestrator import config
 from orchestrator.core import resources, specs
-from orchestrator.core.jobs import NewJob, is_tag
+from orchestrator.core.jobs import Job, NewJob, is_tag
 from orchestrator.service import bell, jobfile, provenance, submit
 from orchestrator.store.base import Store
 
@@ -60,15 +60,20 @@ def like(
 
 
 def clone(
-    settings: config.Settings, store: Store, likeness: Likeness, *, after: Iterable[str] = ()
+    settings: config.Settings,
+    store: Store,
+    likeness: Likeness,
+    *,
+    after: Iterable[str] = (),
+    stored: Callable[[Job], None] = lambda _: None,
 ) -> submit.Submitted:
-    """Submit it, behind the jobs `after`; raises NotFound where one of these is not there."""
+    """Submit it, behind the jobs `after`, and tell `stored` so; raises NotFound where one of these is not there."""
     new = replace(
         likeness.new,
         after=submit.dependencies(store, after),
         provenance=provenance.here(settings, likeness.resolved.origins),
     )
-    return submit.submit(store, new, ring=functools.partial(bell.ring, settings))
+    return submit.submit(store, new, ring=functools.partial(bell.ring, settings), stored=stored)
 
 
 def chosen(spec: specs.JobSpec) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Submitting a job: the row is committed first, then the doorbell is rung; a broker that is away costs nothing."""
 
 import getpass
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -30,24 +30,32 @@ class Submitted:
 
 
 def submit(
-    store: Store, new: NewJob, *, ring: bell.Ring, require_broker: bool = False, reuse: bool = False
+    store: Store,
+    new: NewJob,
+    *,
+    ring: bell.Ring,
+    require_broker: bool = False,
+    reuse: bool = False,
+    stored: Callable[[Job], None] = lambda _: None,
 ) -> Submitted:
     """Store a job and ring for it; with `reuse` return one that has its result already, where there is one.
 
-    An idempotency key asks for a job of its own: then nothing is reused.
+    An idempotency key asks for a job of its own: then nothing is reused. `stored` hears of the job once it is on disk,
+    before anything that may take time.
 
     Raises:
         BrokerUnavailable: with `require_broker`, after the row was committed; the message names the job.
         InvalidSpec: the weights are those of a job with another network.
         NotFound: there is no such job to take weights from, or it has no checkpoint.
         IdempotencyConflict: the key belongs to a job with another spec.
-        DatabaseUnavailable: nothing was stored.
+        DatabaseUnavailable: nothing was stored; or it has been, and the hint names the job.
 
     """
     new = complete(store, new)
     if reuse and new.idempotency_key is None and (known := same.result(store, new)) is not None:
         return Submitted(job=known, is_new=False, ahead=0, needs=(), broker=None, same=True)
     job, is_new = store.submit(new)
+    stored(job)
     broker = ring(job.stage)
     if broker is not None and require_broker:
         raise errors.BrokerUnavailable(
@@ -55,9 +63,20 @@ def submit(
             why=broker.why,
             hint=f"It starts when a worker runs; `orch cancel {job.id}` takes it back.",
         ) from broker
-    ahead = store.ahead(job.id) if job.state is JobState.QUEUED else 0
-    needs = tuple(store.dependencies(job.id)) if new.after else ()
+    with naming(job):
+        ahead = store.ahead(job.id) if job.state is JobState.QUEUED else 0
+        needs = tuple(store.dependencies(job.id)) if new.after else ()
     return Submitted(job=job, is_new=is_new, ahead=ahead, needs=needs, broker=broker)
+
+
+@contextmanager
+def naming(job: Job) -> Iterator[None]:
+    """Name a job that is stored where the database goes away behind that: who submits again would have two."""
+    try:
+        yield
+    except errors.DatabaseUnavailable as error:
+        error.hint = f"Job {job.id} is stored all the same: `orch status {job.id}` tells how it fares."
+        raise
 
 
 def dependencies(store: Store, wanted: Iterable[str]) -> tuple[Dependency, ...]:

@@ -65,7 +65,7 @@ def test_the_job_with_the_result_is_named_and_nothing_queued(orch: Orch, store: 
     assert (ran.code, ran.out) == (0, f"{job.id}\tsucceeded\t0\n")
     assert f"Job {job.id} has this result" in ran.err
     assert "--force" in ran.err
-    assert orch("submit", "--data", "digits", "-q", "--wait").out.splitlines()[0] == job.id
+    assert orch("submit", "--data", "digits", "-q", "--wait").out == f"{job.id}\n"
     told = json.loads(orch("submit", "--data", "digits", "--json").out)
     assert (told["same"], told["is_new"], told["job"]["id"]) == (True, False, job.id)
     assert count(store) == 1

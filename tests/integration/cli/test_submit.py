@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import config
+from orchestrator import config, errors
 from orchestrator.core import jobs, states
-from orchestrator.store import base
+from orchestrator.service import bell
+from orchestrator.store import base, sql
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, heard_of
 from tests.support.waiting import until
@@ -167,6 +168,39 @@ def test_waiting_returns_with_the_code_of_the_job(
     person.join()
     assert ran.code == 6
     assert ran.rows[-1][column] == "cancelled"
+
+
+@pytest.mark.parametrize(("verb", "rings"), [("submit", "_ask"), ("clone", "ring")])
+def test_ctrl_c_while_the_broker_is_asked_names_the_job_that_is_stored(
+    orch: Orch, store: base.Store, monkeypatch: pytest.MonkeyPatch, verb: str, rings: str
+) -> None:
+    first = parts.submit(store).id
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bell, rings, interrupt)
+    ran = orch(verb, *(["--data", "digits"] if verb == "submit" else [first]))
+    job = store.find("@latest")
+    assert (ran.code, ran.out, job.id != first) == (130, "", True)
+    assert f"note: Job {job.id} is stored all the same." in ran.err
+
+
+@pytest.mark.parametrize("verb", ["submit", "clone"])
+@pytest.mark.parametrize("look", ["ahead", "workers"])
+def test_a_database_that_goes_away_behind_the_commit_names_the_job_that_is_stored(
+    orch: Orch, store: base.Store, monkeypatch: pytest.MonkeyPatch, verb: str, look: str
+) -> None:
+    first = parts.submit(store).id
+
+    def away(*_: object) -> None:
+        raise errors.DatabaseUnavailable
+
+    monkeypatch.setattr(sql.SqlStore, look, away)
+    ran = orch(verb, *(["--data", "digits"] if verb == "submit" else [first]))
+    job = store.find("@latest")
+    assert (ran.code, ran.out, job.id != first) == (4, "", True)
+    assert f"try: Job {job.id} is stored all the same" in ran.err
 
 
 def test_a_running_worker_is_not_asked_for(orch: Orch, settings: config.Settings) -> None:
