@@ -8,7 +8,7 @@ import typer
 from orchestrator import errors
 from orchestrator.cli import many, options, render, words
 from orchestrator.core.states import JobState, Reason
-from orchestrator.core.verbs import OF_USE, Change, Verb
+from orchestrator.core.verbs import OF_USE, Change, Changed, Verb
 
 if TYPE_CHECKING:
     from orchestrator.core.jobs import Job
@@ -178,16 +178,24 @@ def _steer(context: typer.Context, change: Change, which: many.Which, asked: man
 def _do(opened: "Context", change: Change, found: "list[Job]", *, filtered: bool, as_json: bool) -> int:
     from orchestrator.service import many as service
 
-    done = service.steer(opened.settings, opened.store, change, found)
-    for one in done.changed:
-        if one.job is not None:
-            many.show(one.job, as_json=as_json)
-            if change.verb is Verb.EXTEND and (courses := one.job.spec.courses):
-                render.note(f"{one.job.id}: {' and '.join(courses)} go by {change.epochs} epochs from here on.")
-    if done.broker is not None:
-        render.note(f"The broker is away: {done.broker.why} The job is kept, and workers find it by themselves.")
-    if filtered:
-        render.talk(f"{len(done.changed) - len(done.refused)} of {words.plural(len(done.changed), 'job')} changed.")
-    for one in done.refused:
+    heard: list[Changed] = []
+    try:
+        broker = service.steer(opened.settings, opened.store, change, found, hear=heard.append)
+    finally:  # what stops half-way has done a part of it
+        changed = [one.job for one in heard if one.job is not None]
+        _tell(change, changed, as_json=as_json)
+        if filtered:
+            render.talk(f"{len(changed)} of {words.plural(len(found), 'job')} changed.")
+    if broker is not None:
+        render.note(f"The broker is away: {broker.why} The job is kept, and workers find it by themselves.")
+    refused = [one for one in heard if one.job is None]
+    for one in refused:
         render.problem(errors.IllegalMove(one.refused, hint=one.hint))
-    return int(bool(done.refused))
+    return int(bool(refused))
+
+
+def _tell(change: Change, changed: "list[Job]", *, as_json: bool) -> None:
+    for job in changed:
+        many.show(job, as_json=as_json)
+        if change.verb is Verb.EXTEND and (courses := job.spec.courses):
+            render.note(f"{job.id}: {' and '.join(courses)} go by {change.epochs} epochs from here on.")

@@ -1,10 +1,9 @@
 """Steering many jobs at once: those of a state, a tag or a user."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from orchestrator import config, errors
-from orchestrator.core.jobs import MAX_NAME, MAX_PRIORITY, Job, JobFilter, is_word
+from orchestrator.core.jobs import MAX_PRIORITY, Job, JobFilter
 from orchestrator.core.states import JobState
 from orchestrator.core.verbs import Change, Changed, Verb
 from orchestrator.service import bell, submit
@@ -13,22 +12,8 @@ from orchestrator.store.base import Store
 #: Characters of a note.
 MAX_NOTE = 2000
 
-
 #: What queues jobs again.
 _QUEUEING = frozenset({Verb.RESUME, Verb.RETRY, Verb.EXTEND})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """What became of many jobs."""
-
-    changed: tuple[Changed, ...]
-    broker: errors.BrokerUnavailable | None  #: why the doorbell was not rung for what is queued again
-
-    @property
-    def refused(self) -> list[Changed]:
-        """Those that stay as they are."""
-        return [one for one in self.changed if one.job is None]
 
 
 def chosen(store: Store, which: JobFilter, *, of_use: Iterable[JobState]) -> list[Job]:
@@ -38,18 +23,25 @@ def chosen(store: Store, which: JobFilter, *, of_use: Iterable[JobState]) -> lis
     return list(reversed(found))
 
 
-def steer(settings: config.Settings, store: Store, change: Change, jobs: Iterable[Job]) -> Done:
-    """Do the same to many jobs, and ring for what is queued again.
+def steer(
+    settings: config.Settings, store: Store, change: Change, jobs: Iterable[Job], *, hear: Callable[[Changed], None]
+) -> errors.BrokerUnavailable | None:
+    """Do the same to many jobs, and ring for what is queued again; return why that was not done.
+
+    `hear` is told what became of each, once it is committed: whoever stops half-way knows.
 
     Raises:
-        UsageError: a priority, tag or note that cannot be.
+        UsageError: a priority or note that cannot be.
 
     """
     _check(change)
-    changed = tuple(store.steer(change, [job.id for job in jobs], actor=submit.user(settings)))
-    stages = {one.job.stage for one in changed if one.job and one.job.state is JobState.QUEUED and not one.job.blocked}
+    stages = set()
+    for one in store.steer(change, [job.id for job in jobs], actor=submit.user(settings)):
+        hear(one)
+        if one.job and one.job.state is JobState.QUEUED and not one.job.blocked:
+            stages.add(one.job.stage)
     away = [bell.ring(settings, stage) for stage in sorted(stages)] if change.verb in _QUEUEING else []
-    return Done(changed=changed, broker=next((error for error in away if error), None))
+    return next((error for error in away if error), None)
 
 
 def _check(change: Change) -> None:
@@ -57,10 +49,5 @@ def _check(change: Change) -> None:
         raise errors.UsageError(
             f"{change.priority} is no priority.", hint=f"Use one between {-MAX_PRIORITY} and {MAX_PRIORITY}."
         )
-    for tag in change.add:
-        if not is_word(tag):
-            raise errors.UsageError(
-                f"{tag[:20]!a} cannot be a tag.", why=f"It has 1 to {MAX_NAME} printable characters."
-            )
     if change.note is not None and (len(change.note) > MAX_NOTE or not change.note.replace("\n", " ").isprintable()):
         raise errors.UsageError("This cannot be a note.", why=f"It has up to {MAX_NOTE} printable characters.")

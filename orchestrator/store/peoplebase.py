@@ -1,6 +1,6 @@
 """The contract of the store for people: what they submit, look at and steer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from orchestrator.core.dependencies import Dependency
@@ -155,10 +155,11 @@ class Steering(Protocol):
         """
         ...
 
-    def steer(self, change: Change, job_ids: Iterable[str], *, actor: str) -> list[Changed]:
-        """Do the same to many jobs, many in one transaction, each with its event.
+    def steer(self, change: Change, job_ids: Iterable[str], *, actor: str) -> Iterator[Changed]:
+        """Do the same to many jobs, many in one transaction, each with its event; yield what became of each.
 
-        What is refused, by the rules of the verbs above, stays as it is and says why.
+        What is refused, by the rules of the verbs above, stays as it is and says why. What is yielded is committed:
+        whoever stops half-way knows what was done.
         """
         ...
 

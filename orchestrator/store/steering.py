@@ -1,7 +1,7 @@
 """The store's side for steering: one job, or many in one transaction; and deleting."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -67,12 +67,13 @@ class Steering(peoplebase.Steering):
     def _begin_anew(self, connection: Connection, job_id: str, change: verbs.Change, actor: str) -> jobs.Job:
         return self._one(connection, job_id, change, actor)
 
-    def steer(self, change: verbs.Change, job_ids: Iterable[str], *, actor: str) -> list[verbs.Changed]:
+    def steer(self, change: verbs.Change, job_ids: Iterable[str], *, actor: str) -> Iterator[verbs.Changed]:
         """Do the same to many jobs, a batch in a transaction; what is refused stays as it is and says why."""
-        ids, changed = list(dict.fromkeys(job_ids)), list[verbs.Changed]()
-        while left := ids[len(changed) : len(changed) + BATCH]:
-            changed += self._steer(change, left, actor)
-        return changed
+        ids, done = list(dict.fromkeys(job_ids)), 0
+        while left := ids[done : done + BATCH]:
+            changed = self._steer(change, left, actor)
+            done += len(changed)
+            yield from changed
 
     @engine.writes_at_length
     def _steer(

@@ -192,7 +192,7 @@ CASES = {
         counts=True,
     ),
     "lose_worker": Case(scene=worker, act=lambda store, known: store.lose_worker(known.identity.id, beat=known.beat)),
-    "steer": Case(scene=waiting, act=lambda store, job: store.steer(CANCEL, [job], actor="ada")),
+    "steer": Case(scene=waiting, act=lambda store, job: list(store.steer(CANCEL, [job], actor="ada"))),
     "wish_worker": Case(scene=worker, act=lambda store, known: store.wish_worker(known.id, states.WorkerWish.DRAIN)),
     "forget_worker": Case(scene=gone, act=lambda store, known: store.forget_worker(known.id), again=errors.NotFound),
     "unblock": Case(scene=due, act=lambda store, _: store.unblock(actor="reconciler")),

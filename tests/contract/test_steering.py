@@ -18,7 +18,7 @@ def test_who_steers_many_jobs_lets_go_of_them_in_time(any_store: sql.SqlStore, m
 
     monkeypatch.setattr(any_store.database, "write", counted)
     monkeypatch.setattr(steering, "SECONDS", 0.0)
-    changed = any_store.steer(verbs.Change(verb=verbs.Verb.CANCEL), ids, actor="ada")
+    changed = list(any_store.steer(verbs.Change(verb=verbs.Verb.CANCEL), ids, actor="ada"))
     cancelled = [one.job_id for one in changed if one.job and one.job.state is states.JobState.CANCELLED]
     assert cancelled == ids
     assert transactions == ["store.steer"] * 3

@@ -151,7 +151,7 @@ def steered(home: homes.Home) -> None:
 
     def steer(settings: config.Settings) -> int:
         with context.opened(settings) as it:
-            return len(it.store.steer(verbs.Change(verb=verbs.Verb.CANCEL), job_ids, actor="walker"))
+            return len(list(it.store.steer(verbs.Change(verb=verbs.Verb.CANCEL), job_ids, actor="walker")))
 
     assert home.call(steer) == len(job_ids)
 

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from benchmarks import crowd
+from orchestrator import errors
 from orchestrator.core import jobs, specs, states, verbs
-from orchestrator.store import sql
+from orchestrator.store import sql, steering
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
 
@@ -155,11 +156,31 @@ def test_a_note_is_kept_and_shown(orch: Orch, store: sql.SqlStore) -> None:
     assert orch("note", "nothere0", "x").code == 3
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, errors.DatabaseUnavailable])
+def test_what_stops_half_way_says_what_it_has_done(
+    orch: Orch, store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    ids = [parts.submit(store, tags=("x",)).id for _ in range(5)]
+    steered = sql.SqlStore._steer
+
+    def stopping(it: sql.SqlStore, change: verbs.Change, portion: list[str], actor: str) -> list[verbs.Changed]:
+        if ids[-1] in portion:
+            raise stop
+        return steered(it, change, portion, actor)
+
+    monkeypatch.setattr(steering, "BATCH", 2)
+    monkeypatch.setattr(sql.SqlStore, "_steer", stopping)
+    ran = orch("cancel", "--tag", "x", "--yes")
+    assert (ran.code, ran.rows) == (130 if stop is KeyboardInterrupt else 4, [[job_id, "cancelled"] for job_id in ids[:4]])
+    assert "4 of 5 jobs changed." in ran.err
+    assert state_of(store, *ids) == [State.CANCELLED] * 4 + [State.QUEUED]
+
+
 def test_hundreds_of_jobs_are_cancelled_in_a_moment(any_store: sql.SqlStore) -> None:
     crowd.fill(any_store, 600)
     ids = [job.id for job in any_store.jobs(jobs.JobFilter(states=(State.QUEUED,), limit=400))]
     began = time.process_time()
-    done = any_store.steer(verbs.Change(verb=verbs.Verb.CANCEL), ids, actor="ada")
+    done = list(any_store.steer(verbs.Change(verb=verbs.Verb.CANCEL), ids, actor="ada"))
     took = time.process_time() - began
     assert {one.job.state for one in done if one.job} == {State.CANCELLED}
     assert len(done) == 400
