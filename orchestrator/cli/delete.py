@@ -48,16 +48,22 @@ def _delete(opened: "Context", jobs: "list[Job]", *, filtered: bool, as_json: bo
     """Delete each, the newest first, which may start from older ones; return 1 where one was refused, else 0."""
     from orchestrator.service import control
 
+    gone = 0
     refused: list[errors.IllegalMove | errors.NotFound] = []
-    for job in sorted(jobs, key=lambda job: job.seq, reverse=True):
-        try:
-            _show(control.delete(opened.settings, opened.store, job), as_json=as_json)
-        except (errors.IllegalMove, errors.NotFound) as refusal:
-            if len(jobs) == 1:
-                raise
-            refused.append(refusal)
-    if filtered:
-        render.talk(f"{len(jobs) - len(refused)} of {words.plural(len(jobs), 'job')} deleted.")
+    try:
+        for job in sorted(jobs, key=lambda job: job.seq, reverse=True):
+            try:
+                deleted = control.delete(opened.settings, opened.store, job)
+            except (errors.IllegalMove, errors.NotFound) as refusal:
+                if len(jobs) == 1:
+                    raise
+                refused.append(refusal)
+            else:
+                gone += 1
+                _show(deleted, as_json=as_json)
+    finally:  # also where it stops half-way
+        if filtered:
+            render.talk(f"{gone} of {words.plural(len(jobs), 'job')} deleted.")
     for error in refused:
         render.problem(error)
     return int(bool(refused))

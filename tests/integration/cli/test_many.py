@@ -156,6 +156,23 @@ def test_a_note_is_kept_and_shown(orch: Orch, store: sql.SqlStore) -> None:
     assert orch("note", "nothere0", "x").code == 3
 
 
+def test_a_deletion_that_stops_half_way_says_how_many_have_gone(
+    orch: Orch, store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [parts.submit(store, tags=("x",)).id for _ in range(3)]
+    deleted = sql.SqlStore.delete
+
+    def stopping(it: sql.SqlStore, job_id: str, *, actor: str) -> tuple[str, ...]:
+        if job_id == ids[0]:
+            raise errors.DatabaseUnavailable
+        return deleted(it, job_id, actor=actor)
+
+    monkeypatch.setattr(sql.SqlStore, "delete", stopping)
+    ran = orch("delete", "--tag", "x", "--yes")
+    assert (ran.code, ran.rows) == (4, [[ids[2], "deleted"], [ids[1], "deleted"]])
+    assert "2 of 3 jobs deleted." in ran.err
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, errors.DatabaseUnavailable])
 def test_what_stops_half_way_says_what_it_has_done(
     orch: Orch, store: sql.SqlStore, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
