@@ -36,8 +36,18 @@ def gc(
     from orchestrator.service import gc as service
 
     to = render.mode(as_json=as_json)
+    items: list[Item] = []
     with options.opened(context) as opened:
-        items = list(service.collect(opened.settings, dry_run=dry_run, orphans=orphans))
+        try:
+            items.extend(service.collect(opened.settings, dry_run=dry_run, orphans=orphans))
+        except BaseException:
+            if items:  # what fails half-way has removed them all the same
+                _show(items, dry_run=dry_run, to=to)
+            raise
+    _show(items, dry_run=dry_run, to=to)
+
+
+def _show(items: "list[Item]", *, dry_run: bool, to: render.Mode) -> None:
     room = sum(item.bytes for item in items if (item.removable if dry_run else item.removed))
     if to is render.Mode.JSON:
         from orchestrator.service import careviews
@@ -45,7 +55,16 @@ def gc(
         parts = tuple(careviews.GarbagePart.model_validate(item) for item in items)
         render.document(careviews.GarbagePayload(dry_run=dry_run, bytes=room, items=parts))
         return
-    columns: list[render.Column[Item]] = [
+    if items or to is render.Mode.PIPE:
+        render.table(_columns(), items, to=to)
+    said = (
+        f"{words.size(room)} {'would be free' if dry_run else 'are free'}." if items else "There is nothing to remove."
+    )
+    render.talk(said)
+
+
+def _columns() -> "list[render.Column[Item]]":
+    return [
         render.Column(title="WHAT", value=lambda item: item.kind),
         render.Column(
             title="SIZE", value=lambda item: item.bytes, shown=lambda item: words.size(item.bytes), right=True
@@ -55,9 +74,3 @@ def gc(
         render.Column(title="PATH", value=lambda item: item.path, fold=True),
         render.Column(title="WHY", value=lambda item: item.why, fold=True),
     ]
-    if items or to is render.Mode.PIPE:
-        render.table(columns, items, to=to)
-    said = (
-        f"{words.size(room)} {'would be free' if dry_run else 'are free'}." if items else "There is nothing to remove."
-    )
-    render.talk(said)
