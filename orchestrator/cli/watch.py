@@ -1,6 +1,7 @@
 """`orch watch`: live on a terminal, one line a change in a pipe."""
 
 import sys
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -45,33 +46,35 @@ def _lines(opened: "Context", job_id: str, to: render.Mode) -> Job:
     from orchestrator.service import follow as service
 
     last: Job | None = None
-    for job in service.changes(opened.store, job_id):
+    mark: tuple[object, ...] = ()
+    for job, silent in service.watched(opened.store, opened.settings, job_id):
         if to is render.Mode.JSON:
             from orchestrator.service import views
 
-            render.json_line(views.job(job))
-        elif last is None or _mark(job) != _mark(last):
-            _line(job)
+            render.json_line(views.job(job, silent))
+        elif (now := _mark(job, silent)) != mark:
+            _line(job, silent)
+            mark = now
         last = job
     if last is None:
-        raise RuntimeError("changes yields the job as it is first")
+        raise RuntimeError("watched yields the job as it is first")
     return last
 
 
-def _mark(job: Job) -> tuple[object, ...]:
-    """Return what makes a new line: another state, stage, attempt or epoch, or another tenth of the stage."""
+def _mark(job: Job, silent: Container[str]) -> tuple[object, ...]:
+    """Return what makes a new line: another state, stage, attempt or epoch, another tenth of the stage, or silence."""
     tenth = 10 * job.progress.done // job.progress.total if job.progress.total else 0
-    return job.state, job.stage, job.wish, job.attempt, job.progress.epoch, tenth
+    return job.state, job.stage, job.wish, job.attempt, job.progress.epoch, tenth, job.worker in silent
 
 
-def _line(job: Job) -> None:
+def _line(job: Job, silent: Container[str]) -> None:
     from orchestrator.service import query
 
     progress = job.progress
     render.line(
         datetime.now(UTC),
         job.id,
-        query.doing(job),
+        query.doing(job, silent),
         job.attempt,
         progress.epoch,
         progress.done,

@@ -58,7 +58,7 @@ def list_(context: typer.Context, as_json: options.AsJson = False) -> None:
         from orchestrator.service import queueviews
 
         for one in workers:
-            render.json_line(queueviews.worker(one))
+            render.json_line(queueviews.worker(one, settings))
         return
     from orchestrator.cli import glance
 

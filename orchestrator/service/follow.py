@@ -3,9 +3,10 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from orchestrator import errors
+from orchestrator import config, errors
 from orchestrator.core.jobs import Job, JobFilter
 from orchestrator.core.states import JobState
+from orchestrator.service import query
 from orchestrator.store.base import Store
 
 #: Seconds between two looks at the database.
@@ -32,6 +33,23 @@ def changes(store: Store, job_id: str, *, interval: float = INTERVAL, timeout: f
         if job.final:
             return
         _pause(interval, deadline, (job_id,))
+
+
+def watched(
+    store: Store, settings: config.Settings, job_id: str, *, interval: float = INTERVAL
+) -> Iterator[tuple[Job, frozenset[str]]]:
+    """Yield the job like `changes`, and the id of the worker that holds it where that one is not heard of."""
+    seen: tuple[Job, frozenset[str]] | None = None
+    while True:
+        job = store.get(job_id)
+        holders = [worker for worker in query.living(store) if worker.id == job.worker] if job.worker else []
+        now = job, query.silent_ids(holders, settings)
+        if now != seen:
+            yield now
+            seen = now
+        if job.final:
+            return
+        time.sleep(interval)
 
 
 def wait(

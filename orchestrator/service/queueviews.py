@@ -67,13 +67,14 @@ class WorkerPayload(views.Payload):
     id: str
     host: str
     pid: int
-    state: WorkerState
+    state: WorkerState = Field(description="what it has said last")
     wish: WorkerWish
     devices: tuple[str, ...]
     slots: tuple[DevicePart, ...] = Field(description="what each slot works on, where the worker tells it")
     labels: tuple[str, ...]
     jobs: tuple[str, ...]
     versions: dict[str, str]
+    silent: bool = Field(description="it has said no goodbye, and has not been heard of for six heartbeats")
     silence: float = Field(description="seconds since its last beat")
     user_limits: dict[str, int]
     tag_limits: dict[str, int]
@@ -128,7 +129,8 @@ def top(found: Top, settings: config.Settings) -> TopPayload:
 
 def why(answer: Why) -> WhyPayload:
     """Return the payload of an answer."""
-    return WhyPayload(job=views.job(answer.job), **dict(standing(answer)))
+    silent = [answer.silent.id] if answer.silent else []
+    return WhyPayload(job=views.job(answer.job, silent), **dict(standing(answer)))
 
 
 def standing(answer: Why) -> StandingPart:
@@ -144,7 +146,7 @@ def standing(answer: Why) -> StandingPart:
     )
 
 
-def worker(worker: Worker) -> WorkerPayload:
+def worker(worker: Worker, settings: config.Settings) -> WorkerPayload:
     """Return the payload of a worker."""
     plain = {
         name: getattr(worker, name)
@@ -152,6 +154,7 @@ def worker(worker: Worker) -> WorkerPayload:
     }
     return WorkerPayload(
         **plain,
+        silent=query.silent(worker, settings),
         slots=tuple(DevicePart.model_validate(slot) for slot in worker.slots),
         host=worker.identity.host,
         pid=worker.identity.pid,

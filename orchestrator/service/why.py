@@ -40,6 +40,7 @@ class Why:
     before: dict[str, int]  #: how many jobs of each user are claimed first
     needs: tuple[dependencies.Dependency, ...]
     verdicts: tuple[Verdict, ...]
+    silent: Worker | None  #: that holds it, and is not heard of
     begins: forecast.Interval | None  #: its stage, in seconds from now, where that can be said
     ends: forecast.Interval | None  #: all its stages
 
@@ -70,16 +71,18 @@ def answer(
         else [w for w in workers if not query.silent(w, settings)]
     )
     heard_of = [worker for worker in workers if not query.silent(worker, settings) and worker.id in hosts]
+    silent = next((one for one in workers if one.id == job.worker and query.silent(one, settings)), None)
     foreseen, slots = forecasts.Forecast(store), takers.slots(taking, heard_of, downloads=settings.download_slots)
     begins = foreseen.begins(job, standing, slots)
     return Why(
         job=job,
-        sentence=_sentence(job, standing.ahead, needs, verdicts) + _room(job, training),
+        sentence=_silence(silent) if silent else _sentence(job, standing.ahead, needs, verdicts) + _room(job, training),
         before=standing.before,
         needs=needs,
         verdicts=verdicts,
+        silent=silent,
         begins=begins,
-        ends=foreseen.ends(job, begins, slots),
+        ends=None if silent else foreseen.ends(job, begins, slots),
     )
 
 
@@ -115,6 +118,11 @@ def _not_waiting(job: Job) -> str:
         return "It is paused: it waits for `orch resume`."
     said = f": {job.reason}" if job.reason else ""
     return f"It does not wait: it has {'been ' if job.state is JobState.CANCELLED else ''}{job.state}{said}."
+
+
+def _silence(worker: Worker) -> str:
+    held = f"It does not wait: {worker.id} holds it, which has been silent for {worker.silence:.0f} s"
+    return f"{held}. Any worker that runs takes it back."
 
 
 def _verdict(settings: config.Settings, worker: Worker, job: Job, training: list[Job], devices: _Devices) -> Verdict:

@@ -3,11 +3,13 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from orchestrator import config
 from orchestrator.core import jobs, specs, states
+from orchestrator.service import follow
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch, heard_of
@@ -48,6 +50,27 @@ def test_programs_are_told_how_long_it_is_silent(orch: Orch, settings: config.Se
     job = json.loads(orch("status", held.id, "--json").out)["job"]
     assert [job["doing"], job["state"], job["eta"]] == ["silent", "running", None]
     assert job["doing"] == overview["active"][0]["doing"] == json.loads(orch("list", "--json").out)["jobs"][0]["doing"]
+
+
+def test_why_a_silent_worker_s_job_does_not_go_on_is_said(
+    orch: Orch, settings: config.Settings, held: jobs.Job
+) -> None:
+    heard_of(settings, seconds_ago=LONG_AGO)
+    told = json.loads(orch("why", held.id, "--json").out)
+    assert told["sentence"].startswith(f"It does not wait: {held.worker} holds it, which has been silent for 162")
+    assert told["job"]["doing"] == "silent"
+    assert json.loads(orch("worker", "list", "--json").out)["silent"]
+
+
+def test_who_watches_a_job_sees_that_its_worker_is_silent(
+    orch: Orch, settings: config.Settings, store: base.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = parts.training(store, spec=specs.parse({"data": "digits"}))
+    heard_of(settings, seconds_ago=LONG_AGO)
+    end = SimpleNamespace(sleep=lambda _: store.finish(claim, parts.failed(states.Reason.DIVERGED)))
+    monkeypatch.setattr(follow, "time", end)  # it has ended at the second look
+    ran = orch("watch", claim.id)
+    assert (ran.code, [row[2] for row in ran.rows]) == (5, ["silent", "failed"])
 
 
 def test_people_are_told_how_long_it_is_silent(screen: Screen, settings: config.Settings, held: jobs.Job) -> None:

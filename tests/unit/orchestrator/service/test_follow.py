@@ -4,10 +4,11 @@ import threading
 
 import pytest
 
-from orchestrator import errors
+from orchestrator import config, errors
 from orchestrator.core import jobs, specs, states
 from orchestrator.service import follow
 from orchestrator.store import base
+from tests.conftest import HandClock
 from tests.contract import parts
 
 FAST = 0.01
@@ -52,6 +53,20 @@ def test_each_change_is_seen_once_and_the_end_last(store: base.Store, held: jobs
     assert next(seen).progress.done == 1
     store.finish(held, parts.failed(states.Reason.DIVERGED))
     assert [job.state for job in seen] == [states.JobState.FAILED]
+
+
+def test_a_worker_that_falls_silent_is_a_change(
+    store: base.Store, settings: config.Settings, clock: HandClock, held: jobs.Claim
+) -> None:
+    store.register(parts.worker(parts.identity(), now=clock.now()))
+    seen = follow.watched(store, settings, held.id, interval=FAST)
+    assert next(seen) == (store.get(held.id), frozenset())
+    clock.move(minutes=1)
+    assert next(seen)[1] == {parts.identity().id}
+    store.beat_worker(parts.identity().id, states.WorkerState.ACTIVE)
+    assert next(seen)[1] == frozenset()
+    store.finish(held, parts.failed(states.Reason.DIVERGED))
+    assert [job.state for job, _ in seen] == [states.JobState.FAILED]
 
 
 def test_waiting_yields_jobs_as_they_end_each_once(store: base.Store, held: jobs.Claim) -> None:
