@@ -140,6 +140,8 @@ class NewJob:
                 why="A point is worth an hour of waiting.",
                 hint=f"Use one between {-MAX_PRIORITY} and {MAX_PRIORITY}.",
             )
+        if self.name is not None:
+            object.__setattr__(self, "name", self.name.strip())  # as the texts that jobs are looked up by
         if self.name is not None and self.name.startswith("@"):
             raise errors.InvalidSpec(
                 f"{self.name[:20]!a} cannot be a name.",

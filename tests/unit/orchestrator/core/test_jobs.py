@@ -11,6 +11,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"priority": -(10**30)}, "too far"),  # more than any database's integer
     ({"name": "x" * 201}, "name"),
     ({"name": "@latest"}, "name"),
+    ({"name": " @latest"}, "name"),
     ({"name": " "}, "name"),
     ({"idempotency_key": ""}, "key"),  # of a script whose variable is not set
     ({"name": "a\0b"}, "name"),  # PostgreSQL stores no NUL
@@ -37,5 +38,5 @@ def test_a_tag_that_is_added_later_is_looked_at_as_well_and_one_that_goes_is_not
 
 
 def test_the_outermost_values_are_fine() -> None:
-    new = jobs.NewJob(spec=specs.JobSpec(), user="ada", name="ü" * 200, tags=("two words",), priority=-1000)
-    assert new.priority == -1000
+    new = jobs.NewJob(spec=specs.JobSpec(), user="ada", name=f" {'ü' * 200}\n", tags=("two words",), priority=-1000)
+    assert (new.name, new.priority) == ("ü" * 200, -1000)
