@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import config, draining, errors, failpoints, sockets
+from orchestrator import config, draining, errors, failpoints, processes, sockets
 from orchestrator.core import history
 from orchestrator.core.jobs import Lease, Worker
 from orchestrator.service import context, files, health, query
@@ -143,7 +143,7 @@ def _up(settings: config.Settings, store: Store, process: "subprocess.Popen[byte
             f"It was not ready within {START_SECONDS:.0f} seconds: {_lacking(settings, store, process.pid)}.", log
         )
     if process.poll() is not None:
-        other = _faster(settings)  # of two that are started at once, one gives way
+        other = _seen(settings)  # of two that are started at once, one gives way
         if other is None or not _until(lambda: _ready(settings, store, other), START_SECONDS):
             code = process.returncode
             raise _no_start(f"It ended with code {code}." if code else "It was told to stop before it was ready.", log)
@@ -155,12 +155,18 @@ def stop(settings: config.Settings, *, deadline: float | None = None) -> Stopped
     """Drain the node of this home, kill it when the deadline (seconds) has passed, shut the embedded broker down.
 
     Raises:
-        OrchError: the node cannot be told of the deadline; nothing has happened.
+        OrchError: the node is not seen from here, or cannot be told of the deadline; nothing has happened.
 
     """
     from orchestrator.queue import embedded  # noqa: PLC0415 - the client library costs 0.15 s
 
-    running = pid(settings)
+    running = _seen(settings)
+    if running is None and is_locked(settings):
+        raise errors.OrchError(
+            f"What runs in {settings.home} is not seen from here: nothing was stopped.",
+            why=f"It holds {_lock(settings)}: a node in another container, or an `orch restore`.",
+            hint="Say `orch down` where it runs.",
+        )
     held = [] if running is None else _held(settings, running)
     killed = running is not None and not _drain(settings, running, deadline)
     broker = embedded.stop(settings) if settings.embedded_broker else False
@@ -168,14 +174,29 @@ def stop(settings: config.Settings, *, deadline: float | None = None) -> Stopped
 
 
 def pid(settings: config.Settings) -> int | None:
-    """Return the pid of the node that holds this home's lock, None where none does."""
-    return _read_pid(settings.run_dir / "node.pid") if _is_locked(settings) else None
+    """Return the pid of the node that holds this home's lock, None where none does, or none that is seen from here.
+
+    In another container it has another number; and whoever died, or has the lock for a while, is no node.
+    """
+    found = _read_pid(settings.run_dir / "node.pid") if is_locked(settings) else None
+    return found if found is not None and _holds_lock(settings, found) else None
 
 
-def _is_locked(settings: config.Settings) -> bool:
+def _holds_lock(settings: config.Settings, process: int) -> bool:
+    with contextlib.suppress(OSError):
+        return _lock(settings).resolve() in processes.opened(process)
+    return False
+
+
+def _lock(settings: config.Settings) -> Path:
+    return settings.run_dir / "node.lock"
+
+
+def is_locked(settings: config.Settings) -> bool:
+    """Whether a node, or an `orch restore`, has this home for itself."""
     try:
         failpoints.reach("up.pid")
-        with (settings.run_dir / "node.lock").open("rb") as lock:
+        with _lock(settings).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -184,9 +205,9 @@ def _is_locked(settings: config.Settings) -> bool:
     return False
 
 
-def _faster(settings: config.Settings) -> int | None:
+def _seen(settings: config.Settings) -> int | None:
     """Return the pid of the node that has the lock, which it says a moment later; None where there is none."""
-    _until(lambda: not _is_locked(settings) or pid(settings) is not None, _PID_SECONDS)
+    _until(lambda: not is_locked(settings) or pid(settings) is not None, _PID_SECONDS)
     return pid(settings)
 
 

@@ -65,7 +65,7 @@ def look(settings: config.Settings, path: Path, *, hear: backup.Hear) -> Inside:
     """
     with archive.Reader(path, backup.KIND) as reader:
         manifest = _manifest(reader)
-        if node.pid(settings) is not None:
+        if node.is_locked(settings):
             raise _node_runs(settings)
         _require_vacant(settings)
         inside = _checked(reader, manifest, hear)
