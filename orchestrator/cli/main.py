@@ -31,6 +31,9 @@ class Entry:
 #: The exit code where nobody reads the output any more: that of a command which SIGPIPE has ended.
 _UNREAD = 128 + signal.SIGPIPE
 
+#: The exit code of Ctrl-C, also where it answers a question.
+_INTERRUPTED = 128 + signal.SIGINT
+
 _JOBS, _RESULTS, _MACHINE = "Jobs", "Results", "This machine"
 
 COMMANDS = {
@@ -232,7 +235,8 @@ def _end(error: Exception) -> int:
         case typer.TyperException():  # what Typer says of the command line itself
             explained = _usage(error)
         case typer.Abort():
-            explained = errors.OrchError("Aborted.")
+            render.problem(errors.OrchError("Aborted."))
+            return _INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else 1
         case BrokenPipeError():  # whoever closed the pipe has seen enough
             _lose_output()
             return _UNREAD

@@ -81,7 +81,8 @@ def find(settings: config.Settings, store: Store, text: str) -> Held:
     Raises NotFound, or Ambiguous with the candidates' hashes.
     """
     rows = held(settings, store)
-    found = [row for row in rows if text in {row.hash, *row.sources} or str(Path(text).absolute()) in row.sources]
+    sources = {text, masking.data(text), str(Path(text).absolute())}  # of a URL with a secret the rest is known
+    found = [row for row in rows if text == row.hash or sources & set(row.sources)]
     if not found and len(text) >= _SHORTEST:
         found = [row for row in rows if row.hash.startswith(text)]
     if not found:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator import config
+from orchestrator import config, errors
 from orchestrator.core import jobs, specs
-from orchestrator.service import dataviews
+from orchestrator.service import asking, datasets, dataviews
 from orchestrator.store import base
 from tests.contract import parts
 from tests.integration.cli.conftest import Orch
@@ -138,3 +138,15 @@ def test_what_is_not_there_is_named(orch: Orch) -> None:
     assert orch("data", "add", "/nowhere").code == 1
     assert orch("data", "list").out == ""
     assert json.loads(orch("data", "list", "--json").out)["datasets"] == []
+
+
+def test_a_set_is_found_by_its_url_of_whose_secret_nothing_is_kept(
+    store: base.Store, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: dict[str, object] = dict.fromkeys(("bytes", "decoded", "shared", "used_at"), 1)
+    row = {"hash": "d" * 64, "classes": [], "counts": {}, "path": "/x", "unpacked": True, "whole": True, **counts}
+    row["sources"] = ["https://***@host/x.zip?***"]
+    monkeypatch.setattr(asking, "ask", lambda *_: iter([row]))
+    assert datasets.find(settings, store, "https://ada:secret@host/x.zip?token=1").hash == row["hash"]
+    with pytest.raises(errors.NotFound):
+        datasets.find(settings, store, "https://ada:secret@host/y.zip")

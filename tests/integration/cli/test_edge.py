@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from orchestrator import config, errors
 from orchestrator.cli import main
@@ -204,6 +205,22 @@ def test_what_the_system_refuses_is_no_defect(
     monkeypatch.setattr(main, "load", meet)
     assert main.run(["status"]) == 1
     assert f"error: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "code"), [(KeyboardInterrupt, 130), (EOFError, 1)])
+def test_ctrl_c_at_a_question_has_the_code_of_ctrl_c(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: type[BaseException], code: int
+) -> None:
+    def ask(_: str) -> None:
+        typer.confirm("Delete 1 job?", abort=True, err=True)
+
+    def read(_: str) -> str:
+        raise answer
+
+    monkeypatch.setattr("typer._click.termui.visible_prompt_func", read)
+    monkeypatch.setattr(main, "load", ask)
+    assert main.run(["status"]) == code
+    assert "error: Aborted." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["list"], ["submit", "--data", "digits"]])
