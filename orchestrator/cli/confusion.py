@@ -9,6 +9,7 @@ from orchestrator.cli import options, picture, render, words
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from orchestrator.core.jobs import Evaluation
     from orchestrator.service.confusion import ClassScore, Confusion
 
 app = typer.Typer(add_completion=False)
@@ -71,7 +72,7 @@ def _to_people(found: "Confusion") -> None:
     console.print()
     cells = [_predicted(found, number) for number in range(len(evaluation.classes))]
     titles = [render.Column[int](title="TRUTH", value=lambda row: evaluation.classes[row]), *cells]
-    if _width(found) <= console.width:
+    if matrix_width(evaluation) <= console.width:
         console.print(render.grid(titles, range(len(evaluation.classes)), width=console.width))
         return
     mistakes = found.mistakes
@@ -84,12 +85,12 @@ def _to_people(found: "Confusion") -> None:
     render.talk("The matrix has no room here: `-o confusion.png` draws it, a pipe has every cell.")
 
 
-def _width(found: "Confusion") -> int:
+def matrix_width(evaluation: "Evaluation") -> int:
     """Return how wide the matrix is on a terminal."""
     from rich.cells import cell_len
 
-    names = [cell_len(render.clean(name)) for name in found.evaluation.classes]
-    largest = max(len(str(count)) for row in found.evaluation.confusion for count in row)
+    names = [cell_len(render.clean(name)) for name in evaluation.classes]
+    largest = max(len(str(count)) for row in evaluation.confusion for count in row)
     return max(5, *names) + 2 + sum(max(name + 2, largest) + 2 for name in names)
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator import config
-from orchestrator.cli import jobpipe, jobrows, render, words
+from orchestrator.cli import confusion, jobpipe, jobrows, render, words
 from orchestrator.core import masking, weights
 from orchestrator.core.jobs import Checkpoint, EpochMetric, Evaluation, Job
 from orchestrator.core.specs import JobSpec
@@ -16,6 +16,9 @@ from orchestrator.service import query
 
 #: Epochs shown on a terminal: the first ones are less telling than the last.
 _EPOCHS = 12
+
+#: Columns that precision and recall take beside a confusion matrix, with the gaps behind them.
+_SCORES = 19
 
 
 def show(report: query.Report, settings: config.Settings) -> None:
@@ -222,9 +225,13 @@ def evaluation(found: Evaluation, title: str) -> None:
             shown=lambda number: words.percent(found.recall[number]),
             right=True,
         ),
-        *(_predicted(found, number) for number in numbers),
     ]
+    has_room = confusion.matrix_width(found) + _SCORES <= console.width
+    if has_room:
+        columns += [_predicted(found, number) for number in numbers]
     console.print(render.grid(columns, numbers, width=console.width))
+    if not has_room:
+        render.talk("What is taken for what has no room here: a pipe has every cell.")
 
 
 def _predicted(evaluation: Evaluation, column: int) -> render.Column[int]:

@@ -210,6 +210,14 @@ def test_the_evaluation_of_an_extended_job_is_not_shown_as_of_a_better_checkpoin
     assert "This is of step 10, not the best checkpoint of now" in orch("confusion", job.id).err
 
 
+def test_a_matrix_that_has_no_room_is_left_out_of_the_page(screen: Screen, store: base.Store) -> None:
+    names = [f"class {number}" for number in range(40)]
+    job = evaluated(store, tuple(tuple(int(one == other) for other in names) for one in names), tuple(names))
+    page = plain(screen("status", job.id))
+    assert ("class 39" in page, "→" in page, "has no room here" in page) == (True, False, True)
+    assert "→ class 39" in plain(screen("status", job.id, COLUMNS="800"))
+
+
 def test_a_confusion_matrix_in_a_pipe_and_in_json(orch: Orch, store: base.Store) -> None:
     job = evaluated(store, ((3, 1, 0), (1, 1, 0), (2, 0, 0)), ("cat", "dog", "owl"))
     rows = orch("confusion", job.id).rows
