@@ -130,6 +130,8 @@ def _check_place(path: Path, *, force: bool) -> None:
         if path.is_dir() or not path.parent.is_dir():
             what = f"{path} is a folder." if path.is_dir() else f"There is no folder {path.parent}."
             raise errors.UsageError(what, hint="Name a file in a folder that is there.")
+        if path.exists() and not path.is_file():  # such as /dev/null, in whose place there would be an archive
+            raise errors.UsageError(f"{path} is no file that could be replaced.", hint="Name another one.")
         if path.exists() and not force:
             raise errors.UsageError(f"{path} exists.", hint="Name another file, or give --force to replace it.")
     except OSError as error:  # a name that is too long, a folder that may not be entered

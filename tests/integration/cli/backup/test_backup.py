@@ -4,6 +4,7 @@ import errno
 import fcntl
 import io
 import json
+import os
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -220,6 +221,14 @@ def test_a_place_that_cannot_be_is_code_2(scene: Scene, orch: Orch, tmp_path: Pa
     ran = orch("backup", str(tmp_path / name))
     assert ran.code == 2
     assert "error:" in ran.err
+    del scene
+
+
+def test_what_is_no_file_is_not_replaced(scene: Scene, orch: Orch, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    ran = orch("backup", "--force", str(tmp_path / "pipe"))
+    assert (ran.code, "is no file that could be replaced" in ran.err) == (2, True)
+    assert (tmp_path / "pipe").is_fifo()
     del scene
 
 
