@@ -129,11 +129,13 @@ def reproduce(
 
 def _begin(opened: "Context", file: Path, *, data: str | None) -> tuple["Plan", str]:
     """Say what differs here, queue the job, and return its id with what it was planned from."""
+    from orchestrator.cli import submit
     from orchestrator.service import reproduce as service
 
     wanted = service.plan(opened.settings, opened.store, file, data=data)
     _note(wanted)
-    return wanted, service.begin(opened.settings, opened.store, wanted).id
+    with submit.told_at_any_rate() as stored:
+        return wanted, service.begin(opened.settings, opened.store, wanted, stored=stored.append).id
 
 
 def _judge(opened: "Context", manifest: "Manifest", job_id: str, *, tolerance: float | None, to: render.Mode) -> None:

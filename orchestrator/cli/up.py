@@ -62,7 +62,11 @@ def down(
     """
     from orchestrator.service import node
 
-    stopped = node.stop(options.settings(context), deadline=timeout)
+    try:
+        stopped = node.stop(options.settings(context), deadline=timeout)
+    except KeyboardInterrupt:
+        render.talk("\nA node that was told to go drains on: `orch down` waits for it again, and stops the broker.")
+        raise
     if stopped.pid is None:
         render.talk("No worker was running here." + (" The broker is stopped." if stopped.broker else ""))
     elif stopped.killed:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,10 @@ def plan(settings: config.Settings, store: Store, path: Path, *, data: str | Non
     )
 
 
-def begin(settings: config.Settings, store: Store, wanted: Plan) -> Job:
-    """Queue the job of a plan; one that is alike is not taken for it."""
+def begin(
+    settings: config.Settings, store: Store, wanted: Plan, *, stored: Callable[[Job], None] = lambda _: None
+) -> Job:
+    """Queue the job of a plan, and tell `stored` so; one that is alike is not taken for it."""
     manifest = wanted.manifest
     new = NewJob(
         spec=wanted.spec,
@@ -102,7 +104,7 @@ def begin(settings: config.Settings, store: Store, wanted: Plan) -> Job:
         tags=("reproduction", f"of-{manifest.job}"),
         provenance=Provenance(origins=dict.fromkeys(specs.JobSpec.model_fields, f"bundle of {manifest.job}")),
     )
-    return submit.submit(store, new, ring=functools.partial(bell.ring, settings)).job
+    return submit.submit(store, new, ring=functools.partial(bell.ring, settings), stored=stored).job
 
 
 def until_ended(

@@ -69,6 +69,16 @@ def test_a_node_without_jobs_has_drained(
     assert draining.seconds(settings, node=at_work.pid) == settings.drain
 
 
+@pytest.mark.usefixtures("at_work")
+def test_ctrl_c_says_that_the_node_drains_on(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(node, "_drain", interrupt)
+    ran = orch("down")
+    assert (ran.code, "drains on: `orch down` waits for it again" in ran.err) == (130, True)
+
+
 def test_a_deadline_that_cannot_be_told_stops_nothing(
     orch: Orch, settings: config.Settings, at_work: "subprocess.Popen[bytes]"
 ) -> None:
