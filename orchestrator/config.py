@@ -314,14 +314,15 @@ def variable(name: str) -> str:
 def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
     """Return the environment for a process of ours: this one's, the settings in force, then `extra`."""
     own = {
-        variable(name): _as_text(value)
+        variable(name): as_text(value)
         for name, value in settings
         if value is not None and name in settings.model_fields_set
     }
     return {**environ.variables(), **own, **extra}
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return the value of a setting as its variable has it; secrets are not hidden."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, dict):

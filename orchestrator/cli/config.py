@@ -80,4 +80,6 @@ def _shown(settings: Any, name: str) -> Any:
         return " ".join(map(masking.target, secret.split())) if name == "notify" else masking.server(secret)
     if isinstance(value, tuple):
         return [str(item) for item in value]
+    if isinstance(value, dict):
+        return config.as_text(value)
     return value if value is None or isinstance(value, int | float) else str(value)

@@ -247,6 +247,8 @@ def _end(error: Exception) -> int:
             explained = errors.OrchError("The working folder is gone.", hint="cd to one that is there.")
         case OSError() if error.filename is not None:  # of another user, on a full disk: no fault of the program
             explained = errors.OrchError(f"{error.filename} cannot be used.", why=error.strerror)
+        case UnicodeEncodeError():  # of a name that is looked up: what is stored was judged before
+            explained = errors.UsageError("A word of the command is not text in UTF-8.", hint="Type it anew.")
         case _:
             explained = _defect(error)
     if explained.message:

@@ -207,6 +207,14 @@ def test_what_the_system_refuses_is_no_defect(
     assert f"error: {said}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("words", [("status", "\udcff"), ("list", "--user", "\udcff"), ("cancel", "--user", "\udcff")])
+def test_a_name_that_is_no_text_is_code_2(orch: Orch, words: tuple[str, ...]) -> None:
+    ran = orch(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert "not text in UTF-8" in ran.err
+
+
 @pytest.mark.parametrize(("answer", "code"), [(KeyboardInterrupt, 130), (EOFError, 1)])
 def test_ctrl_c_at_a_question_has_the_code_of_ctrl_c(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: type[BaseException], code: int

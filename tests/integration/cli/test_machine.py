@@ -22,7 +22,9 @@ from tests.support import asked, pictures, running
 
 def test_settings_are_shown_with_origin_and_without_secrets(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_BROKER_URL", "redis://:canary@broker:6379/0")
+    monkeypatch.setenv("ORCH_USER_LIMITS", "*=2, ada=4")
     ran = orch("config", "show")
+    assert ["user_limits", "*=2,ada=4", "ORCH_USER_LIMITS"] in ran.rows
     assert ["broker_url", "redis://:***@broker:6379/0", "ORCH_BROKER_URL"] in ran.rows
     assert ["lease", "30.0", "default"] in ran.rows
     shown = orch("config", "show", "--json")
