@@ -340,7 +340,8 @@ def _from_variables(variables: Mapping[str, str], where: str) -> dict[str, Any]:
             continue  # an empty variable is one that is not set; no data root at all is a choice
         of_file = name.removesuffix("_file")
         if of_file in SECRETS and name != of_file:
-            values[of_file] = settingsfiles.secret(key, Path(text))
+            if not variables.get(variable(of_file)):  # who says the URL itself means it
+                values[of_file] = settingsfiles.secret(key, Path(text))
         elif name in Settings.model_fields:
             values[name] = tuple(filter(None, text.split(os.pathsep))) if name == "data_roots" else text
         else:

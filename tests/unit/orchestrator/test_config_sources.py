@@ -50,6 +50,19 @@ def test_a_secret_comes_from_a_file_without_its_line_break(
     assert "pw" not in repr(config.load())
 
 
+@pytest.mark.parametrize("names", [("ORCH_BROKER_URL", "ORCH_BROKER_URL_FILE"), ("ORCH_BROKER_URL_FILE", "ORCH_BROKER_URL")])
+def test_a_secret_beats_its_file_whichever_was_set_first(
+    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("redis://file:6379/0", encoding="utf-8")
+    given = {"ORCH_BROKER_URL": "redis://itself:6379/0", "ORCH_BROKER_URL_FILE": str(tmp_path / "secret")}
+    for name in names:
+        monkeypatch.setenv(name, given[name])
+    found = config.load().broker_url
+    assert found is not None
+    assert found.get_secret_value() == given["ORCH_BROKER_URL"]
+
+
 def test_a_file_that_cannot_be_read_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_BROKER_URL_FILE", "/nowhere")
     with pytest.raises(errors.InvalidSetting, match="ORCH_BROKER_URL_FILE names a file"):
