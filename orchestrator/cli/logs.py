@@ -1,6 +1,7 @@
 """`orch logs`."""
 
 import sys
+from collections.abc import Container
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ def logs(
     job failed and 6 where it was cancelled.
     """
     from orchestrator.service import follow as service
+    from orchestrator.service import query
 
     with options.opened(context) as opened:
         store = opened.store
@@ -34,8 +36,9 @@ def logs(
             for line in service.lines(store, job_id, last=number, follow=follow):
                 _print(line, job_id, as_json=as_json)
         found, begun = store.get(job_id), len(store.attempts(job_id))
+        silent = query.silent_ids(query.living(store), opened.settings)
     sys.stdout.flush()
-    render.talk(_standing(found, begun), label="──")
+    render.talk(_standing(found, begun, silent), label="──")
     if follow:
         service.verdict([found])
 
@@ -49,11 +52,11 @@ def _print(line: str, job_id: str, *, as_json: bool) -> None:
         sys.stdout.write(render.clean(line) + "\n")
 
 
-def _standing(job: Job, begun: int) -> str:
+def _standing(job: Job, begun: int, silent: Container[str]) -> str:
     """Say where the job stands or died, after so many attempts: those of a restored job are numbered from far ahead."""
     from orchestrator.service import query
 
-    where = f"job {job.id} is {query.doing(job)}"
+    where = f"job {job.id} is {query.doing(job, silent)}"
     if job.state is JobState.QUEUED:
         return f"{where} for {job.stage}" + (
             f", after {begun} attempt{'s' * (begun > 1)}" if begun else ": no attempt yet"

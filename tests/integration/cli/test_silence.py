@@ -59,6 +59,7 @@ def test_why_a_silent_worker_s_job_does_not_go_on_is_said(
     told = json.loads(orch("why", held.id, "--json").out)
     assert told["sentence"].startswith(f"It does not wait: {held.worker} holds it, which has been silent for 162")
     assert told["job"]["doing"] == "silent"
+    assert f"job {held.id} is silent" in orch("logs", held.id).err
     assert json.loads(orch("worker", "list", "--json").out)["silent"]
 
 
