@@ -240,13 +240,8 @@ def _end(error: Exception) -> int:
         case BrokenPipeError():  # whoever closed the pipe has seen enough
             _lose_output()
             return _UNREAD
-        case OSError(filename=None, errno=errno.ENOSPC):
-            _lose_output()
-            explained = errors.OrchError("The output cannot be written.", why=error.strerror)
-        case FileNotFoundError(filename=None):  # of getcwd(3)
-            explained = errors.OrchError("The working folder is gone.", hint="cd to one that is there.")
-        case OSError() if error.filename is not None:  # of another user, on a full disk: no fault of the program
-            explained = errors.OrchError(f"{error.filename} cannot be used.", why=error.strerror)
+        case OSError():
+            explained = _refused(error)
         case UnicodeEncodeError():  # of a name that is looked up: what is stored was judged before
             explained = errors.UsageError("A word of the command is not text in UTF-8.", hint="Type it anew.")
         case _:
@@ -254,6 +249,18 @@ def _end(error: Exception) -> int:
     if explained.message:
         render.problem(explained)
     return explained.exit_code
+
+
+def _refused(error: OSError) -> errors.OrchError:
+    """Return what the system would not do: of a file that it names that is no fault of the program."""
+    if error.filename is not None:
+        return errors.OrchError(f"{error.filename} cannot be used.", why=error.strerror)
+    if error.errno == errno.ENOSPC:
+        _lose_output()
+        return errors.OrchError("The output cannot be written.", why=error.strerror)
+    if error.errno == errno.ENOENT:  # of getcwd(3)
+        return errors.OrchError("The working folder is gone.", hint="cd to one that is there.")
+    return _defect(error)
 
 
 def _usage(error: typer.TyperException) -> errors.OrchError:
