@@ -1,5 +1,6 @@
 """The live picture of a job on a terminal: bar, rate, curves of loss and accuracy."""
 
+import functools
 from collections.abc import Container
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli import chart, jobrows, render, words
+from orchestrator.cli import chart, jobrows, options, render, words
 from orchestrator.core.jobs import Job
 from orchestrator.service import follow as service
 from orchestrator.service import query
@@ -26,9 +27,9 @@ def follow(opened: "Context", job_id: str) -> Job:
     colour = console.color_system is not None
     last: Job | None = None
     with Live(console=console, auto_refresh=False) as live:
-        for job, silent in service.watched(opened.store, opened.settings, job_id):
-            drawn = picture(job, reader.read(job), silent=silent, width=console.width, colour=colour)
-            live.update(drawn, refresh=True)
+        for job, silent in service.watched(opened.store, opened.settings, job_id, away=options.say_away):
+            curves = service.patiently(functools.partial(reader.read, job), options.say_away)
+            live.update(picture(job, curves, silent=silent, width=console.width, colour=colour), refresh=True)
             last = job
     if last is None:
         raise RuntimeError("watched yields the job as it is first")

@@ -33,7 +33,7 @@ def logs(
         store = opened.store
         job_id = store.find(job).id
         with options.detaching(job_id):
-            for line in service.lines(store, job_id, last=number, follow=follow):
+            for line in service.lines(store, job_id, last=number, follow=follow, away=options.say_away):
                 _print(line, job_id, as_json=as_json)
         found, begun = store.get(job_id), len(store.attempts(job_id))
         silent = query.silent_ids(query.living(store), opened.settings)

@@ -141,3 +141,8 @@ def detaching(*job_ids: str) -> Iterator[None]:
         goes = "goes" if len(job_ids) == 1 else "go"
         render.talk(f"\nDetached: {', '.join(job_ids)} {goes} on. `orch cancel {' '.join(job_ids)}` would end that.")
         raise
+
+
+def say_away(_: Exception) -> None:
+    """Say why nothing moves while a job is followed."""
+    render.note("The database is out of reach: it is waited for.")

@@ -44,7 +44,7 @@ def until_ended(
     ids = list(job_ids)
     ended: list[Job] = []
     with options.detaching(*ids):
-        for job in follow.wait(opened.store, ids, timeout=timeout):
+        for job in follow.wait(opened.store, ids, timeout=timeout, away=options.say_away):
             ended.append(job)
             if not quiet:
                 _show(job, to)

@@ -47,7 +47,7 @@ def _lines(opened: "Context", job_id: str, to: render.Mode) -> Job:
 
     last: Job | None = None
     mark: tuple[object, ...] = ()
-    for job, silent in service.watched(opened.store, opened.settings, job_id):
+    for job, silent in service.watched(opened.store, opened.settings, job_id, away=options.say_away):
         if to is render.Mode.JSON:
             from orchestrator.service import views
 

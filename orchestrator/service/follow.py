@@ -1,22 +1,41 @@
-"""Following jobs until they end: changes, output, the verdict. Short reads, so that nobody is held up by a watcher."""
+"""Following jobs until they end: changes, output, the verdict. Short reads, so that nobody is held up by a watcher.
 
+A job may take days: a database that goes away meanwhile, as a server does that is started again, is waited for.
+"""
+
+import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from orchestrator import config, errors
-from orchestrator.core.jobs import Job, JobFilter
+from orchestrator.core.jobs import Job, JobFilter, LogChunk
 from orchestrator.core.states import JobState
 from orchestrator.service import query
 from orchestrator.store.base import Store
 
-#: Seconds between two looks at the database.
-INTERVAL = 0.5
+#: Seconds between two looks at the database, and between two that find it away.
+INTERVAL, AWAY_INTERVAL = 0.5, 1.0
+
+#: Seconds for which a database that is away is waited for.
+PATIENCE = 300.0
+
+#: Is told once each time that the database has gone away and is waited for.
+Away = Callable[[errors.DatabaseUnavailable], None]
+
+T = TypeVar("T")
 
 #: Jobs of one look.
 AT_ONCE = 500
 
 
-def changes(store: Store, job_id: str, *, interval: float = INTERVAL, timeout: float | None = None) -> Iterator[Job]:
+def _unheard(_: errors.DatabaseUnavailable) -> None:
+    """Take it in for nobody."""
+
+
+def changes(
+    store: Store, job_id: str, *, interval: float = INTERVAL, timeout: float | None = None, away: Away = _unheard
+) -> Iterator[Job]:
     """Yield the job as it is, then at each change, last when it has ended.
 
     Raises:
@@ -26,7 +45,7 @@ def changes(store: Store, job_id: str, *, interval: float = INTERVAL, timeout: f
     deadline = _deadline(timeout)
     seen: Job | None = None
     while True:
-        job = store.get(job_id)
+        job = patiently(lambda: store.get(job_id), away, deadline=deadline)
         if job != seen:
             yield job
             seen = job
@@ -36,24 +55,33 @@ def changes(store: Store, job_id: str, *, interval: float = INTERVAL, timeout: f
 
 
 def watched(
-    store: Store, settings: config.Settings, job_id: str, *, interval: float = INTERVAL
+    store: Store, settings: config.Settings, job_id: str, *, interval: float = INTERVAL, away: Away = _unheard
 ) -> Iterator[tuple[Job, frozenset[str]]]:
     """Yield the job like `changes`, and the id of the worker that holds it where that one is not heard of."""
-    seen: tuple[Job, frozenset[str]] | None = None
-    while True:
+
+    def look() -> tuple[Job, frozenset[str]]:
         job = store.get(job_id)
         holders = [worker for worker in query.living(store) if worker.id == job.worker] if job.worker else []
-        now = job, query.silent_ids(holders, settings)
+        return job, query.silent_ids(holders, settings)
+
+    seen: tuple[Job, frozenset[str]] | None = None
+    while True:
+        now = patiently(look, away)
         if now != seen:
             yield now
             seen = now
-        if job.final:
+        if now[0].final:
             return
         time.sleep(interval)
 
 
 def wait(
-    store: Store, job_ids: Iterable[str], *, interval: float = INTERVAL, timeout: float | None = None
+    store: Store,
+    job_ids: Iterable[str],
+    *,
+    interval: float = INTERVAL,
+    timeout: float | None = None,
+    away: Away = _unheard,
 ) -> Iterator[Job]:
     """Yield each job when it has ended, in the order of their ends.
 
@@ -64,7 +92,7 @@ def wait(
     deadline = _deadline(timeout)
     waiting = list(dict.fromkeys(job_ids))
     while True:
-        for job in _looked_at(store, waiting):
+        for job in patiently(lambda: _looked_at(store, waiting), away, deadline=deadline):
             if job.final:
                 waiting.remove(job.id)
                 yield job
@@ -83,7 +111,13 @@ def _looked_at(store: Store, job_ids: Sequence[str]) -> list[Job]:
 
 
 def lines(
-    store: Store, job_id: str, *, last: int | None = None, follow: bool = False, interval: float = INTERVAL
+    store: Store,
+    job_id: str,
+    *,
+    last: int | None = None,
+    follow: bool = False,
+    interval: float = INTERVAL,
+    away: Away = _unheard,
 ) -> Iterator[str]:
     """Yield the lines of the job's output, all attempts in order; with `follow` until the job has ended.
 
@@ -91,9 +125,14 @@ def lines(
     """
     after: tuple[int, int] | None = None
     rest = ""
-    while True:
+
+    def look() -> tuple[bool, list[LogChunk]]:
         final = store.get(job_id).final  # before the read, so that nothing written in between is missed
-        for chunk in store.logs(job_id, after=after):
+        return final, store.logs(job_id, after=after)
+
+    while True:
+        final, chunks = patiently(look, away) if follow else look()
+        for chunk in chunks:
             new_attempt = after is not None and chunk.attempt != after[0]
             rest += "\n" * bool(rest and new_attempt) + chunk.text
             after = (chunk.attempt, chunk.sequence)
@@ -106,6 +145,26 @@ def lines(
             return
         last = None
         time.sleep(interval)
+
+
+def patiently(look: Callable[[], T], away: Away, *, deadline: float | None = None) -> T:
+    """Return what `look` returns; a database that is away is waited for, no longer than to the deadline.
+
+    Raises:
+        DatabaseUnavailable: it has not come back.
+
+    """
+    until, told = min(time.monotonic() + PATIENCE, math.inf if deadline is None else deadline), False
+    while True:
+        try:
+            return look()
+        except errors.DatabaseUnavailable as error:
+            if time.monotonic() >= until:
+                raise
+            if not told:
+                away(error)
+                told = True
+            time.sleep(AWAY_INTERVAL)
 
 
 def verdict(jobs: Iterable[Job]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,8 +69,10 @@ def test_who_watches_a_job_sees_that_its_worker_is_silent(
 ) -> None:
     claim = parts.training(store, spec=specs.parse({"data": "digits"}))
     heard_of(settings, seconds_ago=LONG_AGO)
-    end = SimpleNamespace(sleep=lambda _: store.finish(claim, parts.failed(states.Reason.DIVERGED)))
-    monkeypatch.setattr(follow, "time", end)  # it has ended at the second look
+    ends = SimpleNamespace(
+        sleep=lambda _: store.finish(claim, parts.failed(states.Reason.DIVERGED)), monotonic=time.monotonic
+    )
+    monkeypatch.setattr(follow, "time", ends)  # it has ended at the second look
     ran = orch("watch", claim.id)
     assert (ran.code, [row[2] for row in ran.rows]) == (5, ["silent", "failed"])
 

@@ -1,6 +1,8 @@
 """Following a job: nothing missed, nothing twice, an end."""
 
+import functools
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -95,3 +97,44 @@ def test_time_runs_out(store: base.Store, held: jobs.Claim) -> None:
         list(follow.wait(store, [held.id], interval=FAST, timeout=0.05))
     with pytest.raises(errors.TimedOut, match=held.id):
         list(follow.changes(store, held.id, interval=FAST, timeout=0.05))
+
+
+FOLLOWERS: dict[str, Callable[..., Iterator[object]]] = {
+    "changes": follow.changes,
+    "wait": lambda store, job_id, **options: follow.wait(store, [job_id], **options),
+    "lines": functools.partial(follow.lines, follow=True),
+    "watched": lambda store, job_id, **options: follow.watched(store, config.Settings(), job_id, **options),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWERS)
+def test_a_database_that_goes_away_meanwhile_is_waited_for(
+    store: base.Store, held: jobs.Claim, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write(store, held, "a line\n")
+    store.finish(held, parts.failed(states.Reason.DIVERGED))
+    gone, get = iter([True, True]), store.get
+
+    def look(job_id: str) -> jobs.Job:
+        if next(gone, False):
+            raise errors.DatabaseUnavailable
+        return get(job_id)
+
+    monkeypatch.setattr(store, "get", look)
+    monkeypatch.setattr(follow, "AWAY_INTERVAL", FAST)
+    told: list[errors.DatabaseUnavailable] = []
+    assert len(list(FOLLOWERS[name](store, held.id, interval=FAST, away=told.append))) == 1
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(("patience", "timeout"), [(0.0, None), (60.0, 0.0)])
+def test_a_database_that_stays_away_is_not_waited_for_for_ever(
+    store: base.Store, held: jobs.Claim, monkeypatch: pytest.MonkeyPatch, patience: float, timeout: float | None
+) -> None:
+    def look(_: str) -> jobs.Job:
+        raise errors.DatabaseUnavailable
+
+    monkeypatch.setattr(store, "get", look)
+    monkeypatch.setattr(follow, "PATIENCE", patience)
+    with pytest.raises(errors.DatabaseUnavailable):
+        list(follow.wait(store, [held.id], interval=FAST, timeout=timeout))
