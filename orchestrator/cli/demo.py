@@ -42,17 +42,19 @@ def demo(
         signal.signal(number, lambda received, _: sys.exit(_KILLED + received))
     settings = config.load(home=folder.absolute())
     _refuse_servers(settings)
+    render.address(folder)
     node.need_torch()
     node.prepare(settings)
     with service.opened(settings) as opened:
-        _step("Starting the broker and a worker", f"orch --home {folder} up -d")
+        _step("Starting the broker and a worker", "orch up -d")
         started = node.start(settings, opened.store)
         try:
-            _train_and_show(opened, folder)
+            _train_and_show(opened)
         finally:
             if not started.was_running:
-                _step("Stopping what was started", f"orch --home {folder} down")
+                _step("Stopping what was started", "orch down")
                 node.stop(settings)
+    render.address(None)
     render.talk(f"Everything is in {folder}. `orch up -d` starts a worker that stays.")
 
 
@@ -65,24 +67,24 @@ def _refuse_servers(settings: "Settings") -> None:
         )
 
 
-def _train_and_show(opened: "Context", folder: Path) -> None:
+def _train_and_show(opened: "Context") -> None:
     from orchestrator.cli import jobpage, jobpipe, predict, watch
     from orchestrator.core.jobs import NewJob
     from orchestrator.service import bell, jobfile, query, submit
     from orchestrator.service import predict as predictions
 
     to = render.mode()
-    _step("Submitting a job", f"orch --home {folder} submit --recipe {RECIPE}")
+    _step("Submitting a job", f"orch submit --recipe {RECIPE}")
     new = NewJob(spec=jobfile.resolve(flags={}, recipe=RECIPE).spec, user=submit.user(opened.settings), name="demo")
     job = submit.submit(opened.store, new, ring=partial(bell.ring, opened.settings)).job
-    _step("Watching it", f"orch --home {folder} watch {job.id}")
-    watch.follow(opened, job.id, to=to)
-    _step("What came out", f"orch --home {folder} status {job.id}")
+    _step("Watching it", f"orch watch {job.id}")
+    watch.until_ended(opened, job.id, to=to)  # on Ctrl-C it does not go on: its worker is stopped
+    _step("What came out", f"orch status {job.id}")
     report = query.report(opened.store, job.id)
     (jobpage if to is render.Mode.TERMINAL else jobpipe).show(report, opened.settings)
     pictures = _some_pictures(Path(report.dataset.path)) if report.dataset else []
     if pictures:
-        _step("Classifying pictures that it has not trained on", f"orch --home {folder} predict {job.id} IMAGE…")
+        _step("Classifying pictures that it has not trained on", f"orch predict {job.id} IMAGE…")
         for prediction in predictions.predict(opened.settings, opened.store, job.id, pictures):
             predict.show(prediction, to=to)
 

@@ -29,16 +29,21 @@ def watch(context: typer.Context, job: options.Job, as_json: options.AsJson = Fa
 
 
 def follow(opened: "Context", job_id: str, *, to: render.Mode) -> None:
+    """Follow one job until it has ended, and raise what it is worth; on Ctrl-C say that it goes on."""
+    with options.detaching(job_id):
+        until_ended(opened, job_id, to=to)
+
+
+def until_ended(opened: "Context", job_id: str, *, to: render.Mode) -> None:
     """Follow one job until it has ended, and raise what it is worth."""
     from orchestrator.service import follow as service
 
-    with options.detaching(job_id):
-        if to is render.Mode.TERMINAL and not render.console().is_dumb_terminal:
-            from orchestrator.cli import live
+    if to is render.Mode.TERMINAL and not render.console().is_dumb_terminal:
+        from orchestrator.cli import live
 
-            last = live.follow(opened, job_id)
-        else:
-            last = _lines(opened, job_id, to)
+        last = live.follow(opened, job_id)
+    else:
+        last = _lines(opened, job_id, to)
     service.verdict([last])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator import config
+from orchestrator.cli import watch
 from orchestrator.core import jobs
 from orchestrator.service import asking, careviews, node, trained
 from orchestrator.store import base
@@ -151,6 +152,22 @@ def test_the_demo_does_not_touch_other_servers(orch: Orch, monkeypatch: pytest.M
     ran = orch("demo", "--folder", str(tmp_path / "demo"))
     assert ran.code == 2
     assert not (tmp_path / "demo").exists()
+
+
+def test_ctrl_c_at_the_demo_stops_what_it_has_started_and_names_its_home(
+    orch: Orch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    stopped: list[config.Settings] = []
+    monkeypatch.setattr(node, "start", lambda *_: node.Started(pid=1, log=tmp_path, was_running=False))
+    monkeypatch.setattr(node, "stop", stopped.append)
+    monkeypatch.setattr(watch, "until_ended", interrupt)
+    ran = orch("demo", "--folder", str(tmp_path / "a demo"))
+    assert (ran.code, [settings.home for settings in stopped]) == (130, [tmp_path / "a demo"])
+    assert f"orch --home '{tmp_path}/a demo' down" in ran.err
+    assert "on." not in ran.err  # the job does not go on
 
 
 def test_down_without_a_node_is_no_error(orch: Orch) -> None:
