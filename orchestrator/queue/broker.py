@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -29,7 +30,7 @@ def url(settings: config.Settings) -> str:
     """Return the broker's URL, password and all."""
     if settings.broker_url is not None:
         return settings.broker_url.get_secret_value()
-    return f"redis+socket://{sockets.broker(settings)}?virtual_host=0"
+    return f"redis+socket://{quote(str(sockets.broker(settings)))}?virtual_host=0"
 
 
 def client(settings: config.Settings, patience: Patience) -> "redis.Redis":

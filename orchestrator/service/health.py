@@ -6,7 +6,7 @@ One PING over a plain socket asks the broker, since the client library takes 0.1
 import socket
 from contextlib import closing
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from orchestrator import config, sockets
 from orchestrator.core import brokerurl, masking
@@ -52,7 +52,7 @@ def _connect(settings: config.Settings) -> socket.socket:
     url = settings.broker_url.get_secret_value()
     parts, tls = urlsplit(url), brokerurl.tls(url)
     if parts.scheme == "redis+socket":
-        return _unix(parts.path)
+        return _unix(unquote(parts.path))
     host = parts.hostname or "localhost"
     connection = socket.create_connection((host, parts.port or 6379), timeout=_TIMEOUT_SECONDS)
     return connection if tls is None else _secured(connection, tls, host)

@@ -1,5 +1,6 @@
 import multiprocessing
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -10,7 +11,8 @@ from pydantic import SecretStr
 
 from orchestrator import config, errors, sockets
 from orchestrator.core import states
-from orchestrator.queue import dispatch, embedded
+from orchestrator.queue import app as queue_app
+from orchestrator.queue import dispatch, embedded, messages
 from tests.support import running
 from tests.support.waiting import until
 
@@ -40,6 +42,19 @@ def test_doorbells_survive_a_restart(settings: config.Settings) -> None:
         states.Stage.TRAIN: 3,
         states.Stage.EVALUATE: 0,
     }
+
+
+def test_a_home_may_have_any_name() -> None:
+    with tempfile.TemporaryDirectory(prefix="o #%25") as home:  # short: its own folder holds the socket
+        settings = config.Settings(home=Path(home))
+        assert sockets.folder(settings) == settings.run_dir
+        try:
+            embedded.ensure(settings)
+            dispatch.Doorbell(settings).ring(states.Stage.TRAIN)
+            with queue_app.create(settings).connection_for_read() as connection:
+                assert connection.default_channel.client.llen(messages.QUEUES[states.Stage.TRAIN]) == 1
+        finally:
+            embedded.stop(settings)
 
 
 def test_a_server_that_runs_is_not_started_again(settings: config.Settings) -> None:
