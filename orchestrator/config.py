@@ -143,6 +143,13 @@ class Settings(BaseModel):
     )
     log_max_bytes: int = Field(16 * 2**20, gt=0, description="log bytes kept in the database for one attempt")
 
+    @field_validator("home")
+    @classmethod
+    def _its_database_has_a_url(cls, home: Path) -> Path:
+        if "?" in str(home):
+            raise ValueError("it holds a ?, with which the url of its database would end")
+        return home
+
     @field_validator("database_url")
     @classmethod
     def _file_is_the_same_everywhere(cls, url: SecretStr | None) -> SecretStr | None:

@@ -74,6 +74,12 @@ def test_a_folder_whose_name_is_no_utf8_is_refused(name: str, monkeypatch: pytes
         config.load()
 
 
+def test_a_home_of_whose_database_there_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_HOME", "/srv/what?")
+    with pytest.raises(errors.InvalidSetting, match=r"The setting home cannot be used: it holds a \?"):
+        config.load()
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ORCH_HOME", str(tmp_path))
     for name in ("broker_url", "database_url", "artifacts", "threads"):
