@@ -33,6 +33,8 @@ SKEW = timedelta(seconds=5)
 
 _KEEP_TIME = "Let both keep time by NTP: `timedatectl set-ntp true`."
 
+_NOBODY = Check(name="workers", level=Level.WARN, found="none running: jobs wait", fix="`orch up -d`")
+
 #: Packages whose versions decide the bits that a training comes to.
 _NUMERIC = ("torch", "torchvision")
 
@@ -44,7 +46,9 @@ def examine(settings: config.Settings, *, clock: clocks.Clock | None = None) -> 
     database = list(_database(settings))
     yield from database
     yield from _broker(settings)
-    if all(found.level is not Level.FAIL for found in database):  # asked again, one out of reach takes as long again
+    if any(found.level is Level.WARN for found in database):  # there is none yet, and looking makes none
+        yield _NOBODY
+    elif all(found.level is Level.OK for found in database):  # asked again, one out of reach takes as long again
         yield from _shared(settings, clock or clocks.SystemClock())
 
 
@@ -184,7 +188,7 @@ def _shared(settings: config.Settings, clock: clocks.Clock) -> Iterator[Check]:
     except errors.OrchError:
         return  # the database's own line says it
     if not workers:
-        yield Check(name="workers", level=Level.WARN, found="none running: jobs wait", fix="`orch up -d`")
+        yield _NOBODY
     yield from (_worker(worker, rows.get(worker.id), settings) for worker in workers)
 
 

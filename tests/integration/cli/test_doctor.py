@@ -50,6 +50,11 @@ def test_doctor_warns_of_what_is_merely_not_started(
     assert [check.name for check in told.checks] == [row[1] for row in ran.rows]
 
 
+def test_looking_makes_neither_a_home_nor_a_database(orch: Orch, settings: config.Settings) -> None:
+    assert ["warn", "workers", "none running: jobs wait"] in [row[:3] for row in orch("doctor").rows]
+    assert not settings.home.exists()
+
+
 @pytest.mark.usefixtures("store")
 def test_doctor_names_the_fix_for_a_container_s_shared_memory(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LITTLE_SHARED_MEMORY_BYTES", 2**60)
