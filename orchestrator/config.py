@@ -29,6 +29,9 @@ SINKS = ("tensorboard", "mlflow", "wandb", "trackio")
 
 SECRETS = ("database_url", "broker_url", "notify")
 
+#: How a child is told that a list is empty, whatever other sources say: an empty variable is one that is not set.
+_EMPTY = dict.fromkeys(("sinks", "labels", "user_limits", "tag_limits"), ",")
+
 
 def _default_home() -> Path:
     try:
@@ -321,7 +324,7 @@ def variable(name: str) -> str:
 def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
     """Return the environment for a process of ours: this one's, the settings in force, then `extra`."""
     own = {
-        variable(name): as_text(value)
+        variable(name): as_text(value) or _EMPTY.get(name, "")
         for name, value in settings
         if value is not None and name in settings.model_fields_set
     }

@@ -57,6 +57,22 @@ def test_values_of_the_project_file_and_of_dotenv_reach_a_child_elsewhere(
     assert theirs.broker_url.get_secret_value() == "redis://host/3"
 
 
+def test_what_the_project_empties_is_empty_in_a_child_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "orch").mkdir()
+    own = 'sinks = "wandb"\nlabels = "big"\nuser_limits = {ada = 1}\ntag_limits = {big = 1}\n'
+    (tmp_path / "orch" / "config.toml").write_text(own, encoding="utf-8")
+    assert config.load().limits
+    emptied = 'sinks = ""\nlabels = ""\nuser_limits = {}\ntag_limits = {}\n'
+    (tmp_path / "orch.toml").write_text(emptied, encoding="utf-8")
+    mine = config.load()
+    theirs = _in_a_child(mine, tmp_path / "elsewhere", monkeypatch)
+    for settings in (mine, theirs):
+        assert (settings.sink_names, settings.label_names, bool(settings.limits)) == ((), (), False)
+
+
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     assert config.load(home="~/orch").home == Path("/home/someone/orch")
