@@ -36,9 +36,7 @@ def follow(opened: "Context", job_id: str) -> Job:
     return last
 
 
-def picture(
-    job: Job, curves: query.Curves, *, silent: Container[str], width: int, colour: bool
-) -> RenderableType:
+def picture(job: Job, curves: query.Curves, *, silent: Container[str], width: int, colour: bool) -> RenderableType:
     """Return the picture of a job; `silent` are the ids of workers that are not heard of."""
     room = chart.room(width)
     drawn = [

@@ -34,7 +34,15 @@ def test_a_look_removes_nothing_and_says_what_would_be_free(
 
 @pytest.mark.usefixtures("store")
 def test_what_fails_half_way_says_what_it_has_removed(orch: Orch, monkeypatch: pytest.MonkeyPatch) -> None:
-    item = {"kind": "orphan", "path": "/x", "bytes": 10, "job": "0000abcd", "removable": True, "removed": True, "why": "y"}
+    item = {
+        "kind": "orphan",
+        "path": "/x",
+        "bytes": 10,
+        "job": "0000abcd",
+        "removable": True,
+        "removed": True,
+        "why": "y",
+    }
 
     def ask(*_: object) -> Iterator[asking.Answer]:
         yield {"item": item}

@@ -188,7 +188,10 @@ def test_what_stops_half_way_says_what_it_has_done(
     monkeypatch.setattr(steering, "BATCH", 2)
     monkeypatch.setattr(sql.SqlStore, "_steer", stopping)
     ran = orch("cancel", "--tag", "x", "--yes")
-    assert (ran.code, ran.rows) == (130 if stop is KeyboardInterrupt else 4, [[job_id, "cancelled"] for job_id in ids[:4]])
+    assert (ran.code, ran.rows) == (
+        130 if stop is KeyboardInterrupt else 4,
+        [[job_id, "cancelled"] for job_id in ids[:4]],
+    )
     assert "4 of 5 jobs changed." in ran.err
     assert state_of(store, *ids) == [State.CANCELLED] * 4 + [State.QUEUED]
 

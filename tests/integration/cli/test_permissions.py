@@ -78,11 +78,10 @@ def test_a_folder_of_the_home_that_may_not_be_written_is_named(
     assert "Traceback" not in ran.stderr + (home / "node.log").read_text("utf-8")
 
 
-@pytest.mark.parametrize(
-    "words", [["submit", "--data", "digits"], ["list"], ["config", "show"]], ids=" ".join
-)
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("words", [["submit", "--data", "digits"], ["list"], ["config", "show"]], ids=" ".join)
 def test_a_working_folder_that_may_not_be_looked_into_holds_no_settings(
-    settings: config.Settings, home: Path, tmp_path: Path, words: list[str]
+    settings: config.Settings, tmp_path: Path, words: list[str]
 ) -> None:
     sql.open_store(settings).close()
     folder = tmp_path / "anothers"

@@ -51,7 +51,9 @@ def looked_at(store: sql.SqlStore, job_id: str, when: datetime) -> None:
     """Let the job have looked at its data at a moment of the machine's clock, which stamps files."""
     attempt = attemptmodels.attempts
     download = (attempt.c.job_id == job_id, attempt.c.stage == Stage.DOWNLOAD)
-    store.database.write(lambda connection: connection.execute(attempt.update().where(*download).values(started_at=when)))
+    store.database.write(
+        lambda connection: connection.execute(attempt.update().where(*download).values(started_at=when))
+    )
 
 
 def count(store: sql.SqlStore) -> int:

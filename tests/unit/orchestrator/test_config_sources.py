@@ -50,7 +50,9 @@ def test_a_secret_comes_from_a_file_without_its_line_break(
     assert "pw" not in repr(config.load())
 
 
-@pytest.mark.parametrize("names", [("ORCH_BROKER_URL", "ORCH_BROKER_URL_FILE"), ("ORCH_BROKER_URL_FILE", "ORCH_BROKER_URL")])
+@pytest.mark.parametrize(
+    "names", [("ORCH_BROKER_URL", "ORCH_BROKER_URL_FILE"), ("ORCH_BROKER_URL_FILE", "ORCH_BROKER_URL")]
+)
 def test_a_secret_beats_its_file_whichever_was_set_first(
     names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

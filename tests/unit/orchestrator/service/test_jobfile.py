@@ -52,7 +52,7 @@ def test_flags_beat_the_file_which_beats_presets_which_beat_defaults() -> None:
 
 @pytest.mark.parametrize("name", ["flag", "recipe digits"])
 def test_a_file_may_be_called_as_another_source_is(name: str) -> None:
-    file = jobfile.parse(b'lr = 0.5\nseed = 3\n', origin=name)
+    file = jobfile.parse(b"lr = 0.5\nseed = 3\n", origin=name)
     resolved = jobfile.resolve(flags={"lr": "0.25"}, file=file, recipe="digits")
     assert (resolved.spec.lr, resolved.spec.seed, resolved.spec.data) == (0.25, 3, "digits")
     assert (resolved.origins["lr"], resolved.origins["data"]) == ("flag", "recipe digits")
