@@ -93,12 +93,13 @@ def test_a_working_folder_that_may_not_be_looked_into_holds_no_settings(
     assert (ran.returncode, "defect" in ran.stderr) == (0, False), ran.stderr
 
 
-def test_a_home_that_may_not_be_looked_into_is_found_by_the_doctor(settings: config.Settings, home: Path) -> None:
-    home.chmod(0)
-    ran = orch(settings, "doctor")
-    home.chmod(0o700)
+def test_a_home_that_may_not_be_looked_into_is_found_by_the_doctor(settings: config.Settings, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    ran = orch(settings.model_copy(update={"home": closed / "home"}), "doctor")
+    closed.chmod(0o700)
     assert ran.returncode == 1
-    assert f"fail\thome\t{home} cannot be written" in ran.stdout
+    assert f"fail\thome\t{closed}/home cannot be written" in ran.stdout
     assert "things to fix" in ran.stderr
 
 
