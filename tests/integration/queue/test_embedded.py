@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -52,7 +53,8 @@ def test_a_home_may_have_any_name() -> None:
             embedded.ensure(settings)
             dispatch.Doorbell(settings).ring(states.Stage.TRAIN)
             with queue_app.create(settings).connection_for_read() as connection:
-                assert connection.default_channel.client.llen(messages.QUEUES[states.Stage.TRAIN]) == 1
+                channel: Any = connection.default_channel
+                assert channel.client.llen(messages.QUEUES[states.Stage.TRAIN]) == 1
         finally:
             embedded.stop(settings)
 
