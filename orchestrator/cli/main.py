@@ -242,8 +242,6 @@ def _end(error: Exception) -> int:
             return _UNREAD
         case OSError():
             explained = _refused(error)
-        case UnicodeEncodeError():  # of a name that is looked up: what is stored was judged before
-            explained = errors.UsageError("A word of the command is not text in UTF-8.", hint="Type it anew.")
         case _:
             explained = _defect(error)
     if explained.message:
