@@ -94,12 +94,14 @@ def test_one_is_written_after_the_chosen_minutes(data: protocol.DatasetInfo, roo
 
 
 def test_step_losses_are_told_before_the_checkpoint_behind_them(trained: support.Follower) -> None:
-    told = 0
+    told, behind = 0, []
     for message in trained.messages:
         if isinstance(message, protocol.Steps):
             told = message.values[-1][0]
         elif isinstance(message, protocol.CheckpointWritten):
-            assert told >= message.checkpoint.step
+            behind.append(told >= message.checkpoint.step)
+    assert behind
+    assert all(behind)
 
 
 def test_only_a_strictly_better_epoch_is_best(data: protocol.DatasetInfo, root: Path) -> None:
@@ -110,6 +112,7 @@ def test_only_a_strictly_better_epoch_is_best(data: protocol.DatasetInfo, root: 
         assert info.accuracy is not None
         assert info.best == (info.accuracy > best)
         best = max(best, info.accuracy)
+    assert best >= 0
     assert not all(info.best for info in infos(follower))
 
 
