@@ -247,8 +247,12 @@ def recover(store: base.Store, root: Path, *, clock: clocks.Clock, beat_every: f
         left = Journal.left_behind(layout.attempt(root, lease.job_id, lease.attempt) / FILE)
         if left is None:
             continue
-        known = tuple(store.checkpoints(lease.job_id))
-        claim = jobs.Claim(job=store.get(lease.job_id), attempt=lease.attempt, checkpoints=known)
+        try:
+            job, known = store.get(lease.job_id), tuple(store.checkpoints(lease.job_id))
+        except errors.NotFound:  # ended and deleted, while journals before it were replayed
+            left.close()
+            continue
+        claim = jobs.Claim(job=job, attempt=lease.attempt, checkpoints=known)
         recorder = Recorder(store, claim, root=root, clock=clock)
         recorder.adopt(left)
         _log.info("replays what a dead supervisor left", job=claim.id, attempt=claim.attempt)

@@ -148,6 +148,31 @@ def test_a_journal_whose_supervisor_died_is_replayed_while_its_attempt_stands(
     assert store.attempts(claim.id)[-1].outcome == "drained"
 
 
+def test_a_job_that_was_deleted_meanwhile_keeps_no_other_journal_from_being_replayed(
+    *,
+    recorder: Recorder,
+    store: sql.SqlStore,
+    claim: jobs.Claim,
+    tmp_path: Path,
+    away: Away,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = _journal(tmp_path, claim)
+    recorder.end(jobs.Outcome(kind="drained"))
+    assert not recorder.flush()
+    recorder.close(stale=False)
+    gone = layout.attempt(tmp_path, "00000000", 1) / journal.FILE
+    gone.parent.mkdir(parents=True)
+    gone.write_bytes(file.read_bytes())
+    leases = [jobs.Lease(job_id="00000000", attempt=1, beat=0, worker="test"), *store.leases()]
+    monkeypatch.setattr(store, "leases", lambda: leases)
+    away.on = False
+    recover(store, tmp_path, clock=clock, beat_every=5)
+    assert store.get(claim.id).state is states.JobState.QUEUED
+    assert not file.exists()
+
+
 def test_a_journal_is_found_by_nobody_while_it_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever recovers journals would take one without a lock for a dead supervisor's."""
     file, found = tmp_path / journal.FILE, []
