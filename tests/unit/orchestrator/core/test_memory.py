@@ -26,6 +26,7 @@ MEASURED: list[tuple[str, int, int, dict[str, Any], int]] = [
     # What follows was not fitted to.
     ("densenet121", 32, 16, {"memory": "lean"}, 889),
     ("densenet121", 32, 64, {"memory": "lean"}, 1672),
+    ("densenet121", 224, 4, {}, 8820),
     ("densenet121_imagenet", 224, 4, {}, 1168),
     ("densenet121_imagenet", 224, 8, {}, 1761),
     ("densenet121_imagenet", 224, 4, {"memory": "balanced"}, 921),
