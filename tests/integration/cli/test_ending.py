@@ -81,7 +81,7 @@ def test_watch_in_a_pipe_tells_each_change_once_and_steers_no_terminal(
     steps = [jobs.Progress(done=step, total=40, unit="steps", epoch=1 + step // 20, epochs=2) for step in range(1, 41)]
     training = replace(done, state=states.JobState.RUNNING, stage=states.Stage.TRAIN, attempt=2)
     seen = [replace(training, progress=progress) for progress in steps]
-    monkeypatch.setattr(follow, "changes", lambda *_: iter([*seen, done]))
+    monkeypatch.setattr(follow, "watched", lambda *_, **__: ((job, frozenset[str]()) for job in [*seen, done]))
     ran = orch("watch", done.id)
     assert [row[5] for row in ran.rows] == ["1", "4", "8", "12", "16", "20", "24", "28", "32", "36", "40", "0"]
     assert {row[2] for row in ran.rows} == {"training", "succeeded"}
