@@ -45,11 +45,15 @@ class Reporter:
 
 @contextlib.contextmanager
 def held(lock: filelock.BaseFileLock, progress: Path, report: Report) -> Iterator[None]:
-    """Hold the lock; until it is free, report the holder's progress as one's own, when there is any."""
+    """Hold the lock; until it is free, report the holder's progress as one's own, when there is any.
+
+    Whoever comes behind a holder that died removes its progress: nobody is as far any more.
+    """
     seen = b""
     while True:
         try:
             with lock.acquire(timeout=_REPORT_EVERY, poll_interval=0.02):
+                progress.unlink(missing_ok=True)
                 yield
                 return
         except filelock.Timeout:

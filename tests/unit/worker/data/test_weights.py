@@ -47,6 +47,16 @@ def test_weights_of_imagenet_come_once(server: httpserver.Server, settings: conf
     assert folders.unfinished(settings.data_dir) == []
 
 
+def test_how_far_a_process_had_come_that_died_behind_the_file_is_nobodys(
+    server: httpserver.Server, settings: config.Settings
+) -> None:
+    server.on(f"/models/{FILE}", httpserver.Reply(body=BODY))
+    ensure(SPEC, settings)
+    (settings.data_dir / "locks" / f"{Path(FILE).stem}.progress").touch()
+    ensure(SPEC, settings)
+    assert folders.unfinished(settings.data_dir) == []
+
+
 def test_a_file_that_has_changed_on_disk_comes_again(server: httpserver.Server, settings: config.Settings) -> None:
     server.on(f"/models/{FILE}", httpserver.Reply(body=BODY))
     path = ensure(SPEC, settings)
