@@ -100,7 +100,7 @@ class Job:
     not_before: datetime | None
     started_at: datetime | None  #: of this run
     finished_at: datetime | None  #: of this run
-    blocked: bool = False  #: waits for its hour or for other jobs
+    blocked: bool = False  #: waits for its hour, after a failure, or for other jobs
     start_after: datetime | None = None  #: begins no earlier, as a person asked
     parent: str | None = None  #: id of the job that it was made from
     start_step: int | None = None  #: step of its parent's checkpoint that its training begins with
@@ -359,13 +359,7 @@ class Worker:
     @property
     def offer(self) -> resources.Offer:
         """What it has for jobs."""
-        return offer(slots=self.slots, devices=self.devices, labels=self.labels)
-
-
-def offer(*, slots: tuple[resources.Device, ...], devices: tuple[str, ...], labels: tuple[str, ...]) -> resources.Offer:
-    """Return what a worker has for jobs, guessed by what its devices are called where it does not tell."""
-    guessed = tuple(resources.guessed(number, label) for number, label in enumerate(devices))
-    return resources.Offer(devices=slots or guessed, labels=labels)
+        return resources.offered(slots=self.slots, devices=self.devices, labels=self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)

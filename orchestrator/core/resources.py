@@ -176,7 +176,12 @@ def size(count: int) -> str:
     return f"{count / 10**9:.3g} GB"
 
 
-def guessed(number: int, label: str) -> Device:
+def offered(*, slots: tuple[Device, ...], devices: tuple[str, ...], labels: tuple[str, ...]) -> Offer:
+    """Return what a worker has for jobs, guessed by what its devices are called where it does not tell."""
+    return Offer(devices=slots or tuple(_guessed(number, name) for number, name in enumerate(devices)), labels=labels)
+
+
+def _guessed(number: int, label: str) -> Device:
     """Return the device of a slot of which a worker has told no more than a label for people, as older ones do."""
     if label.lower().startswith(CPU):
         return Device(id=f"cpu.{number}", kind=CPU, name="CPU")

@@ -115,7 +115,7 @@ def limits_of(row: Row[Any]) -> limits.Limits:
 
 def offer(row: Row[Any]) -> resources.Offer:
     """Return what the worker of a row of `workers` has for jobs."""
-    return jobs.offer(slots=_slots(row), devices=tuple(row.devices), labels=tuple(row.labels or ()))
+    return resources.offered(slots=_slots(row), devices=tuple(row.devices), labels=tuple(row.labels or ()))
 
 
 def _slots(row: Row[Any]) -> tuple[resources.Device, ...]:

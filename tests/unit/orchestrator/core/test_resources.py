@@ -115,6 +115,6 @@ def test_what_is_changed_replaces_the_part_of_its_name() -> None:
 
 
 def test_an_earlier_worker_offers_what_its_devices_are_called() -> None:
-    offer = resources.Offer(devices=tuple(resources.guessed(number, "CPU") for number in range(2)))
+    offer = resources.offered(slots=(), devices=("CPU", "CPU"), labels=())
     assert demand(2).unmet(TRAIN, offer) == ()
-    assert resources.guessed(0, "NVIDIA A100 (0)").kind == "gpu"
+    assert resources.offered(slots=(), devices=("NVIDIA A100 (0)",), labels=()).devices[0].kind == "gpu"
