@@ -155,7 +155,7 @@ class Fleet(workerbase.Fleet):
             total += count
         return total
 
-    @engine.writes
+    @engine.writes_an_end
     def _unblock(self, connection: Connection, actor: str) -> int:
         now = self.clock.now()
         return waiting.unblock(connection, actor=actor, now=now) if waiting.is_any_due(connection, now) else 0

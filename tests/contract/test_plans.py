@@ -211,6 +211,10 @@ def test_a_server_has_longer_for_the_end_of_a_job(
     with watched(postgres_store) as seen:
         postgres_store.finish(held, parts.failed(states.Reason.BAD_INPUT))
     assert "SET LOCAL statement_timeout = 18000" in [text for text, _ in seen]
+    parts.submit(postgres_store, after=(dependencies.Dependency(needs=held.id, rule=states.After.OK),))
+    with watched(postgres_store) as seen:
+        assert postgres_store.unblock(actor="r") == 1  # which ends, since what it waits for has failed
+    assert "SET LOCAL statement_timeout = 18000" in [text for text, _ in seen]
 
 
 def test_who_writes_an_event_of_a_notice_holds_its_job(postgres_store: sql.SqlStore) -> None:
