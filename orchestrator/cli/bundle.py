@@ -1,5 +1,6 @@
 """`orch bundle` and `orch reproduce`."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -118,24 +119,27 @@ def reproduce(
         if verdict is not None:
             _judge(opened, bundles.read(file), opened.store.find(verdict).id, tolerance=tolerance, to=to)
             return
-        wanted, job_id = _begin(opened, file, data=data)
+        wanted, job_id = _begin(opened, file, data=data, detach=detach, to=to)
         if detach:
-            _print_begun(wanted, job_id, to=to)
             return
         render.talk(f"Job {job_id} is queued.")
         _wait(opened, wanted, job_id, timeout=timeout)
         _judge(opened, wanted.manifest, job_id, tolerance=tolerance, to=to)
 
 
-def _begin(opened: "Context", file: Path, *, data: str | None) -> tuple["Plan", str]:
-    """Say what differs here, queue the job, and return its id with what it was planned from."""
+def _begin(opened: "Context", file: Path, *, data: str | None, detach: bool, to: render.Mode) -> tuple["Plan", str]:
+    """Say what differs here, queue the job, and return its id, which is printed with `detach`, with its plan."""
     from orchestrator.cli import submit
     from orchestrator.service import reproduce as service
 
     wanted = service.plan(opened.settings, opened.store, file, data=data)
     _note(wanted)
     with submit.told_at_any_rate() as stored:
-        return wanted, service.begin(opened.settings, opened.store, wanted, stored=stored.append).id
+        job_id = service.begin(opened.settings, opened.store, wanted, stored=stored.append).id
+        if detach:
+            _print_begun(wanted, job_id, to=to)
+            sys.stdout.flush()
+    return wanted, job_id
 
 
 def _judge(opened: "Context", manifest: "Manifest", job_id: str, *, tolerance: float | None, to: render.Mode) -> None:
@@ -170,7 +174,10 @@ def _wait(opened: "Context", wanted: "Plan", job_id: str, *, timeout: float | No
 
     told = progress.Lines()
     with options.detaching(job_id):
-        for job in service.until_ended(opened.settings, opened.store, wanted, job_id, timeout=timeout):
+        followed = service.until_ended(
+            opened.settings, opened.store, wanted, job_id, timeout=timeout, away=options.say_away
+        )
+        for job in followed:
             if job.stage is Stage.TRAIN:
                 told(job.progress.done, job.progress.total, job.progress.unit)
 

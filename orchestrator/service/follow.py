@@ -29,12 +29,12 @@ T = TypeVar("T")
 AT_ONCE = 500
 
 
-def _unheard(_: errors.DatabaseUnavailable) -> None:
+def unheard(_: errors.DatabaseUnavailable) -> None:
     """Take it in for nobody."""
 
 
 def changes(
-    store: Store, job_id: str, *, interval: float = INTERVAL, timeout: float | None = None, away: Away = _unheard
+    store: Store, job_id: str, *, interval: float = INTERVAL, timeout: float | None = None, away: Away = unheard
 ) -> Iterator[Job]:
     """Yield the job as it is, then at each change, last when it has ended.
 
@@ -55,7 +55,7 @@ def changes(
 
 
 def watched(
-    store: Store, settings: config.Settings, job_id: str, *, interval: float = INTERVAL, away: Away = _unheard
+    store: Store, settings: config.Settings, job_id: str, *, interval: float = INTERVAL, away: Away = unheard
 ) -> Iterator[tuple[Job, frozenset[str]]]:
     """Yield the job like `changes`, and the id of the worker that holds it where that one is not heard of."""
 
@@ -81,7 +81,7 @@ def wait(
     *,
     interval: float = INTERVAL,
     timeout: float | None = None,
-    away: Away = _unheard,
+    away: Away = unheard,
 ) -> Iterator[Job]:
     """Yield each job when it has ended, in the order of their ends.
 
@@ -117,7 +117,7 @@ def lines(
     last: int | None = None,
     follow: bool = False,
     interval: float = INTERVAL,
-    away: Away = _unheard,
+    away: Away = unheard,
 ) -> Iterator[str]:
     """Yield the lines of the job's output, all attempts in order; with `follow` until the job has ended.
 

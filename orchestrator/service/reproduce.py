@@ -108,7 +108,13 @@ def begin(
 
 
 def until_ended(
-    settings: config.Settings, store: Store, wanted: Plan, job_id: str, *, timeout: float | None = None
+    settings: config.Settings,
+    store: Store,
+    wanted: Plan,
+    job_id: str,
+    *,
+    timeout: float | None = None,
+    away: follow.Away = follow.unheard,
 ) -> Iterator[Job]:
     """Yield the job at each change until it has ended; it is cancelled where its data is not that of the bundle.
 
@@ -116,7 +122,7 @@ def until_ended(
         TimedOut: it has not ended in time; it goes on.
 
     """
-    for job in follow.changes(store, job_id, timeout=timeout):
+    for job in follow.changes(store, job_id, timeout=timeout, away=away):
         if job.data_hash not in {None, wanted.manifest.data.hash} and not job.final:
             with contextlib.suppress(errors.IllegalMove):  # it has just ended
                 control.cancel(settings, store, job_id)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shlex
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +14,12 @@ import pytest
 
 from orchestrator import Client, config, errors
 from orchestrator.core import jobs, provenance, specs, states
-from orchestrator.service import archive, bundle, weightfile
+from orchestrator.service import archive, bundle, follow, weightfile
 from orchestrator.store import sql
 from tests.contract import parts
 from tests.contract.test_fences import EVALUATION
 from tests.integration.cli.conftest import Orch, heard_of
+from tests.integration.cli.test_edge import ORCH
 
 DATA = "d" * 64
 
@@ -191,6 +194,29 @@ def test_it_is_submitted_as_it_was_and_differences_are_said(
     assert orch("reproduce", str(kept), "--timeout", "0").code == 7
     done = ended(store, settings, job.id, weights=b"one", accuracy=0.5, data_hash=DATA)
     assert orch("reproduce", str(kept), "--verdict", done.id).rows[0] == ["verdict", "identical"]
+
+
+def test_a_job_whose_id_cannot_be_printed_is_named_all_the_same(
+    kept: Path, store: sql.SqlStore, settings: config.Settings
+) -> None:
+    line = f"{shlex.join([*ORCH, 'reproduce', str(kept), '--detach'])} >/dev/full"
+    env = config.child_environment(settings)
+    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"Job {store.find('@latest').id} is stored all the same." in done.stderr) == (1, True)
+
+
+def test_a_database_that_goes_away_meanwhile_is_waited_for(
+    kept: Path, orch: Orch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    troubles = iter([errors.DatabaseUnavailable, KeyboardInterrupt])
+
+    def look(*_: object) -> jobs.Job:
+        raise next(troubles)
+
+    monkeypatch.setattr(sql.SqlStore, "get", look)
+    monkeypatch.setattr(follow, "AWAY_INTERVAL", 0.01)
+    ran = orch("reproduce", str(kept))
+    assert (ran.code, "The database is out of reach: it is waited for." in ran.err) == (130, True)
 
 
 def test_a_secret_that_is_not_in_the_bundle_has_to_be_given(
