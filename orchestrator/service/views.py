@@ -84,7 +84,9 @@ class JobPayload(Payload):
     spec: ShownSpec
     spec_hash: str
     submitted_at: datetime
-    not_before: datetime | None
+    not_before: datetime | None = Field(
+        description="claimed no earlier; of a blocked job: when it is looked at again, in 1970: as soon as may be"
+    )
     start_after: datetime | None = Field(None, description="begins no earlier, as a person asked")
     blocked: bool = Field(False, description="waits for its time, after a failure, or for other jobs")
     parent: str | None = Field(None, description="job that it was made from")
