@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from orchestrator import config, draining, errors, log, sockets
 from orchestrator.core import clock as clocks
-from orchestrator.core import jobs, specs, states, streaks
+from orchestrator.core import jobs, states, streaks
 from orchestrator.queue import broker, dispatch, embedded
 from orchestrator.service import reconcile
 from orchestrator.store import artifacts, base, sql
-from worker import devices, health, identity, parts, plans, presence, protocol, recorder, remains, teller
+from worker import devices, health, identity, idle, parts, plans, presence, protocol, recorder, remains, teller
 from worker.permits import Permits
 
 _log = log.get("node")
@@ -32,8 +32,6 @@ _DATABASE_RETRY_SECONDS = 1.0
 _GOODBYE_SECONDS = 10.0
 #: Seconds between two looks for files that no job needs.
 _FILES_SECONDS = 60.0
-#: Jobs that a node which leaves when it is idle looks at first: to read all that wait can take half a minute.
-_LOOKED_AT = 50
 
 
 class Node:
@@ -275,26 +273,7 @@ class Node:
         return due
 
     def _idle(self) -> bool:
-        """Whether nothing waits that could ever run here, and nothing runs; one look, lest a job move between two."""
-        if any(lease.worker == self._identity.id for lease in self._store.leases()):
-            return False  # the usual answer, and the cheap one
-        found = self._unfinished(limit=_LOOKED_AT)  # of a hundred thousand the first ones nearly always tell
-        if len(found) == _LOOKED_AT and not any(map(self._concerns_me, found)):
-            found = self._unfinished()
-        return not any(map(self._concerns_me, found))
-
-    def _unfinished(self, *, limit: int | None = None) -> list[jobs.Job]:
-        unfinished = (states.JobState.QUEUED, states.JobState.RUNNING)
-        return self._store.jobs(jobs.JobFilter(states=unfinished, limit=limit, oldest_first=True))
-
-    def _concerns_me(self, job: jobs.Job) -> bool:
-        if job.state is states.JobState.RUNNING:
-            return job.worker == self._identity.id
-        return (
-            job.artifact_root in {None, self._root}
-            and job.spec_version <= specs.SPEC_VERSION
-            and not job.demand.unmet(job.stage, self._offer)
-        )
+        return idle.is_idle(self._store, worker=self._identity.id, root=self._root, offer=self._offer)
 
     def _register(self) -> None:
         now = self._clock.now()

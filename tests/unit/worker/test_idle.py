@@ -1,12 +1,9 @@
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from orchestrator.core import jobs, resources
 from orchestrator.store import sql
 from tests.contract import parts
-from worker import node
+from worker import idle
 
 
 @pytest.mark.parametrize(
@@ -24,16 +21,13 @@ def test_whether_a_node_is_idle_the_first_jobs_tell_where_they_are_its_own(
     for number in range(4):
         parts.submit(store, demand=resources.ANY if number in mine else elsewhere)
         store.finish(parts.claimed(store), parts.DONE)  # any worker downloads
-    some, asked = object.__new__(node.Node), list[int | None]()
-    identity: Any = SimpleNamespace(id="w")
-    some._identity, some._root, some._offer = identity, parts.ROOT, resources.ONE_CPU
-    some._store, look = store, store.jobs
+    asked, look = list[int | None](), store.jobs
 
     def looking(which: jobs.JobFilter) -> list[jobs.Job]:
         asked.append(which.limit)
         return look(which)
 
     monkeypatch.setattr(store, "jobs", looking)
-    monkeypatch.setattr(node, "_LOOKED_AT", 2)
-    assert some._idle() is not bool(mine)
+    monkeypatch.setattr(idle, "_LOOKED_AT", 2)
+    assert idle.is_idle(store, worker="w", root=parts.ROOT, offer=resources.ONE_CPU) is not bool(mine)
     assert asked == read
