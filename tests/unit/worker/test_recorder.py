@@ -1,10 +1,7 @@
 """The recorder writes in order and once; what cannot be written now waits, what never can is dropped."""
 
-import fcntl
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,44 +168,6 @@ def test_a_job_that_was_deleted_meanwhile_keeps_no_other_journal_from_being_repl
     recover(store, tmp_path, clock=clock, beat_every=5)
     assert store.get(claim.id).state is states.JobState.QUEUED
     assert not file.exists()
-
-
-def test_a_journal_is_found_by_nobody_while_it_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever recovers journals would take one without a lock for a dead supervisor's."""
-    file, found = tmp_path / journal.FILE, []
-    flock = fcntl.flock
-
-    def look_first(target: Any, how: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", flock)
-        found.append(journal.Journal.left_behind(file))
-        flock(target, how)
-
-    monkeypatch.setattr(fcntl, "flock", look_first)
-    with closing(journal.Journal(file)) as mine:
-        mine.append(journal.Record(at=datetime.now(UTC), said=_step(1)))
-        assert found == [None]
-        assert journal.Journal.left_behind(file) is None
-    left = journal.Journal.left_behind(file)
-    assert left is not None
-    left.close()
-
-
-def test_a_journal_that_was_discarded_meanwhile_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its finder would delete the next one of that name."""
-    file = tmp_path / journal.FILE
-    file.touch()
-    flock = fcntl.flock
-
-    def discard_first(target: Any, how: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", flock)
-        file.unlink()
-        with closing(journal.Journal(file)) as next_one:
-            next_one.append(journal.Record(at=datetime.now(UTC), said=_step(1)))
-        flock(target, how)
-
-    monkeypatch.setattr(fcntl, "flock", discard_first)
-    assert journal.Journal.left_behind(file) is None
-    assert file.read_bytes()
 
 
 def test_nothing_of_a_stale_journal_is_written(
