@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator import failpoints
 from orchestrator.core import jobs, states
-from orchestrator.store import peoplebase
+from orchestrator.store import base
 
 
 @dataclass(kw_only=True)
@@ -27,13 +27,13 @@ class Tally:
 class Permits:
     """A tally under a file lock. Without a file there is no limit."""
 
-    def __init__(self, path: Path | None, *, store: peoplebase.People, worker: str) -> None:
+    def __init__(self, path: Path | None, *, store: base.Store, worker: str) -> None:
         self.path = path
         self._store = store
         self._worker = worker
 
     @classmethod
-    def create(cls, path: Path, limit: int, *, store: peoplebase.People, worker: str) -> "Permits":
+    def create(cls, path: Path, limit: int, *, store: base.Store, worker: str) -> "Permits":
         """Write a fresh tally and return it."""
         failpoints.reach("permits.create")
         path.write_text(json.dumps(vars(Tally(limit=limit))), encoding="ascii")
@@ -87,6 +87,9 @@ class Permits:
         taken_on = self._store.jobs(jobs.JobFilter(ids=tuple(tally.mine))) if tally.mine else []
         tally.ended += len(tally.mine) - sum(not job.final for job in taken_on)  # who has deleted a job has ended it
         tally.mine = [job.id for job in taken_on if not job.final and self._is_mine(job)]
+        # Of a slot that was killed between its claim and its note of that.
+        begun = [job.id for job in self._store.running(states.Stage.TRAIN) if job.worker == self._worker]
+        tally.mine += [job_id for job_id in begun if job_id not in tally.mine]
 
     def _is_mine(self, job: jobs.Job) -> bool:
         """Whether the job trains here or has done so: one that went back to the queue, or waits, is anybody's again."""

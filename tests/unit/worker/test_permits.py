@@ -58,6 +58,16 @@ def test_a_job_that_went_back_to_the_queue_counts_no_more(store: sql.SqlStore, t
 
 
 @pytest.mark.usefixtures("waiting")
+def test_a_job_counts_whose_slot_was_killed_before_it_could_note_it(store: sql.SqlStore, tmp_path: Path) -> None:
+    permits = _permits(store, tmp_path, 1)
+    claim = _claim(store)
+    assert permits.take(_claiming(store)) is None
+    assert permits.spent()
+    store.finish(claim, jobs.Outcome(kind="failed", reason=states.Reason.DIVERGED))
+    assert permits.used_up()
+
+
+@pytest.mark.usefixtures("waiting")
 def test_a_job_that_another_worker_took_over_counts_no_more(store: sql.SqlStore, tmp_path: Path) -> None:
     permits = _permits(store, tmp_path, 1)
     assert permits.take(_claiming(store)) is not None
