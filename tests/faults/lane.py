@@ -30,6 +30,7 @@ from sqlalchemy.engine import make_url
 from orchestrator import config, sockets
 from orchestrator.core import weights
 from orchestrator.queue import embedded
+from orchestrator.service import bell, provenance
 from orchestrator.store import migrations, sql
 from tests.contract import test_lost_answers
 from tests.faults import cases
@@ -191,6 +192,8 @@ def main() -> None:
 
     out = os.fdopen(os.dup(1), "w")
     compiled.share()
+    # A slow machine is no git and no bell that says nothing: what they say would not be heard, and a place not reached.
+    bell.PATIENCE = provenance.PATIENCE = 60
     with contextlib.closing(Lane(given.folder)) as shared:
         for line in sys.stdin:
             began, spent = time.monotonic(), _spent()
