@@ -35,7 +35,7 @@ def photographs() -> bytes:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Installation]:
     with running.installation(tmp_path_factory.mktemp("whole") / "home", migrated=False, lease=30) as installation:
-        installation.orch("up", "-d")
+        installation.orch("up", "-d", timeout=200)
         yield installation
         installation.orch("down")
 

@@ -50,13 +50,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield Broker(plain=server.port, secured=between.port, ca=ca, other_ca=other, between=between)
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine is no broker that is silent."""
-    monkeypatch.setattr(brokers, "CLIENT", brokers.Patience(connect=60, reply=60))
-    monkeypatch.setattr(health, "_TIMEOUT_SECONDS", 60)
-
-
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait no longer than a person does, for a server that does not answer."""

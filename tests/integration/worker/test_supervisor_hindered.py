@@ -65,12 +65,12 @@ class _Jumping(clocks.SystemClock):
 def test_time_in_which_a_supervisor_was_frozen_is_left_out(
     settings: config.Settings,
     store: sql.SqlStore,
-    fork_server: Path,
+    cold_fork_server: Path,
     stage: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As when a container is paused: the process could not move either, and it has run no longer."""
-    bench = Bench(settings, store, fork_server, spec=specs.JobSpec(max_duration=1.0))
+    bench = Bench(settings, store, cold_fork_server, spec=specs.JobSpec(max_duration=1.0))
     clock = _Jumping()
     monkeypatch.setattr(bench.supervisor, "_clock", clock)
     monkeypatch.setattr("worker.supervisor._TICK_SECONDS", 0.05)
