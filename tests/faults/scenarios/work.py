@@ -1,5 +1,7 @@
 """A job's way, and what may happen on it."""
 
+import contextlib
+
 from orchestrator import config
 from orchestrator.core import states, telling
 from orchestrator.service import context, control
@@ -66,10 +68,19 @@ def outlasted(home: homes.Home) -> None:
     """The database is away until the training is over, which keeps some checkpoints: all epochs are written."""
     home.set("store.record_resumed.begin", *["enospc"] * 1000)
     job_id = home.submit(epochs=3)
-    home.until(lambda: any('"step":6,' in file.read_text() for file in home.path.glob(f"artifacts/*/*/{journal.FILE}")))
+    home.until(lambda: '"step":6,' in _journals(home))
     home.arm()
     home.disarm("store.record_resumed.begin")
     succeeds(home, job_id)
+
+
+def _journals(home: homes.Home) -> str:
+    """Return what waits in journals; one goes with its attempt where that is lost."""
+    said = []
+    for file in home.path.glob(f"artifacts/*/*/{journal.FILE}"):
+        with contextlib.suppress(FileNotFoundError):
+            said.append(file.read_text(encoding="utf-8"))
+    return "".join(said)
 
 
 def unheard(home: homes.Home) -> None:

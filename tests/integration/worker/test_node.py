@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 STEP_SECONDS = 0.03
 #: Of nodes whose attempts are counted, and that nobody kills: longer than a busy machine holds up a beat.
 LEASE = 60
+#: Of one whose slot is killed, which is waited for: after a second loss the job would wait, and the other be taken.
+SHORT_LEASE = 15
 #: Of a process that is frozen: longer than a busy machine keeps one silent.
 STALL = 8
 #: Of a broker that never was there.
@@ -303,7 +305,9 @@ def test_beside_a_broker_that_hangs_a_node_for_one_job_goes_on_with_it_and_takes
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        with running.installation(tmp_path / "hung", broker_url=url, step_seconds=STEP_SECONDS) as installed:
+        with running.installation(
+            tmp_path / "hung", broker_url=url, step_seconds=STEP_SECONDS, lease=SHORT_LEASE
+        ) as installed:
             # One that runs, and one that waits and is rung for all the time.
             submitted = [installed.submit(tiny(data, seed=seed, **LONG)) for seed in (1, 2)]
             node = installed.start_node("--max-jobs", "1")
