@@ -1,8 +1,8 @@
 """`python -m worker.garbage`: what nobody on this host needs any more, and how much room it takes.
 
-Nodes clear what jobs, attempts and downloads have left by themselves, behind an attempt and once a minute. What a job
-refers to that has not ended stays, and so does what a process is at: the rules are those of `remains` and of the cache,
-under the same locks.
+Nodes clear what jobs, attempts and downloads have left by themselves: at their start, behind an attempt, and of deleted
+jobs and downloads once a minute. What a job refers to that has not ended stays, and so does what a process is at: the
+rules are those of `remains` and of the cache, under the same locks.
 """
 
 import shutil
