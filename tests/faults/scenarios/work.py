@@ -59,9 +59,17 @@ def noisy(home: homes.Home) -> None:
 
 
 def journalled(home: homes.Home) -> None:
-    """The database is away for a moment: what is said then goes into the journal."""
+    """The database is away for a moment: what is said then goes into the journal.
+
+    No step is told of before the place is reached: a journal that fails gives the values of steps up.
+    """
     home.set("store.record_resumed.begin", "enospc")
-    life(home)
+    home.set("train.loss", "hold")
+    home.arm()
+    job_id = home.submit()
+    home.until(home.reached)
+    home.let_go("train.loss")
+    succeeds(home, job_id)
 
 
 def outlasted(home: homes.Home) -> None:
