@@ -31,7 +31,7 @@ def orch(given: argparse.Namespace) -> Step:
     )
     device = torch.device("cpu")
     learner = trainer.Trainer(spec, data_hash="", classes=CLASSES, device=device, steps_per_epoch=1000)
-    learner.use(kernels.Kernels(layout=given.layout))
+    learner.use(kernels.Kernels(layout=given.layout, precision=given.precision))
     if given.compile:
         said = learner.compile(place.KEPT / "compiled")
         if not learner.kernels.compiled:
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--network", default="densenet121")
     parser.add_argument("--memory", default="plain")
     parser.add_argument("--layout", default="contiguous")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)

@@ -11,13 +11,18 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import torch
+
 from benchmarks import measure, place
 from worker import children
+from worker.training import kernels
 
 #: What `orch submit` may be given for more speed; without any of it the numbers are the notebook's to the last bit.
 PLAIN: tuple[str, ...] = ()
 FAST = ("--layout", "channels_last")
 COMPILED = (*FAST, "--compile")
+#: Other numbers than the peers', and only where the CPU has circuits for them.
+HALVES = (*FAST, "--precision", "bf16")
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ CASES = (
         size=64,
         batch=16,
         peers=(Peer("notebook", "plain loop", 1 / 1.5),),
-        ways=(PLAIN, FAST, COMPILED),
+        ways=(PLAIN, FAST, COMPILED, HALVES),
     ),
     Case(
         id="P4",
@@ -56,7 +61,7 @@ CASES = (
         size=224,
         batch=4,
         peers=(Peer("notebook", "plain loop", 1 / 2.2),),
-        ways=(PLAIN,),
+        ways=(PLAIN, FAST, HALVES),
     ),
     Case(
         id="P5",
@@ -68,7 +73,7 @@ CASES = (
             Peer("torchvision-efficient", "the same with memory_efficient", 1 / 1.25),
             Peer("timm", "timm, its loop", 1.0),
         ),
-        ways=(PLAIN, FAST),
+        ways=(PLAIN, FAST, HALVES),
     ),
 )
 
@@ -94,8 +99,10 @@ def _figures(case: Case, *, quick: bool) -> list[measure.Figure]:
     size, batch = (QUICK_SIZE, QUICK_BATCH) if quick else (case.size, case.batch)
     options = ("--network", case.network, "--size", str(size), "--batch", str(batch))
     peers = [peer for peer in case.peers if peer.side != "timm" or importlib.util.find_spec("timm")]
+    has_halves = kernels.fast_precision(torch.device("cpu")) == "bf16"
+    ways = [way for way in case.ways if way is not HALVES or has_halves]
     taken = measure.in_turns(
-        *(functools.partial(step, "orch", *options, *way, ours=True) for way in case.ways),
+        *(functools.partial(step, "orch", *options, *way, ours=True) for way in ways),
         *(functools.partial(step, peer.side, *options, ours=False) for peer in peers),
         pairs=QUICK_PAIRS if quick else measure.PAIRS,
     )
@@ -108,8 +115,8 @@ def _figures(case: Case, *, quick: bool) -> list[measure.Figure]:
             theirs=theirs,
             reach=peer.reach,
         )
-        for peer, theirs in zip(peers, taken[len(case.ways) :], strict=True)
-        for way, ours in zip(case.ways, taken, strict=False)  # behind which come the peers
+        for peer, theirs in zip(peers, taken[len(ways) :], strict=True)
+        for way, ours in zip(ways, taken, strict=False)  # behind which come the peers
     ]
 
 
