@@ -64,12 +64,7 @@ def journalled(home: homes.Home) -> None:
     No step is told of before the place is reached: a journal that fails gives the values of steps up.
     """
     home.set("store.record_resumed.begin", "enospc")
-    home.set("train.loss", "hold")
-    home.arm()
-    job_id = home.submit()
-    home.until(home.reached)
-    home.let_go("train.loss")
-    succeeds(home, job_id)
+    _held(home, "train.loss")
 
 
 def outlasted(home: homes.Home) -> None:
@@ -107,21 +102,21 @@ def told(home: homes.Home) -> None:
 
 def waiting(home: homes.Home) -> None:
     """No slot takes the job until the place is reached."""
-    home.set("store.is_worth_it.begin", "hold", "hold")
-    home.arm()
-    job_id = home.submit()
-    home.until(home.reached)
-    home.let_go("store.is_worth_it.begin")
-    succeeds(home, job_id)
+    _held(home, "store.is_worth_it.begin", those=2)
 
 
 def unhurried(home: homes.Home) -> None:
     """The training takes as long as it takes until the place is reached: longer than a heartbeat."""
-    home.set("checkpoint.open", "hold")
+    _held(home, "checkpoint.open")
+
+
+def _held(home: homes.Home, place: str, *, those: int = 1) -> None:
+    """A job's way, on which so many who come by `place` are held there until the places of the case are reached."""
+    home.set(place, *["hold"] * those)
     home.arm()
     job_id = home.submit()
     home.until(home.reached)
-    home.let_go("checkpoint.open")
+    home.let_go(place)
     succeeds(home, job_id)
 
 
