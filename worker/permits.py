@@ -50,9 +50,9 @@ class Permits:
         return claimed
 
     def end(self) -> None:
-        """Count a job that ended before its training."""
+        """Count a job that ended before its training; asks no database, which may be away by now."""
         if self.path is not None:
-            with self._open(self.path) as tally:
+            with _tally(self.path) as tally:
                 tally.ended += 1
 
     def spent(self) -> bool:
@@ -71,17 +71,9 @@ class Permits:
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[Tally]:
-        failpoints.reach("permits.open")
-        with path.open("r+", encoding="ascii") as file:
-            flock(file, LOCK_EX)
-            text = file.read()
-            tally = Tally(**json.loads(text))
+        with _tally(path) as tally:
             self._look_at_mine(tally)
             yield tally
-            file.seek(0)
-            failpoints.reach("permits.write")
-            # One write and no truncation: whoever is killed at it leaves a whole tally.
-            file.write(json.dumps(vars(tally)).ljust(len(text)))
 
     def _look_at_mine(self, tally: Tally) -> None:
         taken_on = self._store.jobs(jobs.JobFilter(ids=tuple(tally.mine))) if tally.mine else []
@@ -96,3 +88,18 @@ class Permits:
         if job.state is states.JobState.RUNNING and job.worker == self._worker:
             return True
         return job.stage is states.Stage.EVALUATE and job.state is not states.JobState.PAUSED
+
+
+@contextmanager
+def _tally(path: Path) -> Iterator[Tally]:
+    """Read the tally under its lock, and write it in the end."""
+    failpoints.reach("permits.open")
+    with path.open("r+", encoding="ascii") as file:
+        flock(file, LOCK_EX)
+        text = file.read()
+        tally = Tally(**json.loads(text))
+        yield tally
+        file.seek(0)
+        failpoints.reach("permits.write")
+        # One write and no truncation: whoever is killed at it leaves a whole tally.
+        file.write(json.dumps(vars(tally)).ljust(len(text)))

@@ -151,8 +151,6 @@ def _changes(spec: specs.JobSpec) -> Iterator[dict[str, Any]]:
         yield {"image_size": size, "batch_size": max(LARGER_BATCH, spec.batch_size)}
     if spec.layout == "contiguous":
         yield {"layout": "channels_last"}
-    if spec.precision == "fp32":
-        yield {"precision": "bf16"}
     if not spec.compile:
         yield {"compile": True}
     if spec.memory != "plain":

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -100,6 +101,12 @@ def test_a_job_that_fails_before_its_training_counts_and_disturbs_no_other(store
     assert permits.spent()
     assert not permits.used_up()
     store.finish(claim, jobs.Outcome(kind="failed", reason=states.Reason.DIVERGED))
+    assert permits.used_up()
+
+
+def test_a_job_that_ended_early_is_counted_while_the_database_is_away(store: sql.SqlStore, tmp_path: Path) -> None:
+    permits, away = _permits(store, tmp_path, 1), cast("sql.SqlStore", None)
+    Permits(permits.path, store=away, worker=ME.id).end()
     assert permits.used_up()
 
 

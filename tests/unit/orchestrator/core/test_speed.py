@@ -15,9 +15,10 @@ def spec(**fields: Any) -> specs.JobSpec:
 
 def measured(*seconds: float, job: str = "job", **fields: Any) -> speed.Measured:
     own = {name: fields.pop(name) for name in ("here", "waiting", "val", "host") if name in fields}
-    used = {"layout": fields.get("layout", "contiguous"), "precision": fields.get("precision", "fp32")}
-    compiled = fields.get("compile", False)
-    return speed.Measured(spec=spec(**fields), **used, compiled=compiled, train=seconds, job=job, **own)
+    layout, compiled = fields.get("layout", "contiguous"), fields.get("compile", False)
+    return speed.Measured(
+        spec=spec(**fields), layout=layout, precision="fp32", compiled=compiled, train=seconds, job=job, **own
+    )
 
 
 def found(wanted: specs.JobSpec, *seen: speed.Measured) -> speed.Speed:
@@ -82,7 +83,7 @@ def test_smaller_sizes_and_a_head_alone_take_less() -> None:
     assert speed.plan(head, one, COUNTS).total.low == pytest.approx(110 * one.val.low)
 
 
-@pytest.mark.parametrize("change", [{"layout": "channels_last"}, {"precision": "bf16"}, {"compile": True}], ids=str)
+@pytest.mark.parametrize("change", [{"layout": "channels_last"}, {"compile": True}], ids=str)
 def test_what_would_be_faster_comes_from_measurements(change: dict[str, Any]) -> None:
     slow, fast = measured(1.0, job="a"), measured(0.5, job="b", **change)
     (first, *_) = (one for one in speed.faster(spec(), [slow, fast], slow) if one.changes == change)
