@@ -81,9 +81,10 @@ def main() -> None:
     parser.add_argument("--memory", default="plain")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--train", default="all")
+    parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
     fields = {"network": given.network, "image_size": given.size, "batch_size": given.batch}
-    fields |= {name: getattr(given, name) for name in ("memory", "precision", "train")}
+    fields |= {name: getattr(given, name) for name in ("memory", "precision", "train", "compile")}
     spec = specs.parse(fields if given.train == "all" else fields | {"weights": "/drawn.safetensors"})
     taken, foreseen = peak(spec), memory.peak(spec, mode=spec.memory)
     print(f"{measure.mebibytes(taken)}, foreseen {measure.mebibytes(foreseen)}: {foreseen / taken:.2f} times that")

@@ -22,7 +22,7 @@ PLAIN: tuple[str, ...] = ()
 FAST = ("--layout", "channels_last")
 COMPILED = (*FAST, "--compile")
 #: Other numbers than the peers', and only where the CPU has circuits for them.
-HALVES = (*FAST, "--precision", "bf16")
+HALVES = (*COMPILED, "--precision", "bf16")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ CASES = (
         size=224,
         batch=4,
         peers=(Peer("notebook", "plain loop", 1 / 2.2),),
-        ways=(PLAIN, FAST, HALVES),
+        ways=(PLAIN, FAST, COMPILED, HALVES),
     ),
     Case(
         id="P5",
@@ -73,7 +73,7 @@ CASES = (
             Peer("torchvision-efficient", "the same with memory_efficient", 1 / 1.25),
             Peer("timm", "timm, its loop", 1.0),
         ),
-        ways=(PLAIN, FAST, HALVES),
+        ways=(PLAIN, FAST, COMPILED, HALVES),
     ),
 )
 

@@ -30,6 +30,11 @@ def keep_compiled(folder: Path) -> None:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 
+def compiler() -> str:
+    """Return the C++ compiler of this host: CXX, as make and torch understand it."""
+    return os.environ.get("CXX") or "c++"
+
+
 def look_for_no_plugins() -> None:
     """Keep pydantic from reading the metadata of every installed package for plugins, unless its variable is set."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

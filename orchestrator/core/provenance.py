@@ -35,7 +35,7 @@ class Environment:
     layout: str
     precision: str
     seed: int
-    compiled: bool = False  #: whether the training pass is torch.compile's
+    compiled: bool = False  #: whether the training pass was
     tf32: bool = False  #: whether a GPU may compute fp32 with ten bits of the fraction
     cudnn_benchmark: bool = False  #: whether cuDNN tries its convolutions for each shape
 

@@ -40,7 +40,7 @@ class EnvironmentPart(views.Part):
     layout: str
     precision: str
     seed: int
-    compiled: bool = Field(description="whether the training pass is torch.compile's")
+    compiled: bool = Field(description="whether the training pass was compiled")
     tf32: bool = Field(description="whether a GPU computed fp32 in TF32, with ten bits of the fraction")
     cudnn_benchmark: bool = Field(description="whether cuDNN tried its convolutions for each shape")
 

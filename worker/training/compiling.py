@@ -1,9 +1,10 @@
-"""A network's training pass, compiled by torch.compile: where a job asks for it, and never what a job fails for.
+"""A network's training pass, compiled: where a job asks for it, and never what a job fails for.
 
-https://docs.pytorch.org/docs/stable/generated/torch.compile.html. It is compiled for whole batches, before the first
-step of an attempt; a smaller last batch, smaller pictures of a beginning and everything that is measured take the usual
-way. What the compiler makes stays on the host, beside its data sets, for the next attempt: `orch gc` removes what none
-has used for long.
+On a CPU it is `worker.models.shared`, whose kernels are compiled in a second and good for batches and pictures of any
+size. Elsewhere it is made by torch.compile, https://docs.pytorch.org/docs/stable/generated/torch.compile.html, before
+the first step of an attempt and for whole batches; a smaller last batch and smaller pictures of a beginning go the
+usual way, and so does all that is measured. What is compiled stays on the host, beside its data sets, for the next
+attempt: `orch gc` removes what none has used for long.
 """
 
 import contextlib
@@ -17,10 +18,13 @@ from pathlib import Path
 import torch
 
 from orchestrator import environ
-from worker.models import densenet
+from worker.models import densenet, fused, shared
 from worker.training import kernels, numerics
 
-#: Who makes code of the pass: https://docs.pytorch.org/docs/stable/torch.compiler.html
+#: Devices that orch has kernels of its own for.
+OWN = frozenset({"cpu"})
+
+#: Who makes code of the pass for others: https://docs.pytorch.org/docs/stable/torch.compiler.html
 BACKEND: str | Callable[..., object] = "inductor"
 
 #: Characters of a compiler's complaint that people are told.
@@ -38,18 +42,27 @@ def attempt(
     """
     began = time.monotonic()
     try:
-        plain = used.model_copy(update={"compiled": False})  # a resumed training's says that it was
-        what = (torch.__version__, network, shape, plain, device.type)
-        made = _compiled(network, shape, used, device, folder / hashlib.sha256(repr(what).encode()).hexdigest()[:32])
+        if device.type in OWN:
+            made, of = _of_own_kernels(network, folder / fused.key()), "the steps between convolutions"
+        else:
+            made, of = _graph(network, shape, used, device, folder), f"for batches of {shape[0]} at {shape[-1]} pixels"
     except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the network trains without
         said = " ".join(f"{type(error).__name__}: {error}".split("\n\n")[0].split())  # what follows is for developers
         return None, f"not compiled, and computed the usual way: {said[:_SAID]}"
-    return made, f"compiled for batches of {shape[0]} at {shape[-1]} pixels in {time.monotonic() - began:.0f} s"
+    return made, f"compiled {of} in {time.monotonic() - began:.1f} s"
 
 
-def _compiled(
+def _of_own_kernels(network: densenet.DenseNet, folder: Path) -> Pass:
+    _own(folder)
+    return shared.Pass(network, fused.built(folder))
+
+
+def _graph(
     network: densenet.DenseNet, shape: tuple[int, ...], used: kernels.Kernels, device: torch.device, folder: Path
 ) -> Pass:
+    plain = used.model_copy(update={"compiled": False})  # a resumed training's says that it was
+    what = (torch.__version__, network, shape, plain, device.type)
+    folder /= hashlib.sha256(repr(what).encode()).hexdigest()[:32]
     _own(folder)
     environ.keep_compiled(folder)
     images = torch.zeros(shape, device=device).contiguous(memory_format=used.memory_format)
@@ -59,7 +72,8 @@ def _compiled(
         with used.autocast(device):
             logits = made(images)
         logits.float().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return made
+    usual: Pass = network
+    return lambda pixels: (made if pixels.shape == shape else usual)(pixels)
 
 
 def _own(folder: Path) -> None:

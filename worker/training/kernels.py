@@ -41,7 +41,7 @@ class Kernels(BaseModel):
 
     layout: Layout = "contiguous"
     precision: Precision = "fp32"
-    #: Whether the pass of a whole batch is torch.compile's; left out where it is not, as by earlier versions.
+    #: Whether the training pass is that of `compiling`; left out where it is not, as by earlier versions.
     compiled: bool = Field(default=False, exclude_if=operator.not_)
 
     @property

@@ -74,12 +74,12 @@ class Trainer:
         """Compute what follows with these, from the first step on or from that of a checkpoint."""
         self.kernels = chosen
         self._scaler = chosen.scaler(self.device)
-        self._pass: compiling.Pass | None = None  #: of whole batches, where it is compiled
+        self._pass: compiling.Pass | None = None  #: where it is compiled
         for network in (self.model, *([self.average.network] if self.average else [])):
             network.to(memory_format=chosen.memory_format)
 
     def compile(self, folder: Path) -> str:
-        """Compile the pass of whole batches, which `kernels` says from here on; return how that went.
+        """Compile the pass, which `kernels` says from here on; return how that went.
 
         Where it cannot be, or backward is to keep less than all, it is not, and the training goes on without.
         """
@@ -93,7 +93,7 @@ class Trainer:
         return said
 
     def _computes_by(self, made: compiling.Pass | None) -> None:
-        """Take a pass for whole batches, with all else as it is: a loss scale that was restored stands."""
+        """Take a pass, with all else as it is: a loss scale that was restored stands."""
         self.kernels = self.kernels.model_copy(update={"compiled": made is not None})
         self._pass = made
 
@@ -240,11 +240,8 @@ class Trainer:
         return network.linear if self.part == "head" else network
 
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the logits of a batch, whose pass may be compiled where it is a whole one."""
-        whole = (self.spec.batch_size, 3, self.spec.image_size, self.spec.image_size)
-        if self._pass is not None and pixels.shape == whole:
-            return self._pass(pixels)
-        logits: torch.Tensor = self._learning(self.model)(pixels)
+        """Return the logits of a batch."""
+        logits: torch.Tensor = (self._pass or self._learning(self.model))(pixels)
         return logits
 
     def _as_weights_lie(self, value: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,10 @@
-"""`compile`: the pass that the steps take is the compiler's, and a compiler that fails costs the job nothing.
+"""`compile`: the pass that the steps take is the compiled one, and a compiler that fails costs the job nothing.
 
-The compiler itself takes minutes on a busy machine: what stands for it here runs the graph that torch has captured.
+On a CPU it is orch's own. torch's compiler, which is for a GPU, would take minutes on a busy machine: what stands for
+it here runs the graph that torch has captured.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from orchestrator.core import networks
 from tests.unit.worker.training import support
 from worker import folders, protocol
+from worker.models import shared
 from worker.training import checkpoint, compiling, kernels, stage, trainer
 
 #: Three steps an epoch, the last of which is smaller.
@@ -20,6 +23,8 @@ STEPS = 6
 RECIPE: dict[str, Any] = {"epochs": 2, "seed": 3}
 
 Graph = Callable[..., Any]
+
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
 
 class Compiler:
@@ -47,6 +52,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     torch.compiler.reset()
     found = Compiler()
     monkeypatch.setattr(compiling, "BACKEND", found)
+    monkeypatch.setattr(compiling, "OWN", frozenset())
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # which the engine sets in its own process
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
     return found
@@ -104,6 +110,49 @@ def test_it_resumes_to_the_same_bits(data: protocol.DatasetInfo, root: Path, com
     assert compiler.ran > 3
     kept = folders.compiled(Path(support.assignment(root / "again", support.spec()).data_dir))
     assert len(list(kept.iterdir())) == 1  # what the first one has made is found by the second
+
+
+@needs_compiler
+@pytest.mark.parametrize("fields", [{}, {"accumulate": 2, "dropout": 0.2, "layout": "channels_last"}], ids=str)
+def test_on_a_cpu_every_batch_goes_through_orchs_own_pass(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    plain = train(data, root / "plain", **fields)
+    passed: list[int] = []
+    own = shared.Pass.__call__
+
+    def counted(self: shared.Pass, images: torch.Tensor) -> torch.Tensor:
+        passed.append(len(images))
+        return own(self, images)
+
+    monkeypatch.setattr(shared.Pass, "__call__", counted)
+    on = train(data, root / "on", compile=True, **fields)
+    assert passed == [4, 4, 2] * 2
+    assert losses(on) == pytest.approx(losses(plain), rel=1e-3)
+    assert (compiled(root / "plain", plain), compiled(root / "on", on)) == (False, True)
+    assert said(on)[0].startswith("compiled the steps between convolutions in ")
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_orchs_own_pass_resumes_to_the_same_bits(data: protocol.DatasetInfo, root: Path, precision: str) -> None:
+    whole = train(data, root / "whole", compile=True, precision=precision)
+    first = train(data, root / "again", compile=True, precision=precision, stop=3)
+    again = train(data, root / "again", first, compile=True, precision=precision)
+    assert [*first.steps, *again.steps] == whole.steps
+    assert support.same(again.last(root / "again")[1], whole.last(root / "whole")[1])
+    assert compiled(root / "again", again)
+
+
+def test_where_orchs_own_cannot_be_compiled_the_training_is_the_plain_one(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(data, root / "plain")
+    monkeypatch.setenv("CXX", str(root / "no-compiler"))
+    without = train(data, root / "without", compile=True)
+    assert without.steps == plain.steps
+    assert not compiled(root / "without", without)
+    assert said(without)[0].startswith("not compiled, and computed the usual way: FileNotFoundError")
 
 
 @pytest.mark.parametrize("memory", ["plain", "lean"])

@@ -14,7 +14,7 @@ import torch
 from orchestrator import errors
 from tests.unit.worker.training import support
 from worker import answers, protocol
-from worker.training import checkpoint, compiling, replay, stage, trainer
+from worker.training import checkpoint, replay, stage, trainer
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +103,7 @@ def test_what_was_trained_without_a_compiler_is_done_again_without(
     def fails(*_: object) -> Any:
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(compiling, "BACKEND", fails)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # which the engine sets in its own process
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
+    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     trained = Trained(tmp_path / "root", data, compile=True)
     monkeypatch.setattr(trainer.Trainer, "compile", fails)
     told = trained.again(begin, until, until[0])
