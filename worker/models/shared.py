@@ -89,6 +89,23 @@ def _taken(left: list[nn.Module], kind: type[nn.Module]) -> bool:
     return found
 
 
+class _Buffer:
+    """The maps of a block, their moments, and what backward gathers of them. No token: it holds what holds this."""
+
+    def __init__(self, kernels: fused.Kernels, first: torch.Tensor, channels: int) -> None:
+        images, _, *self.sides = first.shape
+        self.kernels = kernels
+        self.rows = first.new_empty(images * self.sides[0] * self.sides[1], channels)
+        self.mean, self.variance = first.new_empty(2, channels, dtype=torch.float32)
+        #: Of the gradient g of the normalised maps: g itself, and its sums as `fused.Kernels.gather` returns them.
+        self.total: torch.Tensor | None = None
+        self.sums = first.new_zeros(2, channels, dtype=torch.float32)
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self.total, self.rows = None, self.rows.new_empty(0)
+
+
 class _Maps:
     """The maps that stand before a layer, and room for those of the layers behind it.
 
@@ -97,31 +114,20 @@ class _Maps:
     """
 
     def __init__(self, kernels: fused.Kernels, first: torch.Tensor, *, added: int) -> None:
-        images, channels, *self.sides = first.shape
-        channels += added
-        self.kernels = kernels
-        self.rows = first.new_empty(images * self.sides[0] * self.sides[1], channels)
-        self.mean, self.variance = first.new_empty(2, channels, dtype=torch.float32)
-        #: Of the gradient g of the normalised maps: g itself, and its sums as `fused.Kernels.gather` returns them.
-        self.total: torch.Tensor | None = None
-        self.sums = first.new_zeros(2, channels, dtype=torch.float32)
+        self.buffer = _Buffer(kernels, first, first.shape[1] + added)
         self._used = 0
         self.token = torch.zeros((), requires_grad=True)
         self.add(first)
 
     def add(self, made: torch.Tensor) -> None:
         """Put maps (N, channels, H, W) behind the others."""
-        self.token = _Add.apply(self, made, self.token, self._used)
+        self.token = _Add.apply(self.buffer, made, self.token, self._used)
         self._used += made.shape[1]
-
-    def free(self) -> None:
-        """Give the memory back."""
-        self.total, self.rows = None, self.rows[:0]
 
 
 class _Add(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, maps: _Maps, made: torch.Tensor, token: torch.Tensor, at: int) -> torch.Tensor:
+    def forward(context: Any, maps: _Buffer, made: torch.Tensor, token: torch.Tensor, at: int) -> torch.Tensor:
         part = slice(at, at + made.shape[1])
         maps.mean[part], maps.variance[part] = maps.kernels.moments(_rows(made), copy=maps.rows[:, part])
         context.maps, context.part = maps, part
@@ -144,7 +150,7 @@ class _Add(torch.autograd.Function):
 class _NormaliseMaps(torch.autograd.Function):
     @staticmethod
     def forward(
-        context: Any, _token: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, how: tuple[_Maps, _Layer]
+        context: Any, _token: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, how: tuple[_Buffer, _Layer]
     ) -> torch.Tensor:
         maps, layer = how
         channels = len(weight)
@@ -193,7 +199,7 @@ def _normalised(kernels: fused.Kernels, x: torch.Tensor | _Maps, layer: _Layer) 
     """Return what a layer makes of `x`, of all maps that stand there by now."""
     weight, bias = layer.norm.weight, layer.norm.bias
     made: torch.Tensor = (
-        _NormaliseMaps.apply(x.token, weight, bias, (x, layer))
+        _NormaliseMaps.apply(x.token, weight, bias, (x.buffer, layer))
         if isinstance(x, _Maps)
         else _Normalise.apply(x, weight, bias, (kernels, layer))
     )

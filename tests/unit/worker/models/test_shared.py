@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,29 @@ def test_a_second_batch_adds_to_gradients_and_statistics(kernels: fused.Kernels)
         truth, found = numbers(exact, exact(pictures(side).double())), numbers(ours, fast(pictures(side)))
     assert apart(found, truth) < ROUNDED
     assert {int(value) for name, value in found.items() if name.endswith("num_batches_tracked")} == {2}
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_a_pass_leaves_nothing_behind(
+    kernels: fused.Kernels, monkeypatch: pytest.MonkeyPatch, *, backward: bool
+) -> None:
+    buffers: list[weakref.ref[Any]] = []
+    begin = shared._Buffer.__init__
+
+    def noted(self: Any, *given: Any) -> None:
+        buffers.append(weakref.ref(self))
+        begin(self, *given)
+
+    monkeypatch.setattr(shared._Buffer, "__init__", noted)
+    logits = shared.Pass(network_of(KINDS[0]), kernels)(pictures(16))
+    assert all(one() for one in buffers)
+    if backward:  # gives the memory back before the next pass, whose loss takes the place of this one's
+        logits.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        kept = [one() for one in buffers]
+        assert [(one.total, one.rows.untyped_storage().nbytes()) for one in kept if one] == [(None, 0)] * 2
+        del kept
+    del logits
+    assert [one() for one in buffers] == [None] * 2
 
 
 def test_a_number_that_is_not_finite_comes_out(kernels: fused.Kernels) -> None:
