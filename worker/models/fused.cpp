@@ -75,28 +75,32 @@ void each(int64_t rows, int threads, F f) {
 // Two sums for each channel.
 class Sums {
  public:
-  Sums(int64_t channels, int threads) : width_(2 * channels), few_(width_ * threads), all_(width_ * threads) {}
+  Sums(int64_t channels, int threads)
+      : width_(2 * channels), apart_(width_ + kApart), few_(apart_ * threads), all_(apart_ * threads) {}
 
   // Those of a thread's next few rows, which begin at nothing: the first sums, and behind them the second ones.
   float* few(int64_t thread) {
-    float* sums = few_.data() + width_ * thread;
+    float* sums = few_.data() + apart_ * thread;
     std::fill_n(sums, width_, 0.0f);
     return sums;
   }
 
   // Adds them up.
   void add(int64_t thread) {
-    for (int64_t at = width_ * thread; at < width_ * (thread + 1); ++at) all_[at] += few_[at];
+    for (int64_t at = apart_ * thread; at < apart_ * thread + width_; ++at) all_[at] += few_[at];
   }
 
   double total(int64_t at) const {
     double sum = 0;
-    for (size_t from = at; from < all_.size(); from += width_) sum += all_[from];
+    for (size_t from = at; from < all_.size(); from += apart_) sum += all_[from];
     return sum;
   }
 
  private:
+  static constexpr int64_t kApart = 64;  // numbers between those of two threads, which would share a cache line
+
   int64_t width_;
+  int64_t apart_;
   std::vector<float> few_;
   std::vector<double> all_;
 };
