@@ -23,7 +23,7 @@ from orchestrator import Client
 FOLDER = results.FOLDER.with_name("modes")
 SEEDS = tuple(range(5))
 
-#: Long enough that the accuracy has settled, short enough for thirty trainings.
+#: Long enough that the accuracy has settled, short enough for forty trainings.
 RECIPE: Mapping[str, Any] = {
     "data": "digits",
     "network": "densenet_bc_40_12",
@@ -42,6 +42,8 @@ MODES: Mapping[str, Mapping[str, Any]] = {
     "--memory balanced": {"memory": "balanced"},
     "--memory lean": {"memory": "lean"},
     "--compile": {"compile": True},
+    "--precision auto": {"precision": "auto"},
+    "--compile --precision auto": {"compile": True, "precision": "auto"},
 }
 
 #: What `--quick` makes of the recipe.
@@ -59,7 +61,7 @@ class Ended:
 def ended(client: Client, mode: str, seed: int, *, quick: bool) -> Ended:
     """Train a mode with a seed, or find that it was trained."""
     fields = {**RECIPE, **(_QUICK if quick else {}), **MODES[mode], "seed": seed}
-    job = results.trained(client, f"{mode.removeprefix('--').replace(' ', '-')}-{seed}", fields)
+    job = results.trained(client, f"{mode.replace('--', '').replace(' ', '-')}-{seed}", fields)
     rows = client.metrics(job)
     return Ended(
         accuracy=max(row.accuracy for row in rows if row.split == "val"),

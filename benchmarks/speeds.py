@@ -21,11 +21,12 @@ class Case:
     network: str
     size: int
     batch: int
-    layout: str = "contiguous"
+    layout: str
+    compiled: bool
 
 
 CASES = tuple(
-    Case(network=network, size=size, batch=batch, layout=layout)
+    Case(network=network, size=size, batch=batch, layout=layout, compiled=compiled)
     for network, size, batch in (
         ("densenet121", 64, 16),
         ("densenet121", 224, 4),
@@ -35,13 +36,14 @@ CASES = tuple(
         ("densenet_bc_40_12", 16, 32),
     )
     for layout in ("contiguous", "channels_last")
+    for compiled in (False, True)
 )
 
 
 def fastest(case: Case, *, steps: int) -> float:
     """Return the seconds of the fastest step, in a fresh process with the variables of the fork server."""
     options = ["--network", case.network, "--size", str(case.size), "--batch", str(case.batch)]
-    options += ["--layout", case.layout, "--steps", str(steps)]
+    options += ["--layout", case.layout, "--steps", str(steps), *(["--compile"] if case.compiled else [])]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.steps", "orch", *options],
         cwd=place.ROOT,
@@ -61,7 +63,7 @@ def main() -> None:
     given = parser.parse_args()
     print(measure.machine())
     for case in CASES:
-        row = (case.network, case.size, case.batch, case.layout)
+        row = (case.network, case.size, case.batch, case.layout, case.compiled)
         print(f"    {row!r}: {fastest(case, steps=given.steps) / case.batch:.4g},", flush=True)
 
 

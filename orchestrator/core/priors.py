@@ -5,11 +5,11 @@ Another machine is faster or slower; how many times one recipe is as fast as ano
 
 from orchestrator.core import specs, speed
 
-#: Whose speeds they are: of an otherwise idle machine, fp32, the plain loop under the fork server's variables.
-#: `python -m benchmarks.speeds` measures the engine's and prints such rows.
+#: Whose speeds they are: of an otherwise idle machine, in fp32.
+#: `python -m benchmarks.speeds` measures them and prints these rows.
 MACHINE = "2 cores of an AMD EPYC with torch 2.14"
 
-#: Network, side in pixels, batch, layout: seconds a picture of a training step.
+#: Network, side in pixels, batch, layout, whether compiled: seconds a picture of a training step.
 _SECONDS = {
     ("densenet121", 64, 16, "contiguous"): 1 / 4.35,
     ("densenet121", 64, 16, "channels_last"): 1 / 5.1,
@@ -24,9 +24,10 @@ TABLE = tuple(
         spec=specs.parse({"network": network, "image_size": size, "batch_size": batch}),
         layout=layout,
         precision="fp32",
+        compiled=compiled,
         train=(seconds,),
         host=MACHINE,
         here=False,
     )
-    for (network, size, batch, layout), seconds in _SECONDS.items()
+    for (network, size, batch, layout, compiled), seconds in _SECONDS.items()
 )
