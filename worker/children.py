@@ -25,8 +25,8 @@ FORK_SERVER_ENVIRONMENT = {
     **ALLOCATOR,
     # OpenBLAS would start threads at import, and threads do not survive a fork.
     "OPENBLAS_NUM_THREADS": "1",
-    # How often a thread looks for the others before it sleeps, a few times as long as it takes to be woken. Without an end
-    # a small network's steps take four times as long beside another busy process; without any, twice as long alone.
+    # How often a thread looks for the others before it sleeps, a few times as long as it takes to be woken. Without an
+    # end a small network's steps take four times as long beside another busy process; without any, twice as long alone.
     "GOMP_SPINCOUNT": "10000",
     # What a stage prints is in the log of its job at once, in its place among the lines of the diary.
     "PYTHONUNBUFFERED": "1",

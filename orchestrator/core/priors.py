@@ -7,16 +7,34 @@ from orchestrator.core import specs, speed
 
 #: Whose speeds they are: of an otherwise idle machine, in fp32.
 #: `python -m benchmarks.speeds` measures them and prints these rows.
-MACHINE = "2 cores of an AMD EPYC with torch 2.14"
+MACHINE = "2 cores of an Intel Xeon with torch 2.14"
 
 #: Network, side in pixels, batch, layout, whether compiled: seconds a picture of a training step.
 _SECONDS = {
-    ("densenet121", 64, 16, "contiguous"): 1 / 4.35,
-    ("densenet121", 64, 16, "channels_last"): 1 / 5.1,
-    ("densenet121", 224, 4, "contiguous"): 1 / 0.38,
-    ("densenet121", 224, 4, "channels_last"): 1 / 0.365,
-    ("densenet121_imagenet", 224, 16, "contiguous"): 1 / 3.9,
-    ("densenet121_imagenet", 224, 16, "channels_last"): 1 / 4.7,
+    ("densenet121", 64, 16, "contiguous", False): 0.1438,
+    ("densenet121", 64, 16, "contiguous", True): 0.1031,
+    ("densenet121", 64, 16, "channels_last", False): 0.1255,
+    ("densenet121", 64, 16, "channels_last", True): 0.09833,
+    ("densenet121", 224, 4, "contiguous", False): 1.858,
+    ("densenet121", 224, 4, "contiguous", True): 1.139,
+    ("densenet121", 224, 4, "channels_last", False): 1.494,
+    ("densenet121", 224, 4, "channels_last", True): 1.107,
+    ("densenet121_imagenet", 64, 16, "contiguous", False): 0.01525,
+    ("densenet121_imagenet", 64, 16, "contiguous", True): 0.01418,
+    ("densenet121_imagenet", 64, 16, "channels_last", False): 0.01292,
+    ("densenet121_imagenet", 64, 16, "channels_last", True): 0.01433,
+    ("densenet121_imagenet", 224, 16, "contiguous", False): 0.1226,
+    ("densenet121_imagenet", 224, 16, "contiguous", True): 0.08232,
+    ("densenet121_imagenet", 224, 16, "channels_last", False): 0.1048,
+    ("densenet121_imagenet", 224, 16, "channels_last", True): 0.08231,
+    ("densenet_bc_100_12", 32, 64, "contiguous", False): 0.02653,
+    ("densenet_bc_100_12", 32, 64, "contiguous", True): 0.01516,
+    ("densenet_bc_100_12", 32, 64, "channels_last", False): 0.02269,
+    ("densenet_bc_100_12", 32, 64, "channels_last", True): 0.01577,
+    ("densenet_bc_40_12", 16, 32, "contiguous", False): 0.002061,
+    ("densenet_bc_40_12", 16, 32, "contiguous", True): 0.001818,
+    ("densenet_bc_40_12", 16, 32, "channels_last", False): 0.001778,
+    ("densenet_bc_40_12", 16, 32, "channels_last", True): 0.001735,
 }
 
 TABLE = tuple(
