@@ -18,24 +18,46 @@ constexpr int64_t kRows = 64;  // of which the sums are taken in fp32
 struct bf16 {
   uint16_t bits;
 };
-using fp16 = _Float16;
 
-inline float read(float value) { return value; }
-inline float read(fp16 value) { return static_cast<float>(value); }
-inline float read(bf16 value) {
-  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
-  float as_float;
-  std::memcpy(&as_float, &bits, sizeof bits);
-  return as_float;
-}
+struct fp16 {  // _Float16 is one, but no g++ below 12 has it, and on x86 no clang++ below 15
+  uint16_t bits;
+};
 
-inline void write(float& at, float value) { at = value; }
-inline void write(fp16& at, float value) { at = static_cast<fp16>(value); }
-inline void write(bf16& at, float value) {  // to the nearest, of two the even one
+inline uint32_t bits_of(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline float of_bits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline float read(float value) { return value; }
+inline float read(bf16 value) { return of_bits(static_cast<uint32_t>(value.bits) << 16); }
+inline float read(fp16 value) {  // whose exponents are 112 less
+  const uint32_t sign = (value.bits & 0x8000u) << 16, size = value.bits & 0x7fffu;
+  const uint32_t finite = bits_of(of_bits(size << 13) * 0x1p112f);
+  return of_bits(sign | (size < 0x7c00 ? finite : size << 13 | 0x7f800000));
+}
+
+// All are rounded to the nearest, of two to the even one.
+inline void write(float& at, float value) { at = value; }
+inline void write(bf16& at, float value) {
+  const uint32_t bits = bits_of(value);
   const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   at.bits = static_cast<uint16_t>(value == value ? rounded : 0x7fc0);
+}
+inline void write(fp16& at, float value) {
+  const uint32_t bits = bits_of(value), size = bits & 0x7fffffff;
+  const uint32_t normal = (size - 0x38000000 + 0xfff + ((size >> 13) & 1)) >> 13;
+  // Below 2^-14 they are multiples of 2^-24, as fp32 numbers from 0.5 on are.
+  const uint32_t subnormal = bits_of(of_bits(size) + 0.5f) - 0x3f000000;
+  const uint32_t infinite = size > 0x7f800000 ? 0x7e00 : 0x7c00;
+  at.bits = static_cast<uint16_t>((bits >> 16 & 0x8000) |
+                                  (size < 0x38800000 ? subnormal : size < 0x477ff000 ? normal : infinite));
 }
 
 // What a ReLU lets through lies above this; without a ReLU all does.

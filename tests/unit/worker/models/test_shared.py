@@ -166,13 +166,20 @@ def test_moments_are_exact_far_from_zero(kernels: fused.Kernels, rows: int, thre
     assert not copied[:, 22:].any()
 
 
-def test_bf16_is_rounded_as_torch_rounds_it(kernels: fused.Kernels) -> None:
-    torch.manual_seed(0)
-    values = torch.cat([torch.randn(4000) * 10.0 ** torch.randint(-30, 30, (4000,)), torch.tensor([0.0, torch.inf])])
-    maps = values.to(torch.bfloat16).unsqueeze(1)
-    one, nothing = torch.full((1,), 1.0039), torch.zeros(1)
-    norm = fused.Norm(mean=nothing, inverse=one, scale=one, shift=nothing, relu=False)
-    assert torch.equal(kernels.normalise(maps, norm), (maps.float() * one).to(torch.bfloat16))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_halves_are_read_and_rounded_as_torch_does(kernels: fused.Kernels, dtype: torch.dtype) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).unsqueeze(1)
+    one, nothing = torch.ones(1), torch.zeros(1)
+    for scale in (
+        one,
+        one * 1.0039,
+        one * 2.0**-11,
+        one * 3 * 2.0**-7,
+        one * 2.0**5,
+    ):  # between two, subnormal, too large
+        norm = fused.Norm(mean=nothing, inverse=one, scale=scale, shift=nothing, relu=False)
+        expected = (every.float() * scale).to(dtype)
+        torch.testing.assert_close(kernels.normalise(every, norm), expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_they_are_compiled_once_and_anew_where_they_cannot_be_loaded(
