@@ -1,6 +1,7 @@
 """The variables of this process's environment: the one file that reads and sets them."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,9 +31,9 @@ def keep_compiled(folder: Path) -> None:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 
-def compiler() -> str:
-    """Return the C++ compiler of this host: CXX, as make and torch understand it."""
-    return os.environ.get("CXX") or "c++"
+def compiler() -> list[str]:
+    """Return the command of this host's C++ compiler: CXX, of several words where it has them, as make takes it."""
+    return shlex.split(os.environ.get("CXX", "")) or ["c++"]
 
 
 def look_for_no_plugins() -> None:

@@ -1,7 +1,8 @@
 """What a CPU does between the convolutions of a DenseNet, in kernels of orch's own: fused.cpp, compiled on the host.
 
 Steps between convolutions wait for memory. torch's BatchNorm, ReLU, concatenation and their gradients go through the
-maps of a dense layer eighteen times, these seven times (`worker.models.shared` says how).
+maps before a dense layer some eighteen times, these six times, and five times once for all layers that read a map
+(`worker.models.shared` says how).
 """
 
 import contextlib
@@ -66,7 +67,7 @@ def built(folder: Path) -> "Kernels":
         return Kernels(library)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:  # the compiler's own files lie there as well
         draft = Path(scratch) / library.name
-        command = [environ.compiler(), *_FLAGS, str(_SOURCE), "-o", str(draft)]
+        command = [*environ.compiler(), *_FLAGS, str(_SOURCE), "-o", str(draft)]
         done = subprocess.run(  # noqa: S603 - the compiler that the user has
             command,
             env={**environ.variables(), "TMPDIR": scratch},

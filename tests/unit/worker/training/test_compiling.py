@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator import environ
 from orchestrator.core import networks
 from tests.unit.worker.training import support
 from worker import folders, protocol
@@ -24,7 +25,7 @@ RECIPE: dict[str, Any] = {"epochs": 2, "seed": 3}
 
 Graph = Callable[..., Any]
 
-needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(shutil.which(environ.compiler()[0]) is None, reason="no C++ compiler")
 
 
 class Compiler:
