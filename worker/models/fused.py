@@ -25,8 +25,8 @@ _SOURCE = Path(__file__).with_name("fused.cpp")
 #: Nothing that changes what is computed, but for errno and the flags of floating point exceptions, which nobody reads.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 
-#: Seconds for a compiler that takes two.
-_PATIENCE = 120
+#: Seconds for a compiler that takes two; a stop waits as long.
+_PATIENCE = 30
 
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
