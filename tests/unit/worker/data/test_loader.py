@@ -276,15 +276,41 @@ def test_who_loads_is_measured_once_on_a_host(
     assert len(measured) == 2
 
 
+def chosen(rates: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, int]:
+    """Return who is chosen where turns take so long, what is said, and the number of turns; the last rates go on."""
+    turns: list[str] = []
+
+    def rate(crew: crews.Crew, *_: object) -> float:
+        turns.append(crew.kind)
+        left = rates[crew.kind]
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    monkeypatch.setattr(crews, "_rate", rate)
+    monkeypatch.setattr(crews, "_MEASURED", 0.02)
+    crew, said = crews.faster(crews.Crew("threads", 3, pin_memory=False), loader.SeededImageFolder, [(0, 0)])  # type: ignore[arg-type]  # never opened
+    assert crew.workers == 3
+    return crew.kind, said, len(turns)
+
+
 @pytest.mark.parametrize(
-    ("threads", "processes", "chosen"),
+    ("threads", "processes", "kind"),
     [(100, 90, "threads"), (100, 109, "threads"), (100, 111, "processes")],
 )
 def test_processes_have_to_be_clearly_faster(
-    threads: int, processes: int, chosen: str, monkeypatch: pytest.MonkeyPatch
+    threads: int, processes: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = {"threads": threads, "processes": processes}
-    monkeypatch.setattr(crews, "_loaded", lambda crew, *_: (counts[crew.kind], 1.0))
-    crew, said = crews.faster(crews.Crew("threads", 3, pin_memory=False), loader.SeededImageFolder, [(0, 0)])  # type: ignore[arg-type]  # never opened
-    assert (crew.kind, crew.workers) == (chosen, 3)
-    assert said == f"3 {chosen}; pictures a second: {threads} by threads, {processes} by processes"
+    found, said, turns = chosen({"threads": [threads], "processes": [processes]}, monkeypatch)
+    assert found == kind
+    assert said == f"3 {kind}; pictures a second: {threads} by threads, {processes} by processes"
+    assert turns > 3
+
+
+def test_plainly_faster_processes_are_chosen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _, turns = chosen({"threads": [100], "processes": [40, 130]}, monkeypatch)  # the first one decodes
+    assert (found, turns) == ("processes", 3)
+
+
+def test_one_turn_beside_something_else_does_not_decide_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, said, _ = chosen({"threads": [100, 80], "processes": [40, 60, 120]}, monkeypatch)
+    assert found == "processes"
+    assert said.endswith("100 by threads, 120 by processes")
