@@ -8,6 +8,8 @@ epoch can be entered at any step without loading what lies before it.
 
 import contextlib
 import functools
+import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +31,10 @@ __all__ = ["Batch", "Key", "Loader", "SeededImageFolder"]
 #: Sets of fewer bytes are loaded by the thread that trains: choosing and starting others costs more than decoding does
 #: (8 MiB of JPEG is half a second an epoch on one core), and a short job would wait for the start alone.
 SMALL_SET_BYTES = 8 * 2**20
+
+#: Bytes of pictures that are decoded one after the other before they are augmented: each of both runs faster where it
+#: finds in the processor's cache what the picture before it has left there.
+_HELD_BYTES = 2 * 2**20
 
 
 class SeededImageFolder(Dataset[tuple[Tensor, int]]):
@@ -65,16 +71,28 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, keys: list[Key], *, into: makers.Place | None = None) -> Batch:
         """Return the pictures of a batch, normalised, and their classes; with `into` they are made there."""
-        pictures = self._augmentation.normalised([self._picture(key) for key in keys], into=into)
+        pictures = self._augmentation.normalised(list(self._planes(keys)), into=into)
         return pictures, torch.tensor([self.pictures[index].label for _, index in keys])
 
     def values(self, count: int) -> int:
         """Return how many numbers so many pictures are at most, of any epoch."""
         return count * 3 * self._side**2
 
-    def _picture(self, key: Key) -> augmentation.Planes:
+    def _planes(self, keys: list[Key]) -> Iterator[augmentation.Planes]:
+        held: list[tuple[decoded.Picture, Key]] = []
+        size = 0
+        for key in keys:
+            picture = self._decoded(key[1])
+            held.append((picture, key))
+            size += math.prod(picture.shape)
+            if size >= _HELD_BYTES:
+                yield from itertools.starmap(self._augmented, held)
+                held.clear()
+                size = 0
+        yield from itertools.starmap(self._augmented, held)
+
+    def _augmented(self, picture: decoded.Picture, key: Key) -> augmentation.Planes:
         epoch, index = key
-        picture = self._decoded(index)
         if not self._random:
             return self._augmentation.validation(picture)
         return self._augmentation.training(picture, epoch=epoch, index=index)

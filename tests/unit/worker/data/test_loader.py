@@ -314,3 +314,28 @@ def test_one_turn_beside_something_else_does_not_decide_for_threads(monkeypatch:
     found, said, _ = chosen({"threads": [100, 80], "processes": [40, 60, 120]}, monkeypatch)
     assert found == "processes"
     assert said.endswith("100 by threads, 120 by processes")
+
+
+@pytest.mark.parametrize(("held", "order"), [(1, "dadadadada"), (2, "ddaaddaada"), (9, "dddddaaaaa")])
+def test_a_few_pictures_are_decoded_before_they_are_augmented(
+    held: int, order: str, info: protocol.DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = loader.SeededImageFolder(info, recipe(), "train")
+    keys = [(1, index) for index in (3, 1, 4, 0, 5)]
+    expected = hashes([pictures.__getitems__(keys)])
+    done: list[str] = []
+
+    def noting(name: str) -> Callable[..., Any]:
+        real = getattr(pictures, name)
+
+        def call(*of: Any) -> Any:
+            done.append(name[1])
+            return real(*of)
+
+        return call
+
+    for name in ("_decoded", "_augmented"):
+        monkeypatch.setattr(pictures, name, noting(name))
+    monkeypatch.setattr(loader, "_HELD_BYTES", held * 40 * 32 * 3)
+    assert hashes([pictures.__getitems__(keys)]) == expected
+    assert "".join(done) == order
