@@ -58,7 +58,7 @@ class Augmentation:
             image = self._square(picture[top : top + height, left : left + width], size)
         mirrored = self._spec.flip and float(torch.rand(1, generator=generator)) < 0.5  # noqa: PLR2004 - a coin
         if not self._randaugment:
-            return _planes(image)[..., ::-1] if mirrored else _planes(image)
+            return _mirrored(_planes(image)) if mirrored else _planes(image)
         with _drawing_from(generator):
             return _planes(self._randaugment(functional.horizontal_flip(image) if mirrored else image))
 
@@ -172,5 +172,11 @@ def _planes(image: _Image) -> Planes:
     if isinstance(image, Tensor):
         return image.numpy()
     # Pillow puts a plane together as fast as NumPy could only copy it out of the whole picture.
-    planes = b"".join(image.tobytes("raw", band) for band in "RGB")
+    planes = bytearray().join(image.tobytes("raw", band) for band in "RGB")
     return np.frombuffer(planes, np.uint8).reshape(3, image.height, image.width)
+
+
+def _mirrored(planes: Planes) -> Planes:
+    # Planes that lie one behind the other are mirrored by torch in a sixth of the time that NumPy needs for a copy;
+    # the others have to be copied anyway.
+    return torch.from_numpy(planes).flip(2).numpy() if planes.flags.c_contiguous else planes[..., ::-1]
