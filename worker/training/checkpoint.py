@@ -8,7 +8,7 @@ import hashlib
 import json
 import operator
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -93,19 +93,21 @@ class Snapshot(Checkpoint):
 
     held: packing.Held
 
-    def pieces(self) -> tuple[bytes, memoryview]:
-        """Return the pieces of its file, in order.
+    def pieces(self) -> Iterator[durable.Bytes]:
+        """Yield the pieces of its file, in order.
 
         Raises:
             StageFailed: diverged, when something in it is not finite, or no step of fp16 moves the weights any more.
 
         """
         self.held.arrived()
-        if not self.held.finite():
-            raise self._diverged(f"Weights or optimizer are not finite after step {self.state.step}.")
         if self.state.scaler.get("scale", 1.0) < _LEAST_SCALE:
             raise self._diverged(f"The gradients overflow in fp16 at every step before step {self.state.step}.")
-        return self.held.file({_STATE: self.state.model_dump_json()})
+        yield self.held.header({_STATE: self.state.model_dump_json()})
+        for numbers in self.held.pieces():
+            if not packing.finite(numbers):
+                raise self._diverged(f"Weights or optimizer are not finite after step {self.state.step}.")
+            yield numbers.view(torch.uint8).numpy().data
 
     def _diverged(self, said: str) -> errors.StageFailed:
         return divergence.failure(said, lr=self.state.optimizer[0]["lr"])
@@ -136,10 +138,11 @@ def write(snapshot: Snapshot, folder: Path) -> tuple[Path, int, str]:
             what it is given; nothing is left behind.
 
     """
-    pieces = snapshot.pieces()
-    size, digest = sum(map(len, pieces)), hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
+    pieces, digest = [], hashlib.sha256()
+    for piece in snapshot.pieces():
+        digest.update(piece)  # at once: the look at its numbers has brought it into the cache
+        pieces.append(piece)
+    size = sum(map(len, pieces))
     path = folder / f"step-{snapshot.state.step:07}.safetensors"
     try:
         _write_durably(pieces, size, path)

@@ -7,7 +7,7 @@ JSON, then the tensors one behind the other, those of large numbers first, so th
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,9 @@ _WORDS = {
 }
 #: The header is filled up with spaces to a multiple of so many bytes.
 _ALIGNMENT = 8
+#: Bytes of a piece: few enough for a processor's cache, and so many that who writes seldom takes Python's lock from the
+#: steps. With a quarter of it those of a tiny network took a tenth longer meanwhile, not a twentieth.
+_PIECE = 2**21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +61,31 @@ class Held:
     parts: tuple[_Part, ...]
     entries: str  #: of the header
 
-    def finite(self) -> bool:
-        """Whether every number is finite; looked at by NumPy, whose one thread leaves torch's to the training."""
-        with np.errstate(invalid="ignore"):
-            for dtype, group in itertools.groupby(self.parts, lambda part: part.dtype):
-                first, *others = group
-                numbers = self.content[first.start : (others or [first])[-1].end].view(dtype)
-                if dtype.is_floating_point and len(numbers):  # one that is not finite is an extreme, or makes both NaN
-                    values = (numbers.float() if dtype is torch.bfloat16 else numbers).numpy()  # which knows none
-                    extremes = values.min(), values.max()
-                    if not all(map(math.isfinite, extremes)):
-                        return False
-        return True
-
-    def file(self, metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
-        """Return the pieces of the file, with these words in its header; the second is no copy."""
+    def header(self, metadata: Mapping[str, str]) -> bytes:
+        """Return what the file begins with, with these words in its header."""
         header = f'{{"__metadata__":{_json(dict(metadata))},{self.entries}}}'.encode()
         header += b" " * (-len(header) % _ALIGNMENT)
-        return len(header).to_bytes(8, "little") + header, self.content.numpy().data
+        return len(header).to_bytes(8, "little") + header
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Yield what lies behind the header, in order and uncopied: pieces of numbers of one dtype.
+
+        A processor's cache keeps a piece, so that who looks at it twice reads the memory once.
+        """
+        for dtype, group in itertools.groupby(self.parts, lambda part: part.dtype):
+            first, *others = group
+            numbers = self.content[first.start : (others or [first])[-1].end].view(dtype)
+            if len(numbers):
+                yield from torch.split(numbers, _PIECE // dtype.itemsize)
+
+
+def finite(numbers: torch.Tensor) -> bool:
+    """Whether all of some numbers are finite; looked at by NumPy, whose one thread leaves torch's to the training."""
+    if not numbers.dtype.is_floating_point:
+        return True
+    values = (numbers.float() if numbers.dtype is torch.bfloat16 else numbers).numpy()  # which does not know it
+    with np.errstate(invalid="ignore"):  # one that is not finite is an extreme, or makes both NaN
+        return math.isfinite(values.min()) and math.isfinite(values.max())
 
 
 class Room:

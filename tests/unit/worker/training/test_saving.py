@@ -160,17 +160,31 @@ def test_a_failure_is_raised_at_a_look_and_once() -> None:
         writing.look()
 
 
+def finite(held: packing.Held) -> bool:
+    return all(map(packing.finite, held.pieces()))
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
-def test_one_number_that_is_not_finite_is_found_anywhere(dtype: torch.dtype, value: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_one_number_that_is_not_finite_is_found_anywhere(
+    dtype: torch.dtype, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_PIECE", 8)  # one or a few numbers: in any piece
     room = packing.Room(CPU)
-    tensors = {"a": torch.ones(3, dtype=dtype), "count": torch.ones((), dtype=torch.int64), "z": torch.zeros(2, 2)}
-    assert room.hold(tensors).finite()
-    for index in range(3):
-        spoilt = torch.ones(3, dtype=dtype)
+    tensors = {"a": torch.ones(5, dtype=dtype), "count": torch.ones((), dtype=torch.int64), "z": torch.zeros(2, 2)}
+    assert finite(room.hold(tensors))
+    for index in range(5):
+        spoilt = torch.ones(5, dtype=dtype)
         spoilt[index] = float(value)
-        assert not room.hold(tensors | {"a": spoilt}).finite()
-    assert not room.hold(tensors | {"z": torch.full((2, 2), float(value))}).finite()
+        assert not finite(room.hold(tensors | {"a": spoilt}))
+    assert not finite(room.hold(tensors | {"z": torch.full((2, 2), float(value))}))
+
+
+def test_the_largest_numbers_are_finite() -> None:
+    most = {
+        str(dtype): torch.full((3,), torch.finfo(dtype).max, dtype=dtype) for dtype in (torch.float64, torch.float32)
+    }
+    assert finite(packing.Room(CPU).hold(most))
 
 
 def test_memory_is_used_again_and_made_anew_where_other_tensors_come() -> None:
@@ -190,3 +204,23 @@ def test_copying_leaves_the_threads_as_they_were() -> None:
     torch.set_num_threads(2)
     packing.Room(CPU).hold({"a": torch.zeros(2)})
     assert torch.get_num_threads() == 2
+
+
+def large() -> dict[str, torch.Tensor]:
+    """Return four tensors that NumPy copies, a large one of numbers that it does not know, and small ones."""
+    return {
+        "a": torch.randn(2**15),
+        "b": torch.randn(64, 32, 3, 3),
+        "half": torch.randn(2**16).to(torch.bfloat16),
+        "last": torch.randn(64, 32, 3, 3).to(memory_format=torch.channels_last),
+        "learnt": torch.nn.Parameter(torch.randn(3, 2**14)),
+        "none": torch.zeros(0),
+        "one": torch.ones(()),
+    }
+
+
+def test_a_file_of_many_pieces_has_the_bytes_that_safetensors_would_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_PIECE", 2**12)
+    held = packing.Room(CPU).hold(large() | {"seen": torch.tensor([1, 2]), "rng": torch.zeros(9, dtype=torch.uint8)})
+    content = b"".join(piece.view(torch.uint8).numpy().tobytes() for piece in held.pieces())
+    assert held.header({"orch": "{}"}) + content == safetensors.torch.save(held.tensors, {"orch": "{}"})
