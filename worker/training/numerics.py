@@ -4,11 +4,9 @@ Bit-equality is promised for one CPU type, one set of versions and one thread co
 step and stored in each checkpoint; a resumed job keeps its thread count, and says so where it cannot.
 """
 
-import contextlib
 import os
 import platform
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -81,17 +79,6 @@ def use(device: str, *, threads: int, rank: int = 0) -> torch.device:
 def keep_threads(threads: int) -> None:
     """Use as many threads as the checkpoint's run did, where the host has that many cores for us."""
     if threads <= len(os.sched_getaffinity(0)):
-        torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let this thread work alone, for what others would not make faster."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
         torch.set_num_threads(threads)
 
 

@@ -254,9 +254,12 @@ class Trainer:
         return sum(value.nbytes for value in self._tensors().values())
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.average:
-            tensors |= {f"ema.{name}": value for name, value in self.average.network.state_dict().items()}
+        networks = {"model": self.model} | ({"ema": self.average.network} if self.average else {})
+        tensors = {
+            f"{name}.{key}": value
+            for name, network in networks.items()
+            for key, value in network.state_dict(keep_vars=True).items()  # each as it is: to detach it takes as long
+        }
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         return tensors

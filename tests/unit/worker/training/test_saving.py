@@ -4,6 +4,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -200,12 +201,6 @@ def test_memory_is_used_again_and_made_anew_where_other_tensors_come() -> None:
     assert other.tensors["a"].is_contiguous()
 
 
-def test_copying_leaves_the_threads_as_they_were() -> None:
-    torch.set_num_threads(2)
-    packing.Room(CPU).hold({"a": torch.zeros(2)})
-    assert torch.get_num_threads() == 2
-
-
 def large() -> dict[str, torch.Tensor]:
     """Return four tensors that NumPy copies, a large one of numbers that it does not know, and small ones."""
     return {
@@ -217,6 +212,45 @@ def large() -> dict[str, torch.Tensor]:
         "none": torch.zeros(0),
         "one": torch.ones(()),
     }
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_tensors_are_copied_to_the_bit_by_as_many_threads_as_train(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, whole = threading.Barrier(threads), np.copyto
+    copying: set[int] = set()
+
+    def copy(place: np.ndarray, value: np.ndarray) -> None:
+        at_once.wait(10)
+        copying.add(threading.get_ident())
+        whole(place, value)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(np, "copyto", copy)
+    tensors = large()
+    before = {name: value.detach().clone() for name, value in tensors.items()}
+    held = packing.Room(CPU).hold(tensors)
+    for value in tensors.values():
+        value.detach().zero_()
+    assert support.same(held.tensors, before)
+    assert len(copying) == threads
+
+
+def test_what_the_second_thread_fails_with_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = threading.Event()
+
+    def copy(_place: np.ndarray, _value: np.ndarray) -> None:
+        if threading.current_thread() is threading.main_thread():
+            assert failing.wait(10)
+        else:
+            failing.set()
+            raise MemoryError
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(np, "copyto", copy)
+    with pytest.raises(MemoryError):
+        packing.Room(CPU).hold(large())
 
 
 def test_a_file_of_many_pieces_has_the_bytes_that_safetensors_would_write(monkeypatch: pytest.MonkeyPatch) -> None:
