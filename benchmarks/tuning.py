@@ -34,6 +34,7 @@ OURS: Mapping[str, Any] = {
     **results.NETWORK,
     "crop_scale": (0.35, 1.0),
     "precision": "auto",
+    "compile": True,
     "optimizer": "adamw",
     "weight_decay": 0.05,
     "lr": 4e-4,
