@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from tests.support import running
+from tests.support.waiting import until
 
 
 def test_a_process_that_has_got_the_pid_of_another_can_be_killed(
@@ -17,6 +18,8 @@ def test_a_process_that_has_got_the_pid_of_another_can_be_killed(
             last_owner = psutil.Process(process.pid)
             vars(last_owner)["_ident"] = (process.pid, 0.0)
             monkeypatch.setitem(vars(psutil)["_pmap"], process.pid, last_owner)
+            # The kernel lays out what a process was started with behind the moment at which Popen returns.
+            until(lambda: running.processes_of(tmp_path))
             (found,) = running.processes_of(tmp_path)
             found.kill()
         finally:
