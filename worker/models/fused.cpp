@@ -1,6 +1,7 @@
 // What a CPU does between the convolutions of a DenseNet, in as few passes over memory as there can be: it is memory
-// that these steps wait for. Maps are rows of channels, one for each pixel, `ld` numbers apart; sums are taken in fp32 over
-// a few rows, and over all of them in fp64, in an order that the number of threads alone decides. Compiled by fused.py.
+// that these steps wait for. Maps are rows of channels, one for each pixel, `ld` numbers apart; sums are taken in fp32
+// over a few rows, and over all of them in fp64, in an order that the number of threads alone decides. Compiled by
+// fused.py.
 
 #include <algorithm>
 #include <cmath>
@@ -127,11 +128,20 @@ class Sums {
   std::vector<double> all_;
 };
 
-// The mean and the biased variance of each channel, of distances to the mean of the first rows: Chan, Golub, LeVeque,
-// "Algorithms for Computing the Sample Variance", 1983. The maps are copied on the way, where there is a `copy`.
+// Of each channel: `apart` numbers lie between the first of each kind.
+struct Moments {
+  float* mean;
+  int64_t apart;
+
+  float* variance() const { return mean + apart; }     // biased
+  float* inverse() const { return mean + 2 * apart; }  // 1 / sqrt(variance + eps)
+};
+
+// By distances to the mean of the first rows: Chan, Golub, LeVeque, "Algorithms for Computing the Sample Variance",
+// 1983. The maps are copied on the way, where there is a `copy`.
 template <class T>
 void moments(const T* maps, int64_t ld, T* copy, int64_t ld_copy, int64_t rows, int64_t channels, int threads,
-             float* mean, float* variance) {
+             double eps, Moments found) {
   std::vector<float> from(channels);
   const int64_t first = std::min(kRows, rows);
   for (int64_t row = 0; row < first; ++row)
@@ -155,10 +165,24 @@ void moments(const T* maps, int64_t ld, T* copy, int64_t ld_copy, int64_t rows, 
   });
   for (int64_t c = 0; c < channels; ++c) {
     const double apart = sums.total(c) / rows;
-    mean[c] = static_cast<float>(from[c] + apart);
+    const double variance = sums.total(channels + c) / rows - apart * apart;
+    found.mean[c] = static_cast<float>(from[c] + apart);
     // One that is not finite stays so: the training finds it.
-    const double found = sums.total(channels + c) / rows - apart * apart;
-    variance[c] = static_cast<float>(found < 0 ? 0 : found);
+    found.variance()[c] = static_cast<float>(variance < 0 ? 0 : variance);
+    found.inverse()[c] = static_cast<float>(1 / std::sqrt(found.variance()[c] + eps));
+  }
+}
+
+// Lets a BatchNorm's running statistics follow these moments of so many rows, and says what it does to the maps: they
+// are multiplied by `scale`, and `shift` is added.
+void follow(Moments found, int64_t rows, int64_t channels, const float* weight, const float* bias, float momentum,
+            float* running_mean, float* running_variance, float* scale, float* shift) {
+  const float unbiased = static_cast<float>(static_cast<double>(rows) / (rows - 1));
+  for (int64_t c = 0; c < channels; ++c) {
+    running_mean[c] += momentum * (found.mean[c] - running_mean[c]);
+    running_variance[c] += momentum * (found.variance()[c] * unbiased - running_variance[c]);
+    scale[c] = weight[c] * found.inverse()[c];
+    shift[c] = bias[c] - found.mean[c] * scale[c];
   }
 }
 
@@ -189,13 +213,15 @@ void normalise(const T* maps, int64_t ld, T* made, Pooling pooling, int64_t rows
   });
 }
 
-// With g the gradient before the ReLU: the sums of g and of g * (maps - mean); g * weight goes into `total`, where there
+// With g the gradient before the ReLU: those of bias and weight, the sums of g and of g * normalised maps. Weight * the
+// sums of g and of g * (maps - mean) are added to `sum_g` and `sum_gx`, and weight * g goes into `total`, where there
 // is one: in place of what was there, or on top of it. `gradient` is that behind the pooling.
 template <class T>
 void gather(const T* gradient, int64_t ld_gradient, Pooling pooling, const T* maps, int64_t ld, float* total,
-            int64_t ld_total, int fresh, int64_t rows, int64_t channels, int threads, const float* __restrict scale,
-            const float* __restrict shift, const float* __restrict mean, const float* __restrict weight, int relu,
-            float* sum_g, float* sum_gx) {
+            int64_t ld_total, int fresh, int64_t rows, int64_t channels, int threads, Moments found,
+            const float* __restrict weight, const float* __restrict scale, const float* __restrict shift, int relu,
+            float* of_weight, float* of_bias, float* sum_g, float* sum_gx) {
+  const float* __restrict mean = found.mean;
   const float floor = floor_of(relu);
   Sums sums(channels, threads);
   each(rows, threads, [&](int64_t thread, int64_t begin, int64_t end) {
@@ -227,17 +253,33 @@ void gather(const T* gradient, int64_t ld_gradient, Pooling pooling, const T* ma
     sums.add(thread);
   });
   for (int64_t c = 0; c < channels; ++c) {
-    sum_g[c] = static_cast<float>(sums.total(c));
-    sum_gx[c] = static_cast<float>(sums.total(channels + c));
+    const float g = static_cast<float>(sums.total(c)), gx = static_cast<float>(sums.total(channels + c));
+    of_bias[c] = g;
+    of_weight[c] = gx * found.inverse()[c];
+    sum_g[c] += weight[c] * g;
+    sum_gx[c] += weight[c] * gx;
   }
 }
 
-// made = by * g - less - slope * (maps - mean), with g the gradient before the ReLU.
+// BatchNorm's gradient, of what was gathered: inverse * (g - mean of g - normalised maps * mean of g * normalised
+// maps). In `gradient` is g times the weight, of all who read the maps; or, where there is a `scale`, what a single
+// one has behind its ReLU.
 template <class G, class T>
 void finish(const G* gradient, int64_t ld_gradient, const T* maps, int64_t ld, T* made, int64_t rows, int64_t channels,
-            int threads, const float* __restrict scale, const float* __restrict shift, const float* __restrict mean,
-            const float* __restrict by, const float* __restrict less, const float* __restrict slope, int relu) {
+            int threads, Moments found, const float* scale_of, const float* shift_of, int relu, const float* sum_g,
+            const float* sum_gx) {
   const float floor = floor_of(relu);
+  std::vector<float> less(channels), slope(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const float inverse = found.inverse()[c];
+    less[c] = inverse * sum_g[c] / rows;
+    slope[c] = inverse * inverse * inverse * sum_gx[c] / rows;
+  }
+  const float* __restrict scale = scale_of ? scale_of : found.inverse();
+  const float* __restrict shift = scale_of ? shift_of : found.mean;
+  const float* __restrict mean = found.mean;
+  const float* __restrict lessened = less.data();
+  const float* __restrict sloped = slope.data();
   each(rows, threads, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T* __restrict x = maps + row * ld;
@@ -247,7 +289,7 @@ void finish(const G* gradient, int64_t ld_gradient, const T* maps, int64_t ld, T
       for (int64_t c = 0; c < channels; ++c) {
         const float value = read(x[c]);
         const float g = value * scale[c] + shift[c] > floor ? read(d[c]) : 0.0f;
-        write(to[c], by[c] * g - less[c] - slope[c] * (value - mean[c]));
+        write(to[c], scale[c] * g - lessened[c] - sloped[c] * (value - mean[c]));
       }
     }
   });
@@ -270,10 +312,11 @@ void as(int type, F f) {
 extern "C" {
 
 void orch_moments(int type, const void* maps, int64_t ld, void* copy, int64_t ld_copy, int64_t rows, int64_t channels,
-                  int threads, float* mean, float* variance) {
+                  int threads, double eps, float* mean, int64_t apart) {
   as(type, [&](auto of) {
     using T = decltype(of);
-    moments(static_cast<const T*>(maps), ld, static_cast<T*>(copy), ld_copy, rows, channels, threads, mean, variance);
+    moments(static_cast<const T*>(maps), ld, static_cast<T*>(copy), ld_copy, rows, channels, threads, eps,
+            {mean, apart});
   });
 }
 
@@ -286,26 +329,33 @@ void orch_normalise(int type, const void* maps, int64_t ld, void* made, int64_t 
   });
 }
 
+void orch_follow(float* mean, int64_t apart, int64_t rows, int64_t channels, const float* weight, const float* bias,
+                 double momentum, float* running_mean, float* running_variance, float* scale, float* shift) {
+  follow({mean, apart}, rows, channels, weight, bias, static_cast<float>(momentum), running_mean, running_variance,
+         scale, shift);
+}
+
 void orch_gather(int type, const void* gradient, int64_t ld_gradient, int64_t height, int64_t width, const void* maps,
                  int64_t ld, float* total, int64_t ld_total, int fresh, int64_t rows, int64_t channels, int threads,
-                 const float* scale, const float* shift, const float* mean, const float* weight, int relu, float* sum_g,
-                 float* sum_gx) {
+                 float* mean, int64_t apart, const float* weight, const float* scale, const float* shift, int relu,
+                 float* of_weight, float* of_bias, float* sum_g, float* sum_gx) {
   as(type, [&](auto of) {
     using T = decltype(of);
     gather(static_cast<const T*>(gradient), ld_gradient, {height, width}, static_cast<const T*>(maps), ld, total,
-           ld_total, fresh, rows, channels, threads, scale, shift, mean, weight, relu, sum_g, sum_gx);
+           ld_total, fresh, rows, channels, threads, {mean, apart}, weight, scale, shift, relu, of_weight, of_bias,
+           sum_g, sum_gx);
   });
 }
 
 void orch_finish(int type_gradient, const void* gradient, int64_t ld_gradient, int type, const void* maps, int64_t ld,
-                 void* made, int64_t rows, int64_t channels, int threads, const float* scale, const float* shift,
-                 const float* mean, const float* by, const float* less, const float* slope, int relu) {
+                 void* made, int64_t rows, int64_t channels, int threads, float* mean, int64_t apart,
+                 const float* scale, const float* shift, int relu, const float* sum_g, const float* sum_gx) {
   as(type_gradient, [&](auto of_gradient) {
     as(type, [&](auto of) {
       using G = decltype(of_gradient);
       using T = decltype(of);
       finish(static_cast<const G*>(gradient), ld_gradient, static_cast<const T*>(maps), ld, static_cast<T*>(made), rows,
-             channels, threads, scale, shift, mean, by, less, slope, relu);
+             channels, threads, {mean, apart}, scale, shift, relu, sum_g, sum_gx);
     });
   });
 }

@@ -11,11 +11,11 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from orchestrator import environ
 from worker import processor
@@ -28,22 +28,25 @@ _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trappin
 #: Seconds for a compiler that takes two; a stop waits as long.
 _PATIENCE = 30
 
+#: That of every BatchNorm of a DenseNet here: torch's.
+EPS = 1e-5
+
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
-_NUMBER, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+_NUMBER, _LONG, _POINTER, _DOUBLE = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 _OF_ROWS = (_LONG, _LONG, _NUMBER)  #: rows, channels, threads
+_MOMENTS = (_POINTER, _LONG)
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "orch_moments": (_NUMBER, _POINTER, _LONG, _POINTER, _LONG, *_OF_ROWS, _POINTER, _POINTER),
+    "orch_moments": (_NUMBER, _POINTER, _LONG, _POINTER, _LONG, *_OF_ROWS, _DOUBLE, *_MOMENTS),
+    "orch_follow": (*_MOMENTS, _LONG, _LONG, _POINTER, _POINTER, _DOUBLE, *[_POINTER] * 4),
     "orch_normalise": (_NUMBER, _POINTER, _LONG, _POINTER, _LONG, _LONG, *_OF_ROWS, _POINTER, _POINTER, _NUMBER),
     "orch_gather": (
         *(_NUMBER, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _POINTER, _LONG, _NUMBER),
-        *_OF_ROWS,
-        *(_POINTER, _POINTER, _POINTER, _POINTER, _NUMBER, _POINTER, _POINTER),
+        *(*_OF_ROWS, *_MOMENTS, _POINTER, _POINTER, _POINTER, _NUMBER, *[_POINTER] * 4),
     ),
     "orch_finish": (
         *(_NUMBER, _POINTER, _LONG, _NUMBER, _POINTER, _LONG, _POINTER),
-        *_OF_ROWS,
-        *(_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _NUMBER),
+        *(*_OF_ROWS, *_MOMENTS, _POINTER, _POINTER, _NUMBER, _POINTER, _POINTER),
     ),
 }
 
@@ -85,22 +88,20 @@ def built(folder: Path) -> "Kernels":
     return Kernels(library)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Norm:
-    """A BatchNorm of a batch, with what follows it: of each channel, in fp32."""
+class Norm(NamedTuple):
+    """A BatchNorm of a batch, and what follows it; of each channel, in fp32."""
 
-    mean: torch.Tensor
-    inverse: torch.Tensor  #: 1 / sqrt(variance + eps)
-    scale: torch.Tensor  #: the layer's weight * inverse
-    shift: torch.Tensor  #: the layer's bias - mean * scale
-    relu: bool
+    moments: torch.Tensor  #: (3, channels), as `Kernels.moments` returns them
+    weight: torch.Tensor
+    affine: torch.Tensor  #: (2, channels): weight / sqrt(variance + eps), and the bias - mean * that
+    relu: bool = False
     pooled: tuple[int, int] = (0, 0)  #: height and width of maps of which each 2 x 2 pixels become their average
 
 
 class Kernels:
-    """The kernels. Maps and gradients are rows, (pixels, channels), in fp32, bf16 or fp16; the rest is in fp32.
+    """The kernels. Maps and their gradients are in fp32, bf16 or fp16; all that is of a channel is in fp32.
 
-    The numbers of a row lie side by side, the rows may lie apart.
+    They are pictures (N, channels, H, W) in channels_last, or rows (pixels, channels), which may lie apart.
     """
 
     def __init__(self, library: Path) -> None:
@@ -109,29 +110,38 @@ class Kernels:
             function = getattr(loaded, name)
             function.argtypes, function.restype = signature, None
         self._library = loaded
+        #: By which one machine code is told from another, which may round otherwise.
+        self.code = hashlib.sha256(library.read_bytes()).hexdigest()[:12]
 
-    def moments(self, maps: torch.Tensor, *, copy: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean and biased variance of each channel; on the way the maps are copied to `copy`."""
-        mean, variance = maps.new_empty(2, maps.shape[1], dtype=torch.float32)
-        to = (None, 0) if copy is None else (copy.data_ptr(), copy.stride(0))
-        self._library.orch_moments(*_place(maps), *to, *_size(maps), mean.data_ptr(), variance.data_ptr())
-        return mean, variance
+    def moments(self, maps: torch.Tensor, *, to: torch.Tensor, copy: torch.Tensor | None = None) -> None:
+        """Put mean, biased variance and 1 / sqrt(variance + eps) into `to`, (3, channels); copy the maps on the way."""
+        copied = (None, 0) if copy is None else _place(copy)
+        self._library.orch_moments(_TYPES[maps.dtype], *_place(maps), *copied, *_size(maps), EPS, *_place(to))
 
-    def normalise(self, maps: torch.Tensor, norm: Norm) -> torch.Tensor:
-        """Return what a norm makes of maps: as many rows, or a quarter where they are pooled."""
-        height, width = norm.pooled
-        images = len(maps) // (height * width) if width else 0
-        made = maps.new_empty(images * (height // 2) * (width // 2) if width else len(maps), maps.shape[1])
-        self._library.orch_normalise(
-            *_place(maps),
-            made.data_ptr(),
-            *norm.pooled,
-            *_size(made),
-            norm.scale.data_ptr(),
-            norm.shift.data_ptr(),
-            norm.relu,
+    def follow(self, module: nn.BatchNorm2d, moments: torch.Tensor, *, pixels: int) -> torch.Tensor:
+        """Return what a BatchNorm does to maps of these moments (`Norm.affine`); its running statistics follow.
+
+        Raises:
+            ValueError: where a channel has a single number.
+
+        """
+        if pixels == 1:
+            raise ValueError("BatchNorm needs more than one number of each channel")
+        state: Any = module  # which has statistics and a momentum
+        affine = torch.empty(2, module.num_features)
+        self._library.orch_follow(
+            *(*_place(moments), pixels, module.num_features, module.weight.data_ptr(), module.bias.data_ptr()),
+            *(state.momentum, state.running_mean.data_ptr(), state.running_var.data_ptr(), *_two(affine)),
         )
-        return made
+        state.num_batches_tracked.add_(1)
+        return affine
+
+    def normalise(self, maps: torch.Tensor, norm: Norm, *, to: torch.Tensor) -> None:
+        """Put what a norm makes of maps into `to`, which has a quarter of the pixels where they are pooled."""
+        self._library.orch_normalise(
+            *(_TYPES[maps.dtype], *_place(maps), to.data_ptr(), *norm.pooled, *_size(to)),
+            *(*_two(norm.affine), norm.relu),
+        )
 
     def gather(
         self,
@@ -139,63 +149,54 @@ class Kernels:
         maps: torch.Tensor,
         norm: Norm,
         *,
+        sums: torch.Tensor,
         total: torch.Tensor | None = None,
-        weight: torch.Tensor | None = None,
         fresh: bool = False,
-    ) -> torch.Tensor:
-        """Return the sums of g and of g * (maps - mean), (2, channels), with g the gradient before ReLU and pooling.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of weight and bias, and keep what those of the maps are made of.
 
-        g * weight is added to `total` (pixels, channels), in fp32, where there is one; `fresh`: it stands there alone.
+        With g the gradient before ReLU and pooling, the weight times the sums of g and of g * (maps - mean) are added
+        to `sums` (2, channels), and the weight times g to `total` (pixels, channels), where there is one; `fresh`: it
+        stands there alone.
         """
-        sums = maps.new_empty(2, maps.shape[1], dtype=torch.float32)
-        to = (None, 0) if total is None else (total.data_ptr(), total.stride(0))
+        of_weight, of_bias = torch.empty_like(norm.weight), torch.empty_like(norm.weight)
         self._library.orch_gather(
-            *_place(gradient),
-            *norm.pooled,
-            *_place(maps)[1:],
-            *to,
-            fresh,
-            *_size(maps),
-            norm.scale.data_ptr(),
-            norm.shift.data_ptr(),
-            norm.mean.data_ptr(),
-            None if weight is None else weight.data_ptr(),
-            norm.relu,
-            sums[0].data_ptr(),
-            sums[1].data_ptr(),
+            *(_TYPES[maps.dtype], *_place(gradient), *norm.pooled, *_place(maps)),
+            *((None, 0) if total is None else _place(total)),
+            *(fresh, *_size(maps), *_place(norm.moments), norm.weight.data_ptr(), *_two(norm.affine), norm.relu),
+            *(of_weight.data_ptr(), of_bias.data_ptr(), *_two(sums)),
         )
-        return sums
+        return of_weight, of_bias
 
     def finish(
-        self, gradient: torch.Tensor, maps: torch.Tensor, norm: Norm, *, by: torch.Tensor, sums: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the gradient of maps, `by` * (g - mean of g - normalised maps * mean of g * normalised maps).
-
-        `sums` are those that were gathered, g is as there.
-        """
-        of_all = by * sums / len(maps)
-        slope = of_all[1] * norm.inverse.square()
-        made = maps.new_empty(maps.shape)
+        self,
+        gradient: torch.Tensor,
+        maps: torch.Tensor,
+        *,
+        moments: torch.Tensor,
+        sums: torch.Tensor,
+        to: torch.Tensor,
+        norm: Norm | None = None,
+    ) -> None:
+        """Put the gradient of maps into `to`, of what was gathered: a `total`, or of a single norm its gradient."""
+        affine, relu = ((None, None), False) if norm is None else (_two(norm.affine), norm.relu)
         self._library.orch_finish(
-            *_place(gradient),
-            *_place(maps),
-            made.data_ptr(),
-            *_size(maps),
-            norm.scale.data_ptr(),
-            norm.shift.data_ptr(),
-            norm.mean.data_ptr(),
-            by.data_ptr(),
-            of_all[0].data_ptr(),
-            slope.data_ptr(),
-            norm.relu,
+            *(_TYPES[gradient.dtype], *_place(gradient), _TYPES[maps.dtype], *_place(maps), to.data_ptr()),
+            *(*_size(maps), *_place(moments), *affine, relu, *_two(sums)),
         )
-        return made
 
 
-def _place(maps: torch.Tensor) -> tuple[int, int, int]:
-    """Return their type, where they lie, and from row to row."""
-    return _TYPES[maps.dtype], maps.data_ptr(), maps.stride(0)
+def _place(maps: torch.Tensor) -> tuple[int, int]:
+    """Return where they lie, and from row to row."""
+    return maps.data_ptr(), maps.stride(0) if maps.ndim == 2 else maps.shape[1]  # noqa: PLR2004 - rows
 
 
 def _size(maps: torch.Tensor) -> tuple[int, int, int]:
-    return *maps.shape, torch.get_num_threads()
+    channels = maps.shape[1]
+    return maps.numel() // channels, channels, torch.get_num_threads()
+
+
+def _two(vectors: torch.Tensor) -> tuple[int, int]:
+    """Return where the first of two vectors lies, and where the second."""
+    first = vectors.data_ptr()
+    return first, first + vectors.stride(0) * vectors.itemsize

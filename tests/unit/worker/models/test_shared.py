@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from orchestrator import environ
 from tests.unit.worker.models.test_memory import KINDS
@@ -153,15 +154,17 @@ def test_a_single_number_of_a_channel_has_no_variance(kernels: fused.Kernels) ->
 def test_moments_are_exact_far_from_zero(kernels: fused.Kernels, rows: int, threads: int) -> None:
     torch.manual_seed(0)
     maps = torch.randn(rows, 20)[:, 1:18] * torch.linspace(0.1, 10, 17) + torch.linspace(-300, 300, 17)
-    copied = torch.zeros(rows, 40)
+    copied, moments = torch.zeros(rows, 40), torch.zeros(3, 17)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        mean, variance = kernels.moments(maps, copy=copied[:, 5:22])
+        kernels.moments(maps, to=moments, copy=copied[:, 5:22])
     finally:
         torch.set_num_threads(before)
     exact = torch.var_mean(maps.double(), 0, correction=0)
-    torch.testing.assert_close((variance.double(), mean.double()), exact, rtol=1e-6, atol=0)
+    mean, variance, inverse = moments.double()
+    torch.testing.assert_close((variance, mean), exact, rtol=1e-6, atol=0)
+    torch.testing.assert_close(inverse, (exact[0] + nn.BatchNorm2d(1).eps).rsqrt(), rtol=1e-6, atol=0)
     assert torch.equal(copied[:, 5:22], maps)
     assert not copied[:, :5].any()
     assert not copied[:, 22:].any()
@@ -178,9 +181,10 @@ def test_halves_are_read_and_rounded_as_torch_does(kernels: fused.Kernels, dtype
         one * 3 * 2.0**-7,
         one * 2.0**5,
     ):  # between two, subnormal, too large
-        norm = fused.Norm(mean=nothing, inverse=one, scale=scale, shift=nothing, relu=False)
-        expected = (every.float() * scale).to(dtype)
-        torch.testing.assert_close(kernels.normalise(every, norm), expected, rtol=0, atol=0, equal_nan=True)
+        norm = fused.Norm(moments=torch.empty(3, 1), weight=one, affine=torch.stack([scale, nothing]))
+        made = torch.empty_like(every)
+        kernels.normalise(every, norm, to=made)
+        torch.testing.assert_close(made, (every.float() * scale).to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def test_they_are_compiled_once_and_anew_where_they_cannot_be_loaded(
