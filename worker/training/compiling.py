@@ -14,15 +14,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from orchestrator import environ
 from worker.models import densenet, fused, shared
 from worker.training import kernels, numerics
-
-#: Devices that orch has kernels of its own for.
-OWN = frozenset({"cpu"})
 
 #: Who makes code of the pass for others: https://docs.pytorch.org/docs/stable/torch.compiler.html
 BACKEND: str | Callable[..., object] = "inductor"
@@ -33,34 +31,45 @@ _SAID = 300
 Pass = Callable[[torch.Tensor], torch.Tensor]
 
 
+class Attempt(NamedTuple):
+    """How it went: the pass, None where it cannot be compiled; what to tell; of orch's own kernels their `code`."""
+
+    made: Pass | None
+    said: str
+    code: str = ""
+
+
 def attempt(
     network: densenet.DenseNet, shape: tuple[int, ...], used: kernels.Kernels, device: torch.device, *, folder: Path
-) -> tuple[Pass | None, str]:
-    """Return the pass for pictures of this shape (N, 3, H, W), None where it cannot be compiled; and what to tell.
+) -> Attempt:
+    """Compile the pass for pictures of this shape (N, 3, H, W).
 
     The network is in training mode, and neither it nor any generator is changed. What is made is kept below `folder`.
     """
     began = time.monotonic()
     try:
-        if device.type in OWN:
-            made, of = _of_own_kernels(network, folder / fused.key()), "the steps between convolutions"
+        if device.type in kernels.OWN:
+            own = _own_kernels(folder / fused.key())
+            made: Pass = shared.Pass(network, own)
+            code, of = own.code, "the steps between convolutions"
         else:
-            made, of = _graph(network, shape, used, device, folder), f"for batches of {shape[0]} at {shape[-1]} pixels"
+            made, code = _graph(network, shape, used, device, folder), ""
+            of = f"for batches of {shape[0]} at {shape[-1]} pixels"
     except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the network trains without
         said = " ".join(f"{type(error).__name__}: {error}".split("\n\n")[0].split())  # what follows is for developers
-        return None, f"not compiled, and computed the usual way: {said[:_SAID]}"
-    return made, f"compiled {of} in {time.monotonic() - began:.1f} s"
+        return Attempt(None, f"not compiled, and computed the usual way: {said[:_SAID]}")
+    return Attempt(made, f"compiled {of} in {time.monotonic() - began:.1f} s", code)
 
 
-def _of_own_kernels(network: densenet.DenseNet, folder: Path) -> Pass:
+def _own_kernels(folder: Path) -> fused.Kernels:
     _own(folder)
-    return shared.Pass(network, fused.built(folder))
+    return fused.built(folder)
 
 
 def _graph(
     network: densenet.DenseNet, shape: tuple[int, ...], used: kernels.Kernels, device: torch.device, folder: Path
 ) -> Pass:
-    plain = used.model_copy(update={"compiled": False})  # a resumed training's says that it was
+    plain = used.model_copy(update={"compiled": False, "code": ""})  # a resumed training's says what it was
     what = (torch.__version__, network, shape, plain, device.type)
     folder /= hashlib.sha256(repr(what).encode()).hexdigest()[:32]
     _own(folder)

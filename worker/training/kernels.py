@@ -30,6 +30,9 @@ _FORMATS: dict[Layout, torch.memory_format] = {
 }
 _TYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+#: Devices whose compiled pass is by kernels of orch's own (`worker.models.shared`), which read channels_last.
+OWN = frozenset({"cpu"})
+
 #: Steps in each layout that `auto` measures, in turns, behind one that does not count.
 _MEASURED_STEPS = 2
 
@@ -43,6 +46,8 @@ class Kernels(BaseModel):
     precision: Precision = "fp32"
     #: Whether the training pass is that of `compiling`; left out where it is not, as by earlier versions.
     compiled: bool = Field(default=False, exclude_if=operator.not_)
+    #: The machine code of orch's own kernels, where it is by them; another compiler or orch makes another.
+    code: str = Field(default="", exclude_if=operator.not_)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -79,6 +84,9 @@ def choose(
     said = [f"precision {precision}, which this device is fast at"] if spec.precision == "auto" else []
     if spec.layout != "auto":
         return Kernels(layout=spec.layout, precision=precision), "; ".join(said) or None
+    if spec.compile and device.type in OWN:
+        known = "layout channels_last, in which the compiled pass computes"
+        return Kernels(layout="channels_last", precision=precision), "; ".join([*said, known])
     recalled = pick.recall() if pick is not None else None
     for layout in _FORMATS:
         if layout == recalled:

@@ -46,12 +46,17 @@ class Numerics(kernels.Kernels):
     def differences(self, other: "Numerics") -> list[str]:
         """Return what differs, each as `name: here, before there`."""
         before = dict(other)
-        return [f"{name}: {value}, before {before[name]}" for name, value in self if value != before[name]]
+        differ = [(name, value, before[name]) for name, value in self if value != before[name]]
+        return [f"{name}: {_said(value)}, before {_said(then)}" for name, value, then in differ]
 
     @property
     def kernels(self) -> kernels.Kernels:
         """What the steps were computed with."""
-        return kernels.Kernels(layout=self.layout, precision=self.precision, compiled=self.compiled)
+        return kernels.Kernels(**{name: getattr(self, name) for name in kernels.Kernels.model_fields})
+
+
+def _said(value: object) -> str:
+    return str(value) or "none"
 
 
 def use(device: str, *, threads: int, rank: int = 0) -> torch.device:

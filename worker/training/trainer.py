@@ -84,17 +84,17 @@ class Trainer:
         Where it cannot be, or backward is to keep less than all, it is not, and the training goes on without.
         """
         if self.model.memory != "plain":
-            self._computes_by(None)
+            self._computes_by(None, code="")
             return f"not compiled, and computed the usual way: memory is {self.model.memory}"
         parts.set_training(self.model, self.part)
         shape = (self.spec.batch_size, 3, self.spec.image_size, self.spec.image_size)
-        made, said = compiling.attempt(self.model, shape, self.kernels, self.device, folder=folder)
-        self._computes_by(made)
+        made, said, code = compiling.attempt(self.model, shape, self.kernels, self.device, folder=folder)
+        self._computes_by(made, code=code)
         return said
 
-    def _computes_by(self, made: compiling.Pass | None) -> None:
+    def _computes_by(self, made: compiling.Pass | None, *, code: str) -> None:
         """Take a pass, with all else as it is: a loss scale that was restored stands."""
-        self.kernels = self.kernels.model_copy(update={"compiled": made is not None})
+        self.kernels = self.kernels.model_copy(update={"compiled": made is not None, "code": code})
         self._pass = made
 
     def join(self, ranks: world.World) -> None:

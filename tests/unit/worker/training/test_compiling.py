@@ -4,6 +4,7 @@ On a CPU it is orch's own. torch's compiler, which is for a GPU, would take minu
 it here runs the graph that torch has captured.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from orchestrator import environ
 from orchestrator.core import networks
 from tests.unit.worker.training import support
 from worker import folders, protocol
-from worker.models import shared
+from worker.models import fused, shared
 from worker.training import checkpoint, compiling, kernels, stage, trainer
 
 #: Three steps an epoch, the last of which is smaller.
@@ -53,7 +54,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     torch.compiler.reset()
     found = Compiler()
     monkeypatch.setattr(compiling, "BACKEND", found)
-    monkeypatch.setattr(compiling, "OWN", frozenset())
+    monkeypatch.setattr(kernels, "OWN", frozenset())
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # which the engine sets in its own process
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
     return found
@@ -143,6 +144,19 @@ def test_orchs_own_pass_resumes_to_the_same_bits(data: protocol.DatasetInfo, roo
     assert [*first.steps, *again.steps] == whole.steps
     assert support.same(again.last(root / "again")[1], whole.last(root / "whole")[1])
     assert compiled(root / "again", again)
+
+
+@needs_compiler
+def test_other_machine_code_is_told_for_the_last_bits_may_differ(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(data, root, compile=True, stop=3)
+    same = train(data, root, first, compile=True, stop=4)
+    monkeypatch.setattr(fused, "_FLAGS", ("-O1", *(flag for flag in fused._FLAGS if flag != "-O3")))
+    other = train(data, root, first, same, compile=True)
+    assert "numerics_changed" not in {note.kind for note in same.of(protocol.Note)}
+    (changed,) = [note.detail for note in other.of(protocol.Note) if note.kind == "numerics_changed"]
+    assert re.fullmatch("code: [0-9a-f]{12}, before [0-9a-f]{12}: the last bits may differ from here on", changed)
 
 
 def test_where_orchs_own_cannot_be_compiled_the_training_is_the_plain_one(

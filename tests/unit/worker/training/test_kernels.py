@@ -99,6 +99,16 @@ def test_a_second_job_like_it_does_not_measure_again(
     assert "2 s a pass" in noted()
 
 
+def test_a_pass_that_is_compiled_on_a_cpu_has_the_layout_of_its_kernels_unmeasured(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_pass", lambda *_: pytest.fail("it was measured"))
+    follower = train(data, root, layout="auto", compile=True)
+    chosen, _ = follower.of(protocol.Note)
+    assert chosen.detail == "layout channels_last, in which the compiled pass computes"
+    assert state(root, follower).numerics.layout == "channels_last"
+
+
 def test_a_pick_that_cannot_be_read_or_written_is_none(tmp_path: Path) -> None:
     settings = config.Settings(home=tmp_path / "home")
     pick, other = (picks.Pick(settings, {"threads": threads}) for threads in (1, 2))
