@@ -3,7 +3,9 @@
 A convolution keeps its input, BatchNorm its input, a ReLU its output, which is the next convolution's input; what is
 put together again keeps nothing but its parts. In mixed precision autocast halves the first convolution's input, and so
 all that follows from it (https://docs.pytorch.org/docs/stable/amp.html has the operations); weights stay as they are,
-and each that learns has a copy in halves for a step. The tests count the same on the networks themselves.
+and each that learns has a copy in halves for a step. The compiled pass of a CPU (`worker.models.shared`) keeps the maps
+of a block once, what each norm makes of them, and a transition's behind its pooling. The tests count the same on the
+networks themselves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,6 +37,9 @@ _WORK: dict[networks.Memory, tuple[float, float]] = {"plain": (4, 0), "balanced"
 #: for them computes it, and no other was measured.
 _UNFOLDED = 5
 
+#: Bytes that the compiled pass works in for each number of the largest block's maps, in any precision.
+_COMPILED = 5.5 * _FLOAT
+
 #: The same of a forward pass of which nothing is kept: of the frozen part, and of all of it once, for features.
 _FROZEN, _FEATURES = (4, 0.45), (7.3, 0.84)
 
@@ -50,17 +55,29 @@ class _Block:
 
 
 def kept(
-    shape: networks.Shape, *, image_size: int, mode: networks.Memory, precision: specfields.Precision = "fp32"
+    shape: networks.Shape,
+    *,
+    image_size: int,
+    mode: networks.Memory,
+    precision: specfields.Precision = "fp32",
+    compiled: bool = False,
 ) -> int:
-    """Return the bytes that backward keeps of one picture, that of parameters and statistics left out."""
+    """Return the bytes that backward keeps of one picture, that of parameters and statistics left out.
+
+    `compiled`: by the pass of orch's own, which keeps all that it needs (`mode` plain).
+    """
     blocks = list(_blocks(shape, image_size))
     side, channels, plain, size = blocks[0].side, shape.first_channels, mode == "plain", _SIZES[precision]
-    numbers, indices = sum(_of_block(shape, block, mode) for block in blocks), 0
+    if compiled:
+        numbers = sum(_of_compiled_block(shape, block) for block in blocks)
+    else:
+        numbers = sum(_of_block(shape, block, mode) for block in blocks)
+    indices = 0
     if plain and shape.stem == "imagenet":  # around its ReLU, and where the maxima of the pooling were
         numbers += 2 * channels * networks.halved(image_size) ** 2
         indices = channels * side**2
-    if plain:  # of each transition, before the pooling
-        numbers += sum(int(block.after * shape.reduction) * block.side**2 for block in blocks[:-1])
+    if plain:
+        numbers += sum(_of_transition(shape, block, compiled=compiled) for block in blocks[:-1])
     # A stem that is computed again begins with the pictures themselves, not with what autocast makes of them.
     picture = _FLOAT if shape.stem == "imagenet" and not plain else size
     return picture * 3 * image_size**2 + size * (numbers + blocks[-1].after) + _INDEX * indices
@@ -72,14 +89,29 @@ def _of_block(shape: networks.Shape, block: _Block, mode: networks.Memory) -> in
     return (_maps(shape, block.channels, block.layers, mode) + behind) * block.side**2
 
 
+def _of_compiled_block(shape: networks.Shape, block: _Block) -> int:
+    """Return the same of the compiled pass: the maps, once, in place of what each layer concatenates of them."""
+    return (_maps(shape, block.channels, block.layers, "plain") + block.after) * block.side**2 - _seen(shape, block)
+
+
+def _of_transition(shape: networks.Shape, block: _Block, *, compiled: bool) -> int:
+    """Return how many numbers are kept between a block's last BatchNorm and the next block, where all are."""
+    normalised = block.after if compiled else 0  # else they are counted with the block
+    if compiled and not shape.dropout:  # pooled before the convolution
+        return normalised * (block.side // 2) ** 2
+    dropped = 2 if shape.dropout else 1  # the mask, too
+    return (normalised + dropped * int(block.after * shape.reduction)) * block.side**2
+
+
 def _maps(shape: networks.Shape, channels: int, layers: int, mode: networks.Memory) -> int:
     """Return how many maps a block keeps; what stands before it is one of its own."""
     growth, inner = shape.growth_rate, shape.bottleneck * shape.growth_rate
-    dropped = (inner + growth) * layers if shape.dropout else 0  # the masks
+    inside = 2 * inner * layers
+    if shape.dropout:  # its masks; the first one is computed again with what stands before the second BatchNorm
+        inside += (growth + (inner if mode == "plain" else 0)) * layers
     if mode == "plain":
-        before = sum(channels + layer * growth for layer in range(layers))
-        return 2 * before + 2 * inner * layers + dropped
-    return channels + layers * growth + (2 * inner * layers + dropped if mode == "balanced" else 0)
+        return 2 * sum(channels + layer * growth for layer in range(layers)) + inside
+    return channels + layers * growth + (inside if mode == "balanced" else 0)
 
 
 def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int:
@@ -107,7 +139,10 @@ def _picture(spec: specs.JobSpec, mode: networks.Memory) -> float:
     if spec.train == "head":  # which sees features, in fp32
         return _FLOAT * _product(_FEATURES, _largest(shape, blocks))
     if spec.train == "all":
-        whole = kept(shape, image_size=spec.image_size, mode=mode, precision=spec.precision)
+        compiled = spec.compile and mode == "plain"
+        whole = kept(shape, image_size=spec.image_size, mode=mode, precision=spec.precision, compiled=compiled)
+        if compiled:
+            return whole + _COMPILED * _largest(shape, blocks)[0]
         return whole + size * _worked(shape, blocks, mode, size)
     last = blocks[-1:]
     backward = size * (_of_block(shape, last[0], mode) + _worked(shape, last, mode, size))

@@ -36,6 +36,25 @@ MEASURED: list[tuple[str, int, int, dict[str, Any], int]] = [
     ("densenet121_imagenet", 64, 16, {"precision": "bf16", "memory": "lean"}, 726),
     ("densenet_bc_40_12", 32, 64, {"precision": "fp16", "memory": "lean"}, 948),
     ("densenet121", 64, 12, {"train": "head"}, 1024),
+    # Compiled, fitted to: on a CPU that has instructions for bf16.
+    ("densenet121", 64, 16, {"compile": True}, 2477),
+    ("densenet121", 64, 64, {"compile": True}, 8499),
+    ("densenet121", 128, 8, {"compile": True}, 4604),
+    ("densenet121", 224, 2, {"compile": True}, 3551),
+    ("densenet121_imagenet", 224, 16, {"compile": True}, 2289),
+    ("densenet201_imagenet", 224, 8, {"compile": True}, 1987),
+    ("densenet_bc_100_12", 32, 64, {"compile": True}, 2132),
+    ("densenet_40_12", 32, 64, {"compile": True}, 1343),
+    ("densenet_tiny", 64, 64, {"compile": True}, 581),
+    ("densenet121", 64, 16, {"compile": True, "precision": "bf16"}, 1759),
+    ("densenet121_imagenet", 224, 16, {"compile": True, "precision": "bf16"}, 1465),
+    ("densenet_bc_40_48", 32, 32, {"compile": True, "precision": "bf16"}, 1126),
+    ("densenet_bc_40_36", 32, 32, {"compile": True, "precision": "bf16"}, 970),
+    # The same, not fitted to.
+    ("densenet161_imagenet", 224, 8, {"compile": True}, 2440),
+    ("densenet_100_12", 32, 32, {"compile": True}, 2575),
+    ("densenet121", 32, 64, {"compile": True}, 2491),
+    ("densenet169_imagenet", 128, 32, {"compile": True, "precision": "bf16"}, 1489),
 ]
 
 
