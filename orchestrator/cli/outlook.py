@@ -67,14 +67,17 @@ def memory(spec: "JobSpec") -> str:
     """Say what memory a recipe takes, and what it would with the other modes."""
     from orchestrator.core import memory, networks
 
-    sizes = {mode: words.size(memory.peak(spec, mode=mode)) for mode in networks.MEMORIES}
+    usual = spec.model_copy(update={"compile": False})
+    sizes = {mode: words.size(memory.peak(usual, mode=mode)) for mode in networks.MEMORIES}
     own = sizes.pop(spec.memory)
+    compiled = words.size(memory.peak(spec, mode=spec.memory)) if spec.compile else None  # with no other mode
+    taken = f"{own} of memory" if compiled is None else f"{compiled} of memory, without --compile {own}"
     others = " and ".join(f"{size} with --memory {mode}" for mode, size in sizes.items())
     each = "the training" if spec.gpus == 1 else f"each of the {spec.gpus} processes of the training"
     same = set(sizes.values()) == {own}  # next to nothing is kept where little or nothing but the classifier learns
     modes = "whatever --memory says" if same else others
     precision, less = ("fp32", "; less where auto takes bf16") if spec.precision == "auto" else (spec.precision, "")
-    return f"On a CPU in {precision} {each} takes about {own} of memory, {modes}{less}."
+    return f"On a CPU in {precision} {each} takes about {taken}, {modes}{less}."
 
 
 def time(spec: "JobSpec", foreseen: "Foreseen") -> str:

@@ -15,3 +15,10 @@ def test_what_memory_it_takes_is_said_in_its_own_precision() -> None:
     assert halves.startswith("On a CPU in bf16 the training takes about ")
     assert halves != whole.replace("fp32", "bf16")
     assert auto == whole.removesuffix(".") + "; less where auto takes bf16."
+
+
+def test_beside_a_compiled_training_stands_what_the_modes_take_that_go_without() -> None:
+    usual, compiled = (outlook.memory(specs.JobSpec(compile=one)) for one in (False, True))
+    beginning, without = compiled.split(" of memory, without --compile ")
+    assert usual.endswith(without.replace(",", " of memory,", 1))
+    assert not usual.startswith(beginning)
