@@ -139,7 +139,6 @@ class JobSpec(specfields.SpecFields):
             f"gpus {self.gpus}": self.gpus == 1,
             f"memory {self.memory}": self.memory == "plain",
             f"train {self.train}": self.train == "all",
-            f"head_epochs {self.head_epochs}": not self.head_epochs,
         }
         if self.compile and not all(needs.values()):
             against = next(name for name, holds in needs.items() if not holds)

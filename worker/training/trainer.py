@@ -81,14 +81,17 @@ class Trainer:
     def compile(self, folder: Path) -> str:
         """Compile the pass, which `kernels` says from here on; return how that went.
 
-        Where it cannot be, or backward is to keep less than all, it is not, and the training goes on without.
+        It is that of all of the network, which may come to learn behind epochs of the head alone. Where it cannot be,
+        or backward is to keep less than all, it is not, and the training goes on without.
         """
         if self.model.memory != "plain":
             self._computes_by(None, code="")
             return f"not compiled, and computed the usual way: memory is {self.model.memory}"
-        parts.set_training(self.model, self.part)
+        parts.let_learn(self.model, self.spec.train)
+        parts.set_training(self.model, self.spec.train)
         shape = (self.spec.batch_size, 3, self.spec.image_size, self.spec.image_size)
         made, said, code = compiling.attempt(self.model, shape, self.kernels, self.device, folder=folder)
+        parts.let_learn(self.model, self.part)
         self._computes_by(made, code=code)
         return said
 
@@ -241,7 +244,8 @@ class Trainer:
 
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the logits of a batch."""
-        logits: torch.Tensor = (self._pass or self._learning(self.model))(pixels)
+        compiled = self._pass if self.part == self.spec.train else None
+        logits: torch.Tensor = (compiled or self._learning(self.model))(pixels)
         return logits
 
     def _as_weights_lie(self, value: torch.Tensor) -> torch.Tensor:

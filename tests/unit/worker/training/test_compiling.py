@@ -15,7 +15,7 @@ import torch
 
 from orchestrator import environ
 from orchestrator.core import networks
-from tests.unit.worker.training import support
+from tests.unit.worker.training import support, test_start
 from worker import folders, protocol
 from worker.models import fused, shared
 from worker.training import checkpoint, compiling, kernels, stage, trainer
@@ -115,10 +115,14 @@ def test_it_resumes_to_the_same_bits(data: protocol.DatasetInfo, root: Path, com
 
 
 @needs_compiler
-@pytest.mark.parametrize("fields", [{}, {"accumulate": 2, "dropout": 0.2, "layout": "channels_last"}], ids=str)
-def test_on_a_cpu_every_batch_goes_through_orchs_own_pass(
+@pytest.mark.parametrize(
+    "fields", [{}, {"accumulate": 2, "dropout": 0.2, "layout": "channels_last"}, {"head_epochs": 1}], ids=str
+)
+def test_on_a_cpu_every_batch_that_all_learns_from_goes_through_orchs_own_pass(
     data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
+    if "head_epochs" in fields:
+        fields = fields | {"weights": str(test_start.written(root)[0])}
     plain = train(data, root / "plain", **fields)
     passed: list[int] = []
     own = shared.Pass.__call__
@@ -129,7 +133,7 @@ def test_on_a_cpu_every_batch_goes_through_orchs_own_pass(
 
     monkeypatch.setattr(shared.Pass, "__call__", counted)
     on = train(data, root / "on", compile=True, **fields)
-    assert passed == [4, 4, 2] * 2
+    assert passed == [4, 4, 2] * (2 - fields.get("head_epochs", 0))
     assert losses(on) == pytest.approx(losses(plain), rel=1e-3)
     assert (compiled(root / "plain", plain), compiled(root / "on", on)) == (False, True)
     assert said(on)[0].startswith("compiled the steps between convolutions in ")

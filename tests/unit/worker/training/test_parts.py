@@ -22,6 +22,7 @@ WAYS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "last block": ({"train": "last-block"}, ("features.dense_block1.", "features.bn.", "linear.")),
     "all": ({}, ("",)),
     "head, then all": ({"head_epochs": 1, "head_lr": 0.05}, ("",)),
+    "head, then all, compiled": ({"head_epochs": 1, "compile": True}, ("",)),
     "with everything else": (
         {"head_epochs": 1, "optimizer": "sgd", "schedule": "cosine", "mixup": 0.2, "ema": 0.9, "clip_norm": 1.0},
         ("",),
