@@ -178,5 +178,6 @@ def _planes(image: _Image) -> Planes:
 
 def _mirrored(planes: Planes) -> Planes:
     # Planes that lie one behind the other are mirrored by torch in a sixth of the time that NumPy needs for a copy;
-    # the others have to be copied anyway.
-    return torch.from_numpy(planes).flip(2).numpy() if planes.flags.c_contiguous else planes[..., ::-1]
+    # the others have to be copied anyway. Where torch has more threads, it would start them for each thread that loads.
+    alone = planes.flags.c_contiguous and torch.get_num_threads() == 1
+    return torch.from_numpy(planes).flip(2).numpy() if alone else planes[..., ::-1]

@@ -86,6 +86,25 @@ def test_fast_resizes_as_torchvision_does_to_the_bit(crop: tuple[int, int], size
     assert torch.equal(made, theirs)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_mirroring_starts_no_threads_beside_those_that_load(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_torch: list[int] = []
+    flip = torch.Tensor.flip
+
+    def noting(planes: torch.Tensor, dimension: int) -> torch.Tensor:
+        by_torch.append(dimension)
+        return flip(planes, dimension)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch.Tensor, "flip", noting)
+    spec = recipe(image_size=120)
+    ours = augment.Augmentation(spec)
+    for seed in SEEDS:
+        (made,) = ours.normalised([ours.training(PICTURE, epoch=1, index=seed)])
+        assert torch.equal(made, reference(spec, seed))
+    assert bool(by_torch) == (threads == 1)
+
+
 def test_the_pipelines_are_two() -> None:
     ours, theirs = (augment.Augmentation(recipe(pipeline=name)) for name in ("fast", "compat"))
     made = [[one.training(PICTURE, epoch=1, index=seed) for seed in SEEDS] for one in (ours, theirs)]
