@@ -164,7 +164,7 @@ def _copy(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         for place, value in left:
             np.copyto(place, value)
 
-    if torch.get_num_threads() == 1:
+    if len(pairs) <= 1 or torch.get_num_threads() == 1:  # a tiny network has no large tensors, a GPU copies its own
         copy()
         return
     with ThreadPoolExecutor(1, thread_name_prefix="copying") as second:

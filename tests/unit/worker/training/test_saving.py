@@ -237,6 +237,13 @@ def test_large_tensors_are_copied_to_the_bit_by_as_many_threads_as_train(
     assert len(copying) == threads
 
 
+def test_no_thread_is_started_for_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(packing, "ThreadPoolExecutor", pytest.fail)
+    tensors = {"a": torch.randn(3), "large": torch.randn(2**15)}
+    assert support.same(packing.Room(CPU).hold(tensors).tensors, tensors)
+
+
 def test_what_the_second_thread_fails_with_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     failing = threading.Event()
 
