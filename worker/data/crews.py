@@ -116,7 +116,8 @@ def faster(crew: Crew, pictures: Pictures, order: Sequence[Key]) -> tuple[Crew, 
         by_processes = max(by_processes, _rate(processes, pictures, some))
         if by_processes >= _PLAIN * by_threads or time.monotonic() >= until:
             break
-    chosen, other = (processes, threads) if by_processes >= _WORTH * by_threads else (threads, processes)
+    # Of a single batch no rate is known: 0 by both.
+    chosen, other = (processes, threads) if by_processes > _WORTH * by_threads else (threads, processes)
     other.close()
     measured = f"{by_threads:,.0f} by threads, {by_processes:,.0f} by processes"
     return chosen, f"{chosen.workers} {chosen.kind}; pictures a second: {measured}"

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -277,8 +278,8 @@ def test_who_loads_is_measured_once_on_a_host(
 
 
 def chosen(rates: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, int]:
-    """Return who is chosen where turns take so long, what is said, and the number of turns; the last rates go on."""
-    turns: list[str] = []
+    """Return who is chosen at these rates, what is said, and the number of turns; the last rates go on."""
+    turns: list[str] = []  # each takes so much of the clock that there is time for seven
 
     def rate(crew: crews.Crew, *_: object) -> float:
         turns.append(crew.kind)
@@ -286,7 +287,8 @@ def chosen(rates: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch) -> tupl
         return left.pop(0) if len(left) > 1 else left[0]
 
     monkeypatch.setattr(crews, "_rate", rate)
-    monkeypatch.setattr(crews, "_MEASURED", 0.02)
+    monkeypatch.setattr(crews, "_MEASURED", 5)
+    monkeypatch.setattr(crews, "time", SimpleNamespace(monotonic=lambda: len(turns)))
     crew, said = crews.faster(crews.Crew("threads", 3, pin_memory=False), loader.SeededImageFolder, [(0, 0)])  # type: ignore[arg-type]  # never opened
     assert crew.workers == 3
     return crew.kind, said, len(turns)
@@ -294,7 +296,7 @@ def chosen(rates: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch) -> tupl
 
 @pytest.mark.parametrize(
     ("threads", "processes", "kind"),
-    [(100, 90, "threads"), (100, 109, "threads"), (100, 111, "processes")],
+    [(100, 90, "threads"), (100, 109, "threads"), (100, 111, "processes"), (0, 0, "threads")],
 )
 def test_processes_have_to_be_clearly_faster(
     threads: int, processes: int, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -302,7 +304,7 @@ def test_processes_have_to_be_clearly_faster(
     found, said, turns = chosen({"threads": [threads], "processes": [processes]}, monkeypatch)
     assert found == kind
     assert said == f"3 {kind}; pictures a second: {threads} by threads, {processes} by processes"
-    assert turns > 3
+    assert turns == (7 if threads else 3)
 
 
 def test_plainly_faster_processes_are_chosen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
