@@ -82,9 +82,8 @@ class SeededImageFolder(Dataset[tuple[Tensor, int]]):
         held: list[tuple[decoded.Picture, Key]] = []
         size = 0
         for key in keys:
-            picture = self._decoded(key[1])
-            held.append((picture, key))
-            size += math.prod(picture.shape)
+            held.append((self._decoded(key[1]), key))  # without a name, which would hold it while the next is decoded
+            size += math.prod(held[-1][0].shape)
             if size >= _HELD_BYTES:
                 yield from itertools.starmap(self._augmented, held)
                 held.clear()

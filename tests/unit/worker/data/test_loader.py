@@ -341,3 +341,22 @@ def test_a_few_pictures_are_decoded_before_they_are_augmented(
     monkeypatch.setattr(loader, "_HELD_BYTES", held * 40 * 32 * 3)
     assert hashes([pictures.__getitems__(keys)]) == expected
     assert "".join(done) == order
+
+
+def test_a_large_picture_is_gone_before_the_next_one_is_decoded(
+    info: protocol.DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[weakref.ref[pixels.Pixels]] = []
+    left: list[int] = []
+    real = pixels.read
+
+    def noting(path: Path) -> pixels.Pixels:
+        left.append(sum(picture() is not None for picture in decoded))
+        picture = real(path)
+        decoded.append(weakref.ref(picture))
+        return picture
+
+    monkeypatch.setattr(pixels, "read", noting)
+    monkeypatch.setattr(loader, "_HELD_BYTES", 1)
+    loader.SeededImageFolder(info, recipe(), "train").__getitems__([(1, index) for index in range(4)])
+    assert left == [0] * 4
