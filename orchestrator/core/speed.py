@@ -112,6 +112,8 @@ def differences(spec: specs.JobSpec, one: Measured) -> tuple[str, ...]:
     differs["precision"] = spec.precision not in {"auto", one.precision}
     differs["compile"] = spec.compile != one.compiled
     differs["host"] = not one.here
+    if one.job is None:  # steps alone, which waited for no pictures
+        differs["pipeline"] = False
     return tuple(name for name in DOUBTS if differs[name])
 
 

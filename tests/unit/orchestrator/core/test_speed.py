@@ -111,6 +111,13 @@ def test_the_fast_pipeline_is_named_where_pictures_are_waited_for() -> None:
     assert not any("pipeline" in one.changes for one in speed.faster(spec(), [idle], idle))
 
 
+def test_no_pipeline_slowed_what_the_table_has_and_a_job_has_its_own() -> None:
+    fast = specs.JobSpec(pipeline="fast")
+    assert found(fast, *priors.TABLE).differs == ("host",)
+    assert {"compile": True} in [one.changes for one in speed.faster(fast, priors.TABLE, measured(1.0))]
+    assert found(spec(pipeline="fast"), measured(1.0)).differs == ("pipeline",)
+
+
 def test_a_recipe_that_is_as_fast_as_can_be_gets_no_advice() -> None:
     best = spec(network="densenet121_imagenet", layout="channels_last")  # `compile` wins less than is worth a word
     assert list(speed.faster(best, priors.TABLE, measured(1.0))) == []
