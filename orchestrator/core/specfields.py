@@ -164,9 +164,9 @@ class SpecFields(BaseModel):
     )
     compile: bool = Field(
         default=False,
-        description="compile the training pass before the first step: a second on a CPU, whose steps then take up to a "
-        "third less; where that fails it trains without, and an event says why; for one device, memory plain and a "
-        "network that all learns",
+        description="compile the training pass before the first step: a second on a CPU, whose steps then take up to "
+        "two fifths less; where that fails it trains without, and an event says why; for one device, memory plain and "
+        "a network that all learns",
     )
     gpus: int = Field(
         1,
