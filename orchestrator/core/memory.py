@@ -111,7 +111,8 @@ def _maps(shape: networks.Shape, channels: int, layers: int, mode: networks.Memo
         inside += (growth + (inner if mode == "plain" else 0)) * layers
     if mode == "plain":
         return 2 * sum(channels + layer * growth for layer in range(layers)) + inside
-    return channels + layers * growth + (inside if mode == "balanced" else 0)
+    # Without a second BatchNorm all of a layer is computed again, its mask as well.
+    return channels + layers * growth + (inside if mode == "balanced" and inner else 0)
 
 
 def peak(spec: specs.JobSpec, *, mode: networks.Memory, classes: int = 2) -> int:

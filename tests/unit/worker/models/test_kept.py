@@ -18,6 +18,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"network": "densenet_40_12", "image_size": 8},
     {"network": "densenet_bc_40_12", "image_size": 32, "stem": "imagenet"},
     {"network": "densenet_bc_40_12", "image_size": 8, "dropout": 0.2},
+    {"network": "densenet_40_12", "image_size": 8, "dropout": 0.2},
 ]
 
 
