@@ -84,7 +84,7 @@ def choose(
     said = [f"precision {precision}, which this device is fast at"] if spec.precision == "auto" else []
     if spec.layout != "auto":
         return Kernels(layout=spec.layout, precision=precision), "; ".join(said) or None
-    if spec.compile and device.type in OWN:
+    if spec.compile and network.memory == "plain" and device.type in OWN:
         known = "layout channels_last, in which the compiled pass computes"
         return Kernels(layout="channels_last", precision=precision), "; ".join([*said, known])
     recalled = pick.recall() if pick is not None else None

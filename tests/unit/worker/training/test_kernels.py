@@ -109,6 +109,19 @@ def test_a_pass_that_is_compiled_on_a_cpu_has_the_layout_of_its_kernels_unmeasur
     assert state(root, follower).numerics.layout == "channels_last"
 
 
+def test_where_backward_keeps_less_nothing_is_compiled_and_the_layout_is_measured(
+    data: protocol.DatasetInfo, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_pass", lambda side, *_: {"contiguous": 1.0, "channels_last": 2.0}[side.layout])
+    follower = support.Follower()
+    recipe = support.spec(**NETWORK, layout="auto", compile=True)
+    stage.train(data, support.assignment(root, recipe, memory="lean"), follower)
+    assert "layout contiguous: contiguous 1 s a pass, channels_last 2 s a pass" in {
+        note.detail for note in follower.of(protocol.Note)
+    }
+    assert state(root, follower).numerics.layout == "contiguous"
+
+
 def test_a_pick_that_cannot_be_read_or_written_is_none(tmp_path: Path) -> None:
     settings = config.Settings(home=tmp_path / "home")
     pick, other = (picks.Pick(settings, {"threads": threads}) for threads in (1, 2))
