@@ -164,6 +164,7 @@ class Environment(_Message):
     precision: str
     seed: int
     compiled: bool = False
+    code: str = ""
     tf32: bool = False
     cudnn_benchmark: bool = False
 

@@ -36,6 +36,7 @@ class Environment:
     precision: str
     seed: int
     compiled: bool = False  #: whether the training pass was
+    code: str = ""  #: which machine code of orch's own it was computed by, where it was
     tf32: bool = False  #: whether a GPU may compute fp32 with ten bits of the fraction
     cudnn_benchmark: bool = False  #: whether cuDNN tries its convolutions for each shape
 

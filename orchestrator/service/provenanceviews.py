@@ -41,6 +41,7 @@ class EnvironmentPart(views.Part):
     precision: str
     seed: int
     compiled: bool = Field(description="whether the training pass was compiled")
+    code: str = Field(description="which machine code of orch's own it was computed by; empty where it was not")
     tf32: bool = Field(description="whether a GPU computed fp32 in TF32, with ten bits of the fraction")
     cudnn_benchmark: bool = Field(description="whether cuDNN tried its convolutions for each shape")
 

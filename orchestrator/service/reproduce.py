@@ -29,7 +29,7 @@ _CPUS = Path("/proc/cpuinfo")
 #: What decides the bits of a training, of what it ran on, beside the versions.
 _DECISIVE = (
     *("device", "cpu", "instructions", "threads", "layout", "precision"),
-    *("compiled", "tf32", "cudnn_benchmark"),
+    *("compiled", "code", "tf32", "cudnn_benchmark"),
 )
 
 
@@ -201,8 +201,9 @@ def _ran_otherwise(store: Store, manifest: bundle.Manifest, job: Job) -> Iterato
     before, now = manifest.environments[-1], here[-1]
     yield from provenance.differences(before.versions, now.versions)
     for name in _DECISIVE:
-        if getattr(before, name) != getattr(now, name):
-            yield f"{name}: {getattr(before, name)}, {getattr(now, name)}"
+        first, again = getattr(before, name), getattr(now, name)
+        if first != again:
+            yield f"{name}: {str(first) or 'none'}, {str(again) or 'none'}"
 
 
 def _differences(settings: config.Settings, used: Environment, workers: tuple[Worker, ...]) -> Iterator[str]:

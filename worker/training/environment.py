@@ -21,6 +21,7 @@ def here(learner: trainer.Trainer) -> protocol.Environment:
         precision=used.precision,
         seed=learner.spec.seed,
         compiled=used.compiled,
+        code=used.code,
         **kernels.gpu_switches(learner.device),
     )
 

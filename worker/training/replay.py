@@ -200,9 +200,8 @@ def _differences(here: protocol.Environment, before: protocol.Environment) -> li
 
 
 def _changed(here: Mapping[str, object], before: Mapping[str, object]) -> list[str]:
-    return [
-        f"{name}: {here[name]}, before {before[name]}" for name in before if name in here and here[name] != before[name]
-    ]
+    names = [name for name in before if name in here and here[name] != before[name]]
+    return [f"{name}: {str(here[name]) or 'none'}, before {str(before[name]) or 'none'}" for name in names]
 
 
 if __name__ == "__main__":

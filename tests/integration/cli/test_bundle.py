@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,15 @@ def test_verdicts(kept: Path, orch: Orch, store: sql.SqlStore, settings: config.
     assert (ran.code, ran.rows[0]) == (code, ["verdict", outcome])
     told = json.loads(orch("reproduce", str(kept), "--verdict", job.id, *words, "--json").out)
     assert (told["outcome"], told["job"], told["differences"]) == (outcome, job.id, [])
+
+
+def test_machine_code_that_may_round_otherwise_is_a_difference(
+    kept: Path, orch: Orch, store: sql.SqlStore, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "ENVIRONMENT", replace(parts.ENVIRONMENT, compiled=True, code="0123456789ab"))
+    job = trained(store, settings, weights=b"two")
+    told = json.loads(orch("reproduce", str(kept), "--verdict", job.id, "--json").out)
+    assert told["differences"] == ["compiled: False, True", "code: none, 0123456789ab"]
 
 
 def test_a_job_that_ended_otherwise_has_its_own_code(kept: Path, orch: Orch, store: sql.SqlStore) -> None:

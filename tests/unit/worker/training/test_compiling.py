@@ -73,7 +73,7 @@ def compiled(root: Path, follower: support.Follower) -> bool:
     info, _ = follower.last(root)
     state = checkpoint.read(root / info.path, size=info.bytes, sha256=info.sha256).state
     (told,) = follower.of(protocol.Environment)
-    assert told.compiled == state.numerics.compiled
+    assert (told.compiled, told.code) == (state.numerics.compiled, state.numerics.code)
     return told.compiled
 
 

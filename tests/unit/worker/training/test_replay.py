@@ -159,10 +159,13 @@ def test_a_checkpoint_that_is_no_more_what_it_was_ends_it(trained: Trained) -> N
 
 def test_what_it_ran_on_otherwise_is_told(trained: Trained) -> None:
     before = trained.follower.of(protocol.Environment)[0]
-    other = before.model_copy(update={"threads": 7, "versions": before.versions | {"torch": "1.0"}})
+    other = before.model_copy(
+        update={"threads": 7, "code": "0123456789ab", "versions": before.versions | {"torch": "1.0"}}
+    )
     told = trained.again(None, None, 1, ran_on=other)
     assert f"torch: {before.versions['torch']}, before 1.0" in told["elsewhere"]
     assert "threads: 1, before 7" in told["elsewhere"]
+    assert "code: none, before 0123456789ab" in told["elsewhere"]
 
 
 def test_a_choice_that_was_made_by_the_clock_is_kept(trained: Trained) -> None:
