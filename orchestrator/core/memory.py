@@ -153,7 +153,9 @@ def _picture(spec: specs.JobSpec, mode: networks.Memory) -> float:
 def _worked(shape: networks.Shape, blocks: Sequence[_Block], mode: networks.Memory, size: int) -> float:
     """Return how many numbers of a size backward works in, beside what is kept of these blocks."""
     unfolded = _UNFOLDED * max(_unfolded(shape, block) for block in blocks) if size == _HALF else 0
-    return _product(_WORK[mode], _largest(shape, blocks)) + unfolded
+    # Without a bottleneck balanced computes whole layers again, as lean does.
+    known: networks.Memory = mode if shape.bottleneck or mode == "plain" else "lean"
+    return _product(_WORK[known], _largest(shape, blocks)) + unfolded
 
 
 def _product(work: tuple[float, float], maps: tuple[int, int]) -> float:

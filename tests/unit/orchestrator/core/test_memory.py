@@ -36,6 +36,7 @@ MEASURED: list[tuple[str, int, int, dict[str, Any], int]] = [
     ("densenet121_imagenet", 64, 16, {"precision": "bf16", "memory": "lean"}, 726),
     ("densenet_bc_40_12", 32, 64, {"precision": "fp16", "memory": "lean"}, 948),
     ("densenet121", 64, 12, {"train": "head"}, 1024),
+    ("densenet_40_12", 32, 32, {"memory": "balanced"}, 916),
     # Compiled, fitted to: on a CPU that has instructions for bf16.
     ("densenet121", 64, 16, {"compile": True}, 2477),
     ("densenet121", 64, 64, {"compile": True}, 8499),
