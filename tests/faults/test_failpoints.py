@@ -120,6 +120,7 @@ EXCEPTIONS = {
     "worker/identity.py:_made": "`held`, its one caller, has it",
     "worker/node.py:_beat": "calls `health.touch`, which has it",
     "worker/models/fused.py:built": "every failure is a reason not to compile, which is told",
+    "worker/models/fused.py:__init__": "the same",
     "worker/models/fused.py:key": "the same",
     "worker/processor.py:_told": "reads /proc",
     "worker/presence.py:forget": "the last act of a node: what stays behind is removed by the next one",
