@@ -28,6 +28,9 @@ RECIPE = {"data": "digits", "network": "densenet_bc_40_12", "image_size": 16, "b
 QUICK = {"network": "densenet_tiny", "epochs": 3}
 QUICK_PAIRS = 1
 
+#: Seconds between two looks at how far a job is. Each keeps the training waiting: its threads have all cores.
+_LOOKS = 0.25
+
 #: What the supervisor of a training may keep of the host's memory.
 MOST = 150 * 2**20
 
@@ -72,10 +75,10 @@ def in_queue(home: place.Home, recipe: dict[str, Any], memory: list[float]) -> f
         def epochs() -> int:
             return max((row.epoch for row in here.store.epochs(job)), default=0)
 
-        measure.wait_for(lambda: epochs() > 0, seconds=600, every=0.05)
+        measure.wait_for(lambda: epochs() > 0, seconds=600, every=_LOOKS)
         before = _cpu(home)
         memory.append(supervisor(home))
-        measure.wait_for(lambda: epochs() == recipe["epochs"], seconds=1200, every=0.05)
+        measure.wait_for(lambda: epochs() == recipe["epochs"], seconds=1200, every=_LOOKS)
         taken = _cpu(home) - before
         measure.wait_for(lambda: here.store.get(job).state is states.JobState.SUCCEEDED, seconds=600, every=0.1)
     return taken
